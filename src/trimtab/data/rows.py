@@ -1,0 +1,109 @@
+"""The values that the data room passes on: rows, token rows, batches.
+
+Shapes: B rows, L padded length, T tokens of a packed micro-batch, D documents in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+IGNORED = -100
+"""The target at a position that is not trained on; torch's and transformers' value."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One row as read: its file, its line (1-based, None where the format has none), its columns."""
+
+    file: str
+    line: int | None
+    columns: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `role` is `system`, `user`, `assistant` or `tool`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A row in the one shape that everything after reading works on.
+
+    `trained` has one entry a message: is it trained on. A `text` row is one message with
+    role `text`. `templated` says whether the chat template is applied, or the contents are joined
+    as they stand (text rows; prompt and completion of a model without a template).
+    """
+
+    messages: tuple[Message, ...]
+    trained: tuple[bool, ...]
+    templated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One example as tokens.
+
+    row_id: its position in the source, stable over seeds and truncation.
+    input_ids: int32 [T]. trainable: bool [T], True where the token is a target; entry 0 is never
+    one, since nothing stands before it.
+    """
+
+    row_id: int
+    input_ids: npt.NDArray[np.int32]
+    trainable: npt.NDArray[np.bool_]
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.input_ids.shape[0])
+
+    @property
+    def num_trainable_tokens(self) -> int:
+        return int(self.trainable.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What one forward pass gets.
+
+    input_ids, position_ids: int64 [B, L]; padding-free and packed batches have B = 1, L = T and
+    position_ids that start again at 0 in every document.
+    targets: int64 [B, L], already shifted: the token that position t must predict, or IGNORED.
+    attention_mask: int64 [B, L] (1 at real positions), None where no position is padded.
+    document_lengths: lengths [D] of the documents that lie end to end, None for padded batches.
+    num_tokens counts real (non-pad) tokens; row_ids are the examples, in order.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    targets: torch.Tensor
+    attention_mask: torch.Tensor | None
+    document_lengths: tuple[int, ...] | None
+    num_tokens: int
+    num_trainable_tokens: int
+    row_ids: tuple[int, ...]
+
+    def to(self, device: torch.device) -> MicroBatch:
+        mask = self.attention_mask
+        return MicroBatch(
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            position_ids=self.position_ids.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            attention_mask=None if mask is None else mask.to(device, non_blocking=True),
+            document_lengths=self.document_lengths,
+            num_tokens=self.num_tokens,
+            num_trainable_tokens=self.num_trainable_tokens,
+            row_ids=self.row_ids,
+        )

@@ -1,0 +1,62 @@
+"""What can go wrong, and the exit code that each kind has.
+
+    TrimtabError
+    ├── ConfigError      2   the configuration is wrong
+    ├── DataError        3   the data is wrong
+    ├── GuardStop        4   stopped by the guard
+    ├── DoesNotFit       5   does not fit in memory
+    └── Interrupted     75   interrupted, saved, resumable
+
+A message is one short paragraph: what, where (file and line), what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TrimtabError(Exception):
+    """Base of every error that a user can cause or mend.
+
+    `what` names the offending values, `where` is a file and line (or an option), `hint` says
+    what to do. `str()` joins them to the paragraph that the command line prints.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.hint = hint
+        located = f"{where}: {what}" if where else what
+        super().__init__(f"{located} {hint}" if hint else located)
+
+
+class ConfigError(TrimtabError):
+    """The configuration, a path in it or the model that it names cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(TrimtabError):
+    """The rows cannot be trained on."""
+
+    exit_code = 3
+
+
+class GuardStop(TrimtabError):
+    """A bad number was met; the weights were not touched by it."""
+
+    exit_code = 4
+
+
+class DoesNotFit(TrimtabError):
+    """The plan or the step needs more memory than there is."""
+
+    exit_code = 5
+
+
+class Interrupted(TrimtabError):
+    """Asked to stop; the run is saved and can be resumed."""
+
+    exit_code = 75

@@ -1,0 +1,1 @@
+"""The catalogue of hyperparameters, the configuration and its layers. Imports no torch."""

@@ -1,0 +1,548 @@
+"""Every hyperparameter, declared once, as the fields of `TrainingConfig`.
+
+Names are Hugging Face's. A field that may be `auto` says in its declaration how it is then
+decided. Units: learning rates and ratios are pure numbers, lengths are tokens, batch sizes are
+examples (or packed rows when `packing` is on), durations are weight updates or epochs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from trimtab.hyperparameters.declaration import AUTO, Auto, Hyperparameter, SearchRange
+
+Method = Literal["lora", "full"]
+DatasetFormat = Literal["text", "prompt_completion", "messages", "alpaca", "sharegpt"]
+TruncationMode = Literal["keep_start", "drop", "split", "error"]
+Padding = Literal["none", "longest", "max_length"]
+PaddingSide = Literal["left", "right"]
+Precision = Literal["bf16", "fp16", "fp32"]
+Optimizer = Literal[
+    "adamw", "adam", "sgd", "adafactor", "muon", "adamw_8bit", "lion", "adamw_schedule_free"
+]
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "constant",
+    "constant_with_warmup",
+    "cosine_with_restarts",
+    "cosine_with_min_lr",
+    "polynomial",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+class TrainingConfig(BaseModel):
+    """One fine-tuning run as the user asks for it; `auto` values are not decided yet.
+
+    Frozen and strict: no unknown key, no NaN, no silent conversion (`"3"` is not 3).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    # Model ------------------------------------------------------------------------------------
+    model: Annotated[
+        str,
+        Hyperparameter(
+            "The model to fine-tune: a Hugging Face folder, a hub name or a GGUF file.",
+            "model",
+            aliases=("model_name_or_path", "base_model"),
+        ),
+    ]
+    method: Annotated[
+        Method,
+        Hyperparameter(
+            "Train all weights (`full`) or low-rank adapters beside frozen weights (`lora`).",
+            "model",
+            aliases=("adapter", "finetuning_type"),
+            evidence="LoRA matches full fine-tuning on small and medium datasets when it is on "
+            "all linear layers (LoRA Without Regret, Thinking Machines, 2025).",
+        ),
+    ] = "lora"
+    trust_remote_code: Annotated[
+        bool,
+        Hyperparameter("Let the model's own Python code run. Off: such a model is refused.", "model"),
+    ] = False
+    chat_template: Annotated[
+        str,
+        Hyperparameter(
+            "The template that turns messages into text: `auto`, `none`, or a Jinja file's path.",
+            "model",
+            auto="The model's own; a plain User/Assistant template where it has none and the rows "
+            "are conversations.",
+        ),
+    ] = AUTO
+
+    # Data -------------------------------------------------------------------------------------
+    dataset: Annotated[
+        str,
+        Hyperparameter(
+            "The training rows: a file (jsonl, json, csv, parquet, arrow, txt), a folder of them "
+            "or a hub name.",
+            "data",
+            aliases=("dataset_name", "datasets", "train_file"),
+        ),
+    ]
+    dataset_split: Annotated[
+        str, Hyperparameter("The split that a hub dataset is read from.", "data")
+    ] = "train"
+    dataset_format: Annotated[
+        Auto | DatasetFormat,
+        Hyperparameter(
+            "The shape of a row.", "data", auto="Detected from the columns, and said."
+        ),
+    ] = AUTO
+    dataset_columns: Annotated[
+        dict[str, str],
+        Hyperparameter(
+            "Which columns hold which part, as `{prompt: question, completion: answer}`.",
+            "data",
+            aliases=("columns",),
+        ),
+    ] = Field(default_factory=dict)
+    dataset_text_field: Annotated[
+        str, Hyperparameter("The column that holds the text of `text` rows.", "data")
+    ] = "text"
+    eval_dataset: Annotated[
+        Auto | Literal["none"] | Fraction | str,
+        Hyperparameter(
+            "The held-out rows: a path, a fraction of the training rows, or `none`.",
+            "data",
+            auto="A seeded 5% of the rows, at least 16 and at most 512; none where that would "
+            "leave fewer rows to train on than are held out.",
+            aliases=("val_set_size", "val_size"),
+        ),
+    ] = AUTO
+    completion_only_loss: Annotated[
+        bool,
+        Hyperparameter(
+            "Prompt and completion rows: train on the completion alone.",
+            "data",
+        ),
+    ] = True
+    assistant_only_loss: Annotated[
+        bool,
+        Hyperparameter(
+            "Conversations: train on the assistant's turns alone, end-of-turn token included.",
+            "data",
+        ),
+    ] = True
+    on_bad_row: Annotated[
+        Literal["stop", "skip"],
+        Hyperparameter("Stop at rows that cannot be read, or skip and count them.", "data"),
+    ] = "stop"
+
+    # Length and padding -----------------------------------------------------------------------
+    max_length: Annotated[
+        Auto | PositiveInt,
+        Hyperparameter(
+            "The longest row that is trained on whole.",
+            "length and padding",
+            unit="tokens",
+            auto="The longest row where that is near the 99.5th percentile of the lengths, else "
+            "that percentile, rounded up to 64; never over the model's positions.",
+            raising="Keeps more of long rows; memory grows with it.",
+            lowering="Saves memory and time; long rows lose their end, often the answer.",
+            guide_row=3,
+            aliases=("max_seq_length", "sequence_len", "cutoff_len", "max_seq_len"),
+        ),
+    ] = AUTO
+    truncation_mode: Annotated[
+        TruncationMode,
+        Hyperparameter(
+            "A row longer than `max_length`: cut its end, drop it, split it, or stop.",
+            "length and padding",
+            guide_row=3,
+        ),
+    ] = "keep_start"
+    packing: Annotated[
+        bool,
+        Hyperparameter(
+            "Fill rows of `max_length` tokens with whole examples (best-fit decreasing), each "
+            "attending to itself alone.",
+            "length and padding",
+            guide_row=3,
+            aliases=("sample_packing",),
+        ),
+    ] = False
+    padding: Annotated[
+        Padding,
+        Hyperparameter(
+            "`none` joins examples end to end and computes no pad token; `longest` pads to the "
+            "longest of the micro-batch; `max_length` pads to that.",
+            "length and padding",
+            guide_row=3,
+        ),
+    ] = "none"
+    padding_side: Annotated[
+        PaddingSide,
+        Hyperparameter(
+            "The side that pad tokens stand on. Training results are the same; left is for "
+            "generation.",
+            "length and padding",
+            guide_row=3,
+        ),
+    ] = "right"
+    pad_token: Annotated[
+        str,
+        Hyperparameter(
+            "The token that fills padded positions: `auto`, `unk`, `eos`, or a token of the "
+            "vocabulary.",
+            "length and padding",
+            guide_row=3,
+            auto="The model's own pad token where it does not end a turn, else an unused token "
+            "that the vocabulary reserves, else unk, else eos. No token is ever added.",
+        ),
+    ] = AUTO
+    pad_to_multiple_of: Annotated[
+        PositiveInt | None,
+        Hyperparameter(
+            "Round the padded length up to a multiple of this.",
+            "length and padding",
+            unit="tokens",
+            guide_row=3,
+        ),
+    ] = None
+
+    # Batch ------------------------------------------------------------------------------------
+    per_device_train_batch_size: Annotated[
+        Auto | PositiveInt,
+        Hyperparameter(
+            "The micro-batch: examples that one device computes at once.",
+            "batch",
+            unit="examples",
+            guide_row=1,
+            auto="The largest hardware-friendly size (8·k, else 4, 2, 1) whose predicted peak "
+            "memory fits and that divides the global batch.",
+            raising="Fewer, larger kernels: faster until the device is full; more memory.",
+            lowering="Less memory; slower. Results stay the same when the global batch does.",
+            aliases=("micro_batch_size", "batch_size", "train_batch_size"),
+        ),
+    ] = AUTO
+    per_device_eval_batch_size: Annotated[
+        Auto | PositiveInt,
+        Hyperparameter(
+            "Examples that one device evaluates at once. The evaluation loss does not depend on it.",
+            "batch",
+            unit="examples",
+            auto="The training micro-batch.",
+            aliases=("eval_batch_size",),
+        ),
+    ] = AUTO
+    gradient_accumulation_steps: Annotated[
+        Auto | PositiveInt,
+        Hyperparameter(
+            "Micro-batches whose gradients are summed into one weight update.",
+            "batch",
+            unit="micro-batches",
+            guide_row=4,
+            auto="The global batch divided by the micro-batch.",
+        ),
+    ] = AUTO
+    global_batch_size: Annotated[
+        Auto | PositiveInt,
+        Hyperparameter(
+            "Examples in one weight update, over all micro-batches and devices.",
+            "batch",
+            unit="examples",
+            guide_row=1,
+            auto="16, lowered by halves where the run would have fewer than 150 updates, never "
+            "under 4.",
+            raising="Less noise in a gradient, fewer updates an epoch.",
+            lowering="More updates an epoch, each noisier.",
+            evidence="Larger is better is contested: An Empirical Model of Large-Batch Training "
+            "(2018, arXiv 1812.06162) gives a critical size, arXiv 2505.23971 questions it.",
+            search=SearchRange(4, 256),
+        ),
+    ] = AUTO
+
+    # Duration ---------------------------------------------------------------------------------
+    num_train_epochs: Annotated[
+        Auto | PositiveFloat,
+        Hyperparameter(
+            "How many times every example is seen.",
+            "duration",
+            unit="epochs",
+            guide_row=7,
+            auto="3, as Hugging Face's default; unset where max_steps is given.",
+            raising="More passes: lower training loss, sooner or later over-fitting.",
+            lowering="Less time; may under-fit.",
+            aliases=("num_epochs", "epochs"),
+        ),
+    ] = AUTO
+    max_steps: Annotated[
+        Annotated[int, Field(ge=-1)],
+        Hyperparameter(
+            "How many weight updates the run has; -1 is unset.",
+            "duration",
+            unit="updates",
+            guide_row=7,
+        ),
+    ] = -1
+
+    # Learning rate ----------------------------------------------------------------------------
+    learning_rate: Annotated[
+        Auto | PositiveFloat,
+        Hyperparameter(
+            "The size of a step at the top of the schedule.",
+            "learning rate",
+            guide_row=8,
+            auto="A prior from a published sweep over 35 models (LoRA: 1e-3 below 4B weights, "
+            "else 3e-4; full: a tenth), times √(global batch ÷ 128).",
+            raising="Learns faster, then diverges.",
+            lowering="Safer and slower; may not arrive.",
+            evidence="Always 3e-4 costs 0.30% mean loss against each model's best rate over that "
+            "sweep (Tinker cookbook, LoRA). Square-root scaling: arXiv 2205.10287.",
+            aliases=("lr",),
+            search=SearchRange(1e-6, 1e-2),
+        ),
+    ] = AUTO
+    lr_scheduler_type: Annotated[
+        Scheduler,
+        Hyperparameter(
+            "How the learning rate moves after warmup.",
+            "learning rate",
+            guide_row=9,
+            evidence="Linear to zero beats cosine to 10% by 0.77% at 610M in pretraining "
+            "(arXiv 2502.15938); smaller in short tuning.",
+            aliases=("lr_scheduler",),
+        ),
+    ] = "linear"
+    lr_scheduler_kwargs: Annotated[
+        dict[str, Any],
+        Hyperparameter(
+            "Further arguments of the schedule, as transformers names them (`num_cycles`, "
+            "`min_lr`, `power`, `num_decay_steps`…).",
+            "learning rate",
+            guide_row=9,
+        ),
+    ] = Field(default_factory=dict)
+    warmup_steps: Annotated[
+        Auto | NonNegativeInt | Fraction,
+        Hyperparameter(
+            "Updates over which the rate rises from 0; a fraction below 1 is a share of the run.",
+            "learning rate",
+            unit="updates, or a share of them",
+            guide_row=10,
+            auto="3% of the updates, at least 10, never over 10%.",
+        ),
+    ] = AUTO
+    warmup_ratio: Annotated[
+        Annotated[float, Field(ge=0, lt=1)] | None,
+        Hyperparameter(
+            "The share of the updates over which the rate rises from 0.",
+            "learning rate",
+            unit="share of the updates",
+            guide_row=10,
+        ),
+    ] = None
+
+    # Regularisation and optimizer -------------------------------------------------------------
+    optim: Annotated[
+        Optimizer,
+        Hyperparameter(
+            "The rule that turns gradients into weight updates.",
+            "regularisation and optimizer",
+            guide_row=12,
+            aliases=("optimizer",),
+        ),
+    ] = "adamw"
+    weight_decay: Annotated[
+        NonNegativeFloat,
+        Hyperparameter(
+            "How strongly weights are pulled to zero: decoupled, or the L2 term under `adam` and "
+            "`sgd`. Biases, norms and embeddings are exempt.",
+            "regularisation and optimizer",
+            guide_row=11,
+            raising="Relies less on any one feature; too much under-fits.",
+            lowering="0 is Hugging Face's default for fine-tuning.",
+            search=SearchRange(1e-3, 1.0),
+        ),
+    ] = 0.0
+    adam_beta1: Annotated[
+        Beta,
+        Hyperparameter(
+            "The decay of the mean of gradients.", "regularisation and optimizer", guide_row=12
+        ),
+    ] = 0.9
+    adam_beta2: Annotated[
+        Beta,
+        Hyperparameter(
+            "The decay of the mean of squared gradients.",
+            "regularisation and optimizer",
+            guide_row=12,
+        ),
+    ] = 0.999
+    adam_epsilon: Annotated[
+        PositiveFloat,
+        Hyperparameter(
+            "The constant that keeps Adam's denominator from zero.",
+            "regularisation and optimizer",
+            guide_row=12,
+        ),
+    ] = 1e-8
+    max_grad_norm: Annotated[
+        NonNegativeFloat,
+        Hyperparameter(
+            "The norm that a larger gradient is scaled down to; 0 switches clipping off.",
+            "regularisation and optimizer",
+            guide_row=12,
+        ),
+    ] = 1.0
+
+    # Precision and memory ---------------------------------------------------------------------
+    precision: Annotated[
+        Auto | Precision,
+        Hyperparameter(
+            "The number format of the matrix products; master weights stay fp32.",
+            "precision and memory",
+            guide_row=13,
+            auto="The device is timed: bf16 where it is native and no slower than fp32; on CUDA "
+            "without it fp16; else fp32.",
+        ),
+    ] = AUTO
+    activation_checkpointing: Annotated[
+        Auto | Literal["off", "full"] | PositiveInt,
+        Hyperparameter(
+            "Recompute activations in the backward pass: in no layer, in every one, or in every "
+            "k-th.",
+            "precision and memory",
+            unit="layers",
+            guide_row=5,
+            auto="Off where the micro-batch fits without it, else the least that fits.",
+            aliases=("gradient_checkpointing",),
+        ),
+    ] = AUTO
+    device: Annotated[
+        str,
+        Hyperparameter(
+            "Where to train: `auto`, `cpu`, `cuda` or `cuda:N`.",
+            "precision and memory",
+            auto="CUDA where there is a device, else the CPU.",
+        ),
+    ] = AUTO
+    memory_limit: Annotated[
+        Auto | PositiveInt | str,
+        Hyperparameter(
+            "The memory that the run may take, as bytes or with a unit (`6GiB`).",
+            "precision and memory",
+            unit="bytes",
+            auto="What the device has, less what is in use, less a tenth.",
+        ),
+    ] = AUTO
+
+    # LoRA -------------------------------------------------------------------------------------
+    lora_r: Annotated[
+        Auto | PositiveInt,
+        Hyperparameter(
+            "The rank of the adapters.",
+            "LoRA",
+            auto="16.",
+            raising="More capacity and memory.",
+            lowering="Fewer weights to train; may be too few for the data.",
+            aliases=("lora_rank", "r"),
+            search=SearchRange(4, 256),
+        ),
+    ] = AUTO
+    lora_alpha: Annotated[
+        Auto | PositiveFloat,
+        Hyperparameter(
+            "The adapters' scale: the update is alpha ÷ rank times B·A.",
+            "LoRA",
+            auto="32, as in LoRA Without Regret, so that the best rate does not move with rank.",
+        ),
+    ] = AUTO
+    lora_dropout: Annotated[
+        Annotated[float, Field(ge=0, lt=1)],
+        Hyperparameter("The share of adapter inputs that is zeroed at random.", "LoRA"),
+    ] = 0.0
+    target_modules: Annotated[
+        Literal["all-linear"] | Names,
+        Hyperparameter(
+            "The modules that get an adapter: `all-linear`, or a list of names.",
+            "LoRA",
+            aliases=("lora_target_modules", "lora_target"),
+        ),
+    ] = "all-linear"
+
+    # Run --------------------------------------------------------------------------------------
+    output_dir: Annotated[
+        str,
+        Hyperparameter(
+            "The run folder itself. An existing run is never overwritten.",
+            "run",
+            auto="runs/ and a name from model, method and time.",
+        ),
+    ] = AUTO
+    seed: Annotated[
+        NonNegativeInt, Hyperparameter("Seeds adapters' initial values and dropout.", "run")
+    ] = 42
+    data_seed: Annotated[
+        Auto | NonNegativeInt,
+        Hyperparameter(
+            "Seeds the order of the rows and the held-out split.", "run", auto="The value of `seed`."
+        ),
+    ] = AUTO
+    eval_strategy: Annotated[
+        Literal["steps", "epoch", "no"],
+        Hyperparameter(
+            "When to measure the held-out loss: every `eval_steps`, after each epoch, or never. "
+            "It is measured before the run and after it too, unless `no`.",
+            "run",
+            aliases=("evaluation_strategy",),
+        ),
+    ] = "steps"
+    eval_steps: Annotated[
+        Auto | PositiveInt | Fraction,
+        Hyperparameter(
+            "Updates between two evaluations; a fraction below 1 is a share of the run.",
+            "run",
+            unit="updates, or a share of them",
+            auto="A tenth of the run where evaluating that often costs at most a tenth of its "
+            "tokens, else as often as that allows.",
+        ),
+    ] = AUTO
+    save_steps: Annotated[
+        Auto | PositiveInt | Fraction,
+        Hyperparameter(
+            "Updates between two checkpoints; a fraction below 1 is a share of the run.",
+            "run",
+            unit="updates, or a share of them",
+            auto="A quarter of the run.",
+        ),
+    ] = AUTO
+    save_total_limit: Annotated[
+        PositiveInt,
+        Hyperparameter(
+            "Checkpoints kept beside the best one.", "run", unit="checkpoints"
+        ),
+    ] = 2
+    logging_steps: Annotated[
+        PositiveInt,
+        Hyperparameter(
+            "Updates between two printed lines where there is no live terminal; metrics.jsonl "
+            "always has every update.",
+            "run",
+            unit="updates",
+        ),
+    ] = 10
+    report_samples: Annotated[
+        NonNegativeInt,
+        Hyperparameter(
+            "Held-out prompts that the base and the tuned model answer on the page.",
+            "run",
+            unit="prompts",
+        ),
+    ] = 3
+    max_new_tokens: Annotated[
+        PositiveInt,
+        Hyperparameter("The longest answer in the page's samples.", "run", unit="tokens"),
+    ] = 64

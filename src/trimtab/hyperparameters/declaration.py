@@ -1,0 +1,56 @@
+"""What a hyperparameter declares of itself; everything users read is rendered from this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+AUTO: Final = "auto"
+Auto = Literal["auto"]
+
+Family = Literal[
+    "model",
+    "data",
+    "length and padding",
+    "batch",
+    "duration",
+    "learning rate",
+    "regularisation and optimizer",
+    "precision and memory",
+    "LoRA",
+    "run",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRange:
+    """The interval that a search may propose from; `log` when steps are ratios."""
+
+    low: float
+    high: float
+    log: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """The declaration that annotates a field of `TrainingConfig`.
+
+    Name, type, domain and default are the field's own; they are not repeated here.
+
+    meaning: one sentence. unit: of the value, None for names and switches.
+    auto: how the value is decided where it is `auto` (None: the field has no `auto`).
+    raising, lowering: what a larger or smaller value does.
+    evidence: what is known, with its source. guide_row: the row of the practitioner's guide.
+    aliases: names that users bring from other tools, same meaning and unit.
+    """
+
+    meaning: str
+    family: Family
+    unit: str | None = None
+    auto: str | None = None
+    raising: str | None = None
+    lowering: str | None = None
+    evidence: str | None = None
+    guide_row: int | None = None
+    aliases: tuple[str, ...] = ()
+    search: SearchRange | None = None
