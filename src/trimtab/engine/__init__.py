@@ -1,0 +1,1 @@
+"""One weight update, and the order of many."""

@@ -1,0 +1,1 @@
+"""One question each; the answers are facts."""

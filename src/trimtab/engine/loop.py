@@ -1,0 +1,203 @@
+"""The order of a run: updates, evaluations, checkpoints. Arithmetic is the step's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trimtab.data.batches import Batching, Update, eval_batches, updates
+from trimtab.data.rows import TokenRow
+from trimtab.engine import checkpoint
+from trimtab.engine.evaluation import evaluate
+from trimtab.engine.guard import Fault
+from trimtab.engine.memory import peak_memory_bytes
+from trimtab.engine.observer import Observer
+from trimtab.engine.optimizer import OptimizerSet
+from trimtab.engine.schedule import Schedule
+from trimtab.engine.state import TrainingState
+from trimtab.engine.step import StepResult, training_step
+from trimtab.planning.settings import Settings
+from trimtab.runs.checkpoints import checkpoint_name, retire
+from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
+
+
+class UpdateStopped(Exception):
+    """The guard stopped at an update; `row_ids` are the examples of its batch."""
+
+    def __init__(self, fault: Fault, reason: str, step: int, row_ids: tuple[int, ...]) -> None:
+        super().__init__(f"update {step}: {reason}")
+        self.fault = fault
+        self.reason = reason
+        self.step = step
+        self.row_ids = row_ids
+
+
+class StopRequested(Exception):
+    """Somebody asked the run to stop; it stands at an update's end and is saved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that one run's updates need, in one precision."""
+
+    settings: Settings
+    model: nn.Module
+    optimizer: OptimizerSet
+    schedule: Schedule
+    device: torch.device
+    train_rows: Sequence[TokenRow]
+    eval_rows: Sequence[TokenRow]
+    batching: Batching
+    checkpoints: Path
+
+
+def run_updates(
+    job: Job, state: TrainingState, observer: Observer, stop_requested: Callable[[], bool]
+) -> None:
+    """Train until the settings' number of updates is done; `state` is brought forward in place.
+
+    Raises UpdateStopped where the guard says so and StopRequested after saving; weights are never
+    touched by an update that was not finite.
+    """
+    num_steps = job.settings.num_train_steps
+    if state.num_updates == 0 and state.base_eval_loss is None:
+        _evaluate(job, state, observer)
+    stream = updates(job.train_rows, job.batching, state.position)
+    while state.num_updates < num_steps:
+        started = time.perf_counter()
+        update = next(stream)
+        rate = job.schedule.rate(state.num_updates)
+        result = _step(job, state, update, rate)
+        seconds = time.perf_counter() - started
+        _judge(state, update, result, observer)
+        state.position = update.position
+        if not result.applied:
+            continue
+        state.num_updates += 1
+        state.epoch = update.epoch
+        _count(state, result, seconds)
+        observer.updated(_update_record(job, state, result, rate, seconds), num_steps)
+        is_last = state.num_updates == num_steps
+        if is_last or _due(state.num_updates, job.settings.eval_steps):
+            _evaluate(job, state, observer)
+        if stop_requested() and not is_last:
+            _save(job, state, observer)
+            raise StopRequested
+        if _due(state.num_updates, job.settings.save_steps) and not is_last:
+            _save(job, state, observer)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _step(job: Job, state: TrainingState, update: Update, learning_rate: float) -> StepResult:
+    job.model.train()
+    return training_step(
+        job.model,
+        update.micro_batches,
+        job.optimizer,
+        learning_rate=learning_rate,
+        max_grad_norm=job.settings.max_grad_norm,
+        precision=job.settings.precision,
+        device=job.device,
+        loss_scale=state.loss_scale,
+    )
+
+
+def _judge(state: TrainingState, update: Update, result: StepResult, observer: Observer) -> None:
+    verdict = state.guard.judge(result, state.loss_scale)
+    step = state.num_updates + 1
+    row_ids = tuple(row for batch in update.micro_batches for row in batch.row_ids)
+    if not result.applied:
+        scale = None if state.loss_scale is None else state.loss_scale.scale
+        observer.happened(
+            EventRecord(
+                "update skipped",
+                step,
+                {
+                    "loss": result.loss,
+                    "grad_norm": result.grad_norm,
+                    "next_loss_scale": scale,
+                    "row_ids": list(row_ids),
+                },
+            )
+        )
+    if verdict.fault is not None:
+        raise UpdateStopped(verdict.fault, verdict.reason, step, row_ids)
+
+
+def _count(state: TrainingState, result: StepResult, seconds: float) -> None:
+    totals = state.totals
+    totals.num_tokens += result.num_tokens
+    totals.num_trainable_tokens += result.num_trainable_tokens
+    totals.loss_nats += result.loss * result.num_trainable_tokens
+    if state.num_updates > 1:
+        totals.timed_tokens += result.num_tokens
+        totals.timed_seconds += seconds
+
+
+def _update_record(
+    job: Job, state: TrainingState, result: StepResult, learning_rate: float, seconds: float
+) -> UpdateRecord:
+    return UpdateRecord(
+        step=state.num_updates,
+        epoch=state.epoch,
+        loss=result.loss,
+        num_tokens=result.num_tokens,
+        num_trainable_tokens=result.num_trainable_tokens,
+        learning_rate=learning_rate,
+        grad_norm=result.grad_norm,
+        seconds=seconds,
+        tokens_per_s=result.num_tokens / seconds,
+        peak_memory_bytes=peak_memory_bytes(job.device),
+    )
+
+
+def _evaluate(job: Job, state: TrainingState, observer: Observer) -> None:
+    if not job.eval_rows or job.settings.eval_strategy == "no":
+        return
+    observer.activity("held-out loss", sum(row.num_tokens for row in job.eval_rows))
+    job.optimizer.for_evaluation()
+    batches = eval_batches(job.eval_rows, job.settings.per_device_eval_batch_size, job.batching)
+    measured = evaluate(
+        job.model,
+        batches,
+        precision=job.settings.precision,
+        device=job.device,
+        on_tokens=observer.advanced,
+    )
+    observer.activity_done()
+    loss = measured.eval_loss
+    if state.base_eval_loss is None:
+        state.base_eval_loss = loss
+    state.eval_loss = loss
+    is_trained = state.num_updates > 0
+    if is_trained and (state.best_eval_loss is None or loss < state.best_eval_loss):
+        state.best_eval_loss = loss
+        state.best_step = state.num_updates
+        if state.num_updates < job.settings.num_train_steps:
+            checkpoint.save_best(job.checkpoints, job.model, state.num_updates)
+    job.optimizer.for_training()
+    observer.evaluated(
+        EvaluationRecord(state.num_updates, loss, measured.num_tokens, measured.seconds)
+    )
+
+
+def _save(job: Job, state: TrainingState, observer: Observer) -> None:
+    started = time.perf_counter()
+    folder = job.checkpoints / checkpoint_name(state.num_updates)
+    checkpoint.save_checkpoint(folder, job.model, job.optimizer, state)
+    retire(job.checkpoints, job.settings.save_total_limit, keep=set())
+    observer.happened(
+        EventRecord(
+            "checkpoint saved",
+            state.num_updates,
+            {"folder": folder.name, "seconds": time.perf_counter() - started},
+        )
+    )

@@ -1,0 +1,63 @@
+"""Where a run stands: everything that a checkpoint holds besides tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trimtab.data.batches import DataPosition
+from trimtab.engine.guard import Guard
+from trimtab.engine.precision import LossScale
+
+
+@dataclass
+class Totals:
+    """Sums over the updates so far. The first update's seconds and tokens are kept apart, since
+    it also pays for warming up.
+    """
+
+    num_tokens: int = 0
+    loss_nats: float = 0.0
+    num_trainable_tokens: int = 0
+    timed_seconds: float = 0.0
+    timed_tokens: int = 0
+
+    def tokens_per_s(self) -> float | None:
+        return self.timed_tokens / self.timed_seconds if self.timed_seconds > 0 else None
+
+
+@dataclass
+class TrainingState:
+    """`num_updates` counts applied weight updates; `position` is where the data goes on."""
+
+    num_updates: int = 0
+    position: DataPosition = field(default_factory=lambda: DataPosition(0, 0))
+    epoch: float = 0.0
+    loss_scale: LossScale | None = None
+    guard: Guard = field(default_factory=Guard)
+    totals: Totals = field(default_factory=Totals)
+    base_eval_loss: float | None = None
+    eval_loss: float | None = None
+    best_eval_loss: float | None = None
+    best_step: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        record = asdict(self)
+        record["guard"]["recent"] = list(self.guard.recent)
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> TrainingState:
+        guard = Guard(first_loss=record["guard"]["first_loss"])
+        guard.recent.extend(record["guard"]["recent"])
+        scale = record["loss_scale"]
+        return cls(
+            **{
+                **record,
+                "position": DataPosition(**record["position"]),
+                "loss_scale": None if scale is None else LossScale(**scale),
+                "guard": guard,
+                "totals": Totals(**record["totals"]),
+            }
+        )
