@@ -7,11 +7,19 @@ examples (or packed rows when `packing` is on), durations are weight updates or 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from trimtab.hyperparameters.declaration import AUTO, Auto, Hyperparameter, SearchRange
+from trimtab.hyperparameters.declaration import (
+    AUTO,
+    Auto,
+    FreeText,
+    Hyperparameter,
+    SearchRange,
+)
+from trimtab.hyperparameters.units import SIZE_PATTERN, parse_bytes
 
 Method = Literal["lora", "full"]
 DatasetFormat = Literal["text", "prompt_completion", "messages", "alpaca", "sharegpt"]
@@ -37,7 +45,30 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+
+
+def _a_size(text: str) -> str:
+    parse_bytes(text)
+    return text
+
+
+def _plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    for name, value in arguments.items():
+        if not isinstance(value, bool | int | float | str):
+            raise ValueError(f"{name} is not a number, a text or a switch")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is not finite")
+    return arguments
+
+
+MemorySize = Annotated[
+    str,
+    AfterValidator(_a_size),
+    Field(json_schema_extra={"pattern": SIZE_PATTERN}),
+    FreeText("a size such as 6GiB"),
+]
 
 
 class TrainingConfig(BaseModel):
@@ -50,7 +81,8 @@ class TrainingConfig(BaseModel):
 
     # Model ------------------------------------------------------------------------------------
     model: Annotated[
-        str,
+        Text,
+        FreeText("a folder, a hub name or a .gguf file"),
         Hyperparameter(
             "The model to fine-tune: a Hugging Face folder, a hub name or a GGUF file.",
             "model",
@@ -69,10 +101,13 @@ class TrainingConfig(BaseModel):
     ] = "lora"
     trust_remote_code: Annotated[
         bool,
-        Hyperparameter("Let the model's own Python code run. Off: such a model is refused.", "model"),
+        Hyperparameter(
+            "Let the model's own Python code run. Off: such a model is refused.", "model"
+        ),
     ] = False
     chat_template: Annotated[
-        str,
+        Text,
+        FreeText("auto, none, or a Jinja file's path"),
         Hyperparameter(
             "The template that turns messages into text: `auto`, `none`, or a Jinja file's path.",
             "model",
@@ -83,7 +118,8 @@ class TrainingConfig(BaseModel):
 
     # Data -------------------------------------------------------------------------------------
     dataset: Annotated[
-        str,
+        Text,
+        FreeText("a file, a folder or a hub name"),
         Hyperparameter(
             "The training rows: a file (jsonl, json, csv, parquet, arrow, txt), a folder of them "
             "or a hub name.",
@@ -92,16 +128,17 @@ class TrainingConfig(BaseModel):
         ),
     ]
     dataset_split: Annotated[
-        str, Hyperparameter("The split that a hub dataset is read from.", "data")
+        Text,
+        FreeText("the name of a split"),
+        Hyperparameter("The split that a hub dataset is read from.", "data"),
     ] = "train"
     dataset_format: Annotated[
         Auto | DatasetFormat,
-        Hyperparameter(
-            "The shape of a row.", "data", auto="Detected from the columns, and said."
-        ),
+        Hyperparameter("The shape of a row.", "data", auto="Detected from the columns, and said."),
     ] = AUTO
     dataset_columns: Annotated[
-        dict[str, str],
+        dict[str, Text],
+        FreeText("a mapping from parts to column names"),
         Hyperparameter(
             "Which columns hold which part, as `{prompt: question, completion: answer}`.",
             "data",
@@ -109,10 +146,12 @@ class TrainingConfig(BaseModel):
         ),
     ] = Field(default_factory=dict)
     dataset_text_field: Annotated[
-        str, Hyperparameter("The column that holds the text of `text` rows.", "data")
+        Text,
+        FreeText("a column's name"),
+        Hyperparameter("The column that holds the text of `text` rows.", "data"),
     ] = "text"
     eval_dataset: Annotated[
-        Auto | Literal["none"] | Fraction | str,
+        Auto | Literal["none"] | Fraction | Annotated[Text, FreeText("a path or hub name")],
         Hyperparameter(
             "The held-out rows: a path, a fraction of the training rows, or `none`.",
             "data",
@@ -192,7 +231,8 @@ class TrainingConfig(BaseModel):
         ),
     ] = "right"
     pad_token: Annotated[
-        str,
+        Text,
+        FreeText("auto, unk, eos, or a token of the vocabulary"),
         Hyperparameter(
             "The token that fills padded positions: `auto`, `unk`, `eos`, or a token of the "
             "vocabulary.",
@@ -230,7 +270,7 @@ class TrainingConfig(BaseModel):
     per_device_eval_batch_size: Annotated[
         Auto | PositiveInt,
         Hyperparameter(
-            "Examples that one device evaluates at once. The evaluation loss does not depend on it.",
+            "Examples that one device evaluates at once; the loss does not depend on it.",
             "batch",
             unit="examples",
             auto="The training micro-batch.",
@@ -279,7 +319,7 @@ class TrainingConfig(BaseModel):
         ),
     ] = AUTO
     max_steps: Annotated[
-        Annotated[int, Field(ge=-1)],
+        Literal[-1] | PositiveInt,
         Hyperparameter(
             "How many weight updates the run has; -1 is unset.",
             "duration",
@@ -317,7 +357,8 @@ class TrainingConfig(BaseModel):
         ),
     ] = "linear"
     lr_scheduler_kwargs: Annotated[
-        dict[str, Any],
+        Annotated[dict[str, Any], AfterValidator(_plain_arguments)],
+        FreeText("a mapping from argument names to finite numbers, texts or switches"),
         Hyperparameter(
             "Further arguments of the schedule, as transformers names them (`num_cycles`, "
             "`min_lr`, `power`, `num_decay_steps`…).",
@@ -422,7 +463,8 @@ class TrainingConfig(BaseModel):
         ),
     ] = AUTO
     device: Annotated[
-        str,
+        Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")],
+        FreeText("auto, cpu, cuda or cuda:N"),
         Hyperparameter(
             "Where to train: `auto`, `cpu`, `cuda` or `cuda:N`.",
             "precision and memory",
@@ -430,7 +472,7 @@ class TrainingConfig(BaseModel):
         ),
     ] = AUTO
     memory_limit: Annotated[
-        Auto | PositiveInt | str,
+        Auto | PositiveInt | MemorySize,
         Hyperparameter(
             "The memory that the run may take, as bytes or with a unit (`6GiB`).",
             "precision and memory",
@@ -475,7 +517,8 @@ class TrainingConfig(BaseModel):
 
     # Run --------------------------------------------------------------------------------------
     output_dir: Annotated[
-        str,
+        Text,
+        FreeText("auto, or a folder's path"),
         Hyperparameter(
             "The run folder itself. An existing run is never overwritten.",
             "run",
@@ -488,7 +531,9 @@ class TrainingConfig(BaseModel):
     data_seed: Annotated[
         Auto | NonNegativeInt,
         Hyperparameter(
-            "Seeds the order of the rows and the held-out split.", "run", auto="The value of `seed`."
+            "Seeds the order of the rows and the held-out split.",
+            "run",
+            auto="The value of `seed`.",
         ),
     ] = AUTO
     eval_strategy: Annotated[
@@ -521,9 +566,7 @@ class TrainingConfig(BaseModel):
     ] = AUTO
     save_total_limit: Annotated[
         PositiveInt,
-        Hyperparameter(
-            "Checkpoints kept beside the best one.", "run", unit="checkpoints"
-        ),
+        Hyperparameter("Checkpoints kept beside the best one.", "run", unit="checkpoints"),
     ] = 2
     logging_steps: Annotated[
         PositiveInt,

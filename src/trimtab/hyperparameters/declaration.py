@@ -54,3 +54,10 @@ class Hyperparameter:
     guide_row: int | None = None
     aliases: tuple[str, ...] = ()
     search: SearchRange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FreeText:
+    """Annotates a `str` in a field's type: what the text stands for, as `a folder's path`."""
+
+    words: str

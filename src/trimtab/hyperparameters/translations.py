@@ -1,0 +1,259 @@
+"""What other tools call by another name *and* another value, said in the catalogue's words.
+
+Aliases with the same meaning and unit stand in the declarations. Here stand the rest: switches
+that became choices, spellings of a choice, and names of things that are not there, each with
+what to do instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+Schema = Mapping[str, Any]
+Values = Mapping[str, Any]
+
+_BOOLEAN: Final[Schema] = {"type": "boolean"}
+_TRUE_FALSE: Final = ("true", "false")
+
+
+class TranslationError(Exception):
+    """The value has no counterpart; the text is a sentence's end and may say what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignName:
+    """A name of another tool's. `translate` gives values by the catalogue's names, maybe none.
+
+    means: the translation in words. schema: what `translate` takes, as JSON Schema.
+    target: the hyperparameter to read about, None where there is none.
+    switch_words: what may follow the option, which may stand alone (empty: it may not).
+    """
+
+    name: str
+    target: str | None
+    means: str
+    schema: Schema
+    translate: Callable[[Any], Values]
+    switch_words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """Another tool's values for a field of the catalogue; `respell` passes on the rest.
+
+    means: the translation in words. schema: the values that it adds, as JSON Schema.
+    switch_words: as in `ForeignName`.
+    """
+
+    name: str
+    means: str
+    schema: Schema
+    respell: Callable[[Any], Any]
+    switch_words: tuple[str, ...] = ()
+
+
+def _switch(name: str, when_true: Values, when_false: Values, *, means: str) -> ForeignName:
+    def translate(value: Any) -> Values:
+        if not isinstance(value, bool):
+            raise TranslationError("it takes true or false.")
+        return when_true if value else when_false
+
+    target = next(iter({**when_true, **when_false}), None)
+    return ForeignName(name, target, means, _BOOLEAN, translate, _TRUE_FALSE)
+
+
+def _absent(name: str, *, allowed: tuple[Any, ...], instead: str) -> ForeignName:
+    """A feature that is not there: only the values that ask for nothing are taken."""
+
+    def translate(value: Any) -> Values:
+        if any(value is one or (value == one and type(value) is type(one)) for one in allowed):
+            return {}
+        raise TranslationError(instead)
+
+    means = f"is taken where it asks for nothing; {instead}"
+    return ForeignName(name, None, means, {"enum": list(allowed)}, translate)
+
+
+def _half_precision(name: str) -> ForeignName:
+    def translate(value: Any) -> Values:
+        if value is None:
+            return {}
+        if value == "auto":
+            return {"precision": "auto"}
+        if not isinstance(value, bool):
+            raise TranslationError("it takes true, false or auto.")
+        return {"precision": name if value else "fp32"}
+
+    means = f"true is {name}; false, without the other one being true, is fp32"
+    schema = {"enum": [True, False, "auto", None]}
+    return ForeignName(name, "precision", means, schema, translate, (*_TRUE_FALSE, "auto"))
+
+
+def _foreign() -> Mapping[str, ForeignName]:
+    both_off = {"completion_only_loss": True, "assistant_only_loss": True}
+    both_on = {"completion_only_loss": False, "assistant_only_loss": False}
+    names = (
+        _half_precision("bf16"),
+        _half_precision("fp16"),
+        _switch(
+            "padding_free",
+            {"padding": "none"},
+            {"padding": "longest"},
+            means="true is none, false is longest",
+        ),
+        _switch(
+            "train_on_inputs",
+            both_on,
+            both_off,
+            means="the inverse of completion_only_loss and of assistant_only_loss",
+        ),
+        _switch("use_cpu", {"device": "cpu"}, {}, means="true is cpu, false changes nothing"),
+        _switch(
+            "lora_target_linear",
+            {"target_modules": "all-linear"},
+            {},
+            means="true is all-linear, false changes nothing",
+        ),
+        _absent(
+            "load_in_4bit",
+            allowed=(False, None),
+            instead="training on 4-bit weights (qlora) is not there yet: use method lora or full.",
+        ),
+        _absent(
+            "load_in_8bit",
+            allowed=(False, None),
+            instead="training on 8-bit weights is not there yet: use method lora or full.",
+        ),
+        _absent(
+            "packing_strategy",
+            allowed=("bfd",),
+            instead="packing is best-fit decreasing, `bfd`: remove this line.",
+        ),
+        _absent(
+            "save_strategy",
+            allowed=("steps",),
+            instead="checkpoints are taken every save_steps updates, or a share of the run.",
+        ),
+        _absent(
+            "logging_strategy",
+            allowed=("steps",),
+            instead="every update is logged in metrics.jsonl: remove this line.",
+        ),
+        _absent(
+            "report_to",
+            allowed=("none", None),
+            instead="the run folder holds metrics.jsonl and report.html: remove this line.",
+        ),
+        _absent(
+            "resume_from_checkpoint",
+            allowed=(False, None),
+            instead="a run is resumed by `trimtab resume RUN`: remove this line.",
+        ),
+        _absent(
+            "push_to_hub",
+            allowed=(False, None),
+            instead="nothing is uploaded: remove this line and upload the run's adapter or model.",
+        ),
+        _absent(
+            "deepspeed",
+            allowed=(None,),
+            instead="training on several machines is not there yet: remove this line.",
+        ),
+    )
+    return MappingProxyType({foreign.name: foreign for foreign in names})
+
+
+FOREIGN: Final = _foreign()
+"""Names that are no alias of one hyperparameter, by name."""
+
+
+def foreign_names() -> dict[str, str]:
+    """The hyperparameter to name where a foreign name was misspelt: itself where there is none."""
+    return {name: foreign.target or name for name, foreign in FOREIGN.items()}
+
+
+_OPTIMIZERS: Final = {
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "adamw_hf": "adamw",
+    "adamw_bnb_8bit": "adamw_8bit",
+    "lion_32bit": "lion",
+    "schedule_free_adamw": "adamw_schedule_free",
+}
+
+
+def _respell_optimizer(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("paged_"):
+        raise TranslationError(
+            "paged optimizers are not there: adamw_8bit also saves state memory."
+        )
+    return _OPTIMIZERS.get(value, value) if isinstance(value, str) else value
+
+
+def _respell_method(value: Any) -> Any:
+    if value == "qlora":
+        raise TranslationError("training on 4-bit weights is not there yet: use lora or full.")
+    return value
+
+
+def _respell_checkpointing(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "full" if value else "off"
+    return value
+
+
+_MODULE_NAMES: Final = r"^[A-Za-z0-9_.]+( *, *[A-Za-z0-9_.]+)*$"
+
+
+def _respell_modules(value: Any) -> Any:
+    if value in ("all", "all_linear"):
+        return "all-linear"
+    if isinstance(value, str) and re.match(_MODULE_NAMES, value):
+        return [name.strip() for name in value.split(",")]
+    return value
+
+
+def _respell_held_out(value: Any) -> Any:
+    if isinstance(value, int | float) and value == 0:
+        return "none"
+    return value
+
+
+def _respell_eval_strategy(value: Any) -> Any:
+    return "no" if value is False else value
+
+
+SPELLINGS: Final[Mapping[str, Spelling]] = MappingProxyType(
+    {
+        spelling.name: spelling
+        for spelling in (
+            Spelling(
+                "optim",
+                "; ".join(f"{theirs} is {ours}" for theirs, ours in _OPTIMIZERS.items()),
+                {"enum": list(_OPTIMIZERS)},
+                _respell_optimizer,
+            ),
+            Spelling("method", "qlora is refused until it exists", {"enum": []}, _respell_method),
+            Spelling(
+                "activation_checkpointing",
+                "true is full, false is off",
+                _BOOLEAN,
+                _respell_checkpointing,
+                switch_words=(*_TRUE_FALSE, "off", "full", "auto"),
+            ),
+            Spelling(
+                "target_modules",
+                "all is all-linear; one text is a list with commas",
+                {"type": "string", "pattern": _MODULE_NAMES},
+                _respell_modules,
+            ),
+            Spelling("eval_dataset", "0 is none", {"enum": [0, False]}, _respell_held_out),
+            Spelling("eval_strategy", "false is no", {"enum": [False]}, _respell_eval_strategy),
+        )
+    }
+)
+"""Values of other tools for a field of the catalogue, by that field's name."""
