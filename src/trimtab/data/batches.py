@@ -1,0 +1,230 @@
+"""Token rows to micro-batches, in an order that can be taken up again anywhere.
+
+Shapes: B rows, L padded length, T tokens of a padding-free micro-batch, D documents in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trimtab.data.packing import best_fit_decreasing
+from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
+from trimtab.hyperparameters.config import Padding, PaddingSide
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How rows become micro-batches and updates; names and units are the catalogue's.
+
+    With `packing` the unit of a batch is a packed row of at most `max_length` tokens, laid out
+    without padding whatever `padding` says.
+    """
+
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    packing: bool
+    max_length: int
+    padding: Padding
+    padding_side: PaddingSide
+    pad_token_id: int
+    pad_to_multiple_of: int | None
+    data_seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataPosition:
+    """Where the data goes on: the 0-based epoch, and the updates of it that are done."""
+
+    epoch: int
+    update_in_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The micro-batches of one weight update.
+
+    `epoch` is the number of epochs seen once it is done, a fraction inside one; `position` is
+    where the update after it starts.
+    """
+
+    micro_batches: tuple[MicroBatch, ...]
+    epoch: float
+    position: DataPosition
+
+
+def collate(
+    rows: Sequence[TokenRow],
+    *,
+    padding: Padding,
+    padding_side: PaddingSide,
+    pad_token_id: int,
+    pad_to_multiple_of: int | None,
+    max_length: int,
+) -> MicroBatch:
+    """One micro-batch of rows, at least one.
+
+    `none` joins the rows end to end: [1, T]. It computes no pad token, so `pad_to_multiple_of`
+    has nothing to round and no effect. `longest` and `max_length` give [B, L], L rounded up to
+    `pad_to_multiple_of`.
+
+    Raises ValueError where a row is longer than `max_length` under that padding.
+    """
+    if padding == "none":
+        return _end_to_end(rows)
+    longest = max(row.num_tokens for row in rows)
+    length = longest if padding == "longest" else max_length
+    if longest > length:
+        raise ValueError(f"a row of {longest} tokens does not fit max_length {length}")
+    if pad_to_multiple_of is not None:
+        length = math.ceil(length / pad_to_multiple_of) * pad_to_multiple_of
+    shape = (len(rows), length)
+    input_ids = np.full(shape, pad_token_id, dtype=np.int64)
+    position_ids = np.zeros(shape, dtype=np.int64)
+    targets = np.full(shape, IGNORED, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for index, row in enumerate(rows):
+        start = 0 if padding_side == "right" else length - row.num_tokens
+        real = slice(start, start + row.num_tokens)
+        input_ids[index, real] = row.input_ids
+        position_ids[index, real] = np.arange(row.num_tokens)
+        targets[index, real] = _shifted_targets(row)
+        mask[index, real] = 1
+    return MicroBatch(
+        input_ids=torch.from_numpy(input_ids),
+        position_ids=torch.from_numpy(position_ids),
+        targets=torch.from_numpy(targets),
+        attention_mask=None if mask.all() else torch.from_numpy(mask),
+        document_lengths=None,
+        num_tokens=int(mask.sum()),
+        num_trainable_tokens=int((targets != IGNORED).sum()),
+        row_ids=tuple(row.row_id for row in rows),
+    )
+
+
+def collate_packed(packed_rows: Sequence[Sequence[TokenRow]]) -> MicroBatch:
+    """One micro-batch of packed rows, [1, T]; each example stays a document of its own."""
+    return _end_to_end([row for packed in packed_rows for row in packed])
+
+
+def _end_to_end(rows: Sequence[TokenRow]) -> MicroBatch:
+    lengths = tuple(row.num_tokens for row in rows)
+    input_ids = np.concatenate([row.input_ids for row in rows]).astype(np.int64)
+    position_ids = np.concatenate([np.arange(length, dtype=np.int64) for length in lengths])
+    targets = np.concatenate([_shifted_targets(row) for row in rows])
+    return MicroBatch(
+        input_ids=torch.from_numpy(input_ids)[None],
+        position_ids=torch.from_numpy(position_ids)[None],
+        targets=torch.from_numpy(targets)[None],
+        attention_mask=None,
+        document_lengths=lengths,
+        num_tokens=sum(lengths),
+        num_trainable_tokens=int((targets != IGNORED).sum()),
+        row_ids=tuple(row.row_id for row in rows),
+    )
+
+
+def _shifted_targets(row: TokenRow) -> npt.NDArray[np.int64]:
+    targets = np.full(row.num_tokens, IGNORED, dtype=np.int64)
+    targets[:-1] = np.where(row.trainable[1:], row.input_ids[1:], IGNORED)
+    return targets
+
+
+def updates(rows: Sequence[TokenRow], batching: Batching, start: DataPosition) -> Iterator[Update]:
+    """Weight updates from `start` on, endlessly over the epochs.
+
+    Each row comes exactly once in an epoch, in an order seeded by (data_seed, epoch); the last
+    update of an epoch has what is left. Which rows an update holds depends on the global batch
+    and not on its division into micro-batches.
+
+    Raises ValueError without rows, or where `start` lies behind its epoch's last update.
+    """
+    if not rows:
+        raise ValueError("no rows to make updates of")
+    global_batch_size = _global_batch_size(batching)
+    epoch, first_update = start.epoch, start.update_in_epoch
+    while True:
+        units = _units_of_epoch(rows, batching, epoch)
+        num_updates = math.ceil(len(units) / global_batch_size)
+        if not 0 <= first_update < num_updates:
+            raise ValueError(f"update {first_update} of an epoch that has {num_updates}")
+        for index in range(first_update, num_updates):
+            stop = min((index + 1) * global_batch_size, len(units))
+            is_last = index + 1 == num_updates
+            yield Update(
+                micro_batches=_micro_batches(
+                    rows,
+                    units[index * global_batch_size : stop],
+                    batching.per_device_train_batch_size,
+                    batching,
+                ),
+                epoch=epoch + stop / len(units),
+                position=DataPosition(epoch + 1, 0) if is_last else DataPosition(epoch, index + 1),
+            )
+        epoch, first_update = epoch + 1, 0
+
+
+def num_updates_per_epoch(rows: Sequence[TokenRow], batching: Batching) -> int:
+    """Weight updates in one epoch: the same in every epoch, packed or not."""
+    return math.ceil(num_batch_rows(rows, batching) / _global_batch_size(batching))
+
+
+def num_batch_rows(rows: Sequence[TokenRow], batching: Batching) -> int:
+    """What batch sizes count: packed rows where `packing` is on, else the examples."""
+    if not batching.packing:
+        return len(rows)
+    return len(best_fit_decreasing([row.num_tokens for row in rows], batching.max_length))
+
+
+def eval_batches(
+    rows: Sequence[TokenRow], batch_size: int, batching: Batching
+) -> Iterator[MicroBatch]:
+    """Every row once, in a fixed order, `batch_size` of them (packed rows under `packing`)."""
+    if batching.packing:
+        units = best_fit_decreasing([row.num_tokens for row in rows], batching.max_length)
+    else:
+        units = [[index] for index in range(len(rows))]
+    for start in range(0, len(units), batch_size):
+        yield from _micro_batches(rows, units[start : start + batch_size], batch_size, batching)
+
+
+def _global_batch_size(batching: Batching) -> int:
+    return batching.per_device_train_batch_size * batching.gradient_accumulation_steps
+
+
+def _units_of_epoch(rows: Sequence[TokenRow], batching: Batching, epoch: int) -> list[list[int]]:
+    """The epoch's batch rows in order, each a list of indices into `rows`."""
+    generator = np.random.Generator(np.random.PCG64([batching.data_seed, epoch]))
+    order = generator.permutation(len(rows)).tolist()
+    if not batching.packing:
+        return [[index] for index in order]
+    # Packing in the epoch's order lets examples of equal length meet other neighbours each epoch;
+    # the number of packed rows stays what it is.
+    bins = best_fit_decreasing([rows[index].num_tokens for index in order], batching.max_length)
+    return [[order[i] for i in bins[b]] for b in generator.permutation(len(bins)).tolist()]
+
+
+def _micro_batches(
+    rows: Sequence[TokenRow], units: list[list[int]], size: int, batching: Batching
+) -> tuple[MicroBatch, ...]:
+    groups = [units[start : start + size] for start in range(0, len(units), size)]
+    if batching.packing:
+        return tuple(
+            collate_packed([[rows[index] for index in unit] for unit in group]) for group in groups
+        )
+    return tuple(
+        collate(
+            [rows[index] for unit in group for index in unit],
+            padding=batching.padding,
+            padding_side=batching.padding_side,
+            pad_token_id=batching.pad_token_id,
+            pad_to_multiple_of=batching.pad_to_multiple_of,
+            max_length=batching.max_length,
+        )
+        for group in groups
+    )
