@@ -13,21 +13,48 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trimtab.errors import DataError
+
 IGNORED = -100
 """The target at a position that is not trained on; torch's and transformers' value."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One row as read: its file, its line (1-based, None where the format has none), its columns."""
+    """One row as read: its columns, its file, and where in it.
+
+    `line` is the 1-based line that the row starts at; the row's number in formats without lines
+    (parquet, arrow, hub datasets).
+    """
 
     file: str
-    line: int | None
+    line: int
     columns: Mapping[str, Any]
 
     @property
     def where(self) -> str:
-        return self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be trained on, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class RowError(DataError):
+    """One row cannot be trained on; the others may be."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +83,7 @@ class Conversation:
 class TokenRow:
     """One example as tokens.
 
-    row_id: its position in the source, stable over seeds and truncation.
+    row_id: its index in the corpus, stable over seeds, hold-out and truncation.
     input_ids: int32 [T]. trainable: bool [T], True where the token is a target; entry 0 is never
     one, since nothing stands before it.
     """

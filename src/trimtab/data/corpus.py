@@ -1,0 +1,197 @@
+"""A dataset as token rows, with everything that was learnt on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from trimtab.data.formats import Detection, detect_format, to_conversation
+from trimtab.data.rows import BadRow, Conversation, RowError, SourceRow, TokenRow
+from trimtab.data.sources import OnProgress, ReadResult, read_dataset
+from trimtab.data.templates import TemplateChoice, choose_template
+from trimtab.data.tokens import adds_bos, tokenize_all
+from trimtab.errors import DataError
+from trimtab.hyperparameters.config import DatasetFormat, TrainingConfig
+from trimtab.hyperparameters.declaration import AUTO
+
+NUM_BAD_ROWS_SHOWN = 20
+ROWS_AT_ONCE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The rows that can be trained on, in the order of the source.
+
+    `rows`, `conversations` and `sources` run side by side, and a row's `row_id` is its index in
+    them. `sources` are `file:line`. `num_duplicate_rows` counts rows whose tokens an earlier row
+    has too.
+    """
+
+    rows: tuple[TokenRow, ...]
+    conversations: tuple[Conversation, ...]
+    sources: tuple[str, ...]
+    bad_rows: tuple[BadRow, ...]
+    format: DatasetFormat
+    format_because: str
+    columns: dict[str, str]
+    template: TemplateChoice
+    files: tuple[str, ...]
+    num_duplicate_rows: int
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_bad_rows(self) -> int:
+        return len(self.bad_rows)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(row.num_tokens for row in self.rows)
+
+    @property
+    def num_trainable_tokens(self) -> int:
+        return sum(row.num_trainable_tokens for row in self.rows)
+
+    @property
+    def templated(self) -> bool:
+        return any(conversation.templated for conversation in self.conversations)
+
+
+def load_corpus(
+    config: TrainingConfig,
+    dataset: str,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    on_progress: OnProgress | None = None,
+) -> Corpus:
+    """Read, understand, template and tokenise a dataset.
+
+    Raises DataError for bad rows (unless `on_bad_row` is `skip`) as a table of file, line and
+    reason, for a dataset without a good row, and as the steps do; ConfigError as they do.
+    """
+    read = read_dataset(dataset, config.dataset_split, on_progress=on_progress)
+    if not read.rows:
+        raise _refused(read.bad_rows, len(read.bad_rows), dataset)
+    detection = detect_format(
+        read.rows,
+        config.dataset_columns,
+        config.dataset_text_field,
+        None if config.dataset_format == AUTO else config.dataset_format,
+    )
+    template = choose_template(
+        _own_template(tokenizer),
+        config.chat_template,
+        conversational=detection.conversational,
+        adds_bos=adds_bos(tokenizer),
+    )
+    kept = _Kept([], [], [], list(read.bad_rows))
+    for start in range(0, len(read.rows), ROWS_AT_ONCE):
+        part = read.rows[start : start + ROWS_AT_ONCE]
+        has_template = template.source_text is not None
+        understood = list(_understood(part, config, detection, has_template, kept.bad_rows))
+        _keep(kept, understood, template, tokenizer)
+        if on_progress is not None:
+            on_progress("tokenising rows", start + len(part), len(read.rows))
+    bad_rows = _in_source_order(kept.bad_rows, read)
+    if bad_rows and (config.on_bad_row == "stop" or not kept.rows):
+        raise _refused(bad_rows, len(read.rows) + len(read.bad_rows), dataset)
+    return Corpus(
+        rows=tuple(kept.rows),
+        conversations=tuple(kept.conversations),
+        sources=tuple(kept.sources),
+        bad_rows=bad_rows,
+        format=detection.format,
+        format_because=detection.because,
+        columns=dict(detection.columns),
+        template=template,
+        files=read.files,
+        num_duplicate_rows=num_duplicate_rows(kept.rows),
+    )
+
+
+def num_duplicate_rows(rows: Sequence[TokenRow]) -> int:
+    """How many rows have the tokens of an earlier one."""
+    return len(rows) - len({token_digest(row) for row in rows})
+
+
+def token_digest(row: TokenRow) -> bytes:
+    """The same for rows of the same tokens."""
+    return hashlib.blake2b(row.input_ids.tobytes(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    rows: list[TokenRow]
+    conversations: list[Conversation]
+    sources: list[str]
+    bad_rows: list[BadRow]
+
+
+def _understood(
+    part: Sequence[SourceRow],
+    config: TrainingConfig,
+    detection: Detection,
+    has_template: bool,
+    bad_rows: list[BadRow],
+) -> Iterator[tuple[SourceRow, Conversation]]:
+    """Each row with its conversation; those without one are added to `bad_rows`."""
+    for row in part:
+        try:
+            conversation = to_conversation(
+                row,
+                detection,
+                completion_only_loss=config.completion_only_loss,
+                assistant_only_loss=config.assistant_only_loss,
+                has_template=has_template,
+            )
+        except RowError as error:
+            bad_rows.append(BadRow(row.file, row.line, error.reason))
+            continue
+        yield row, conversation
+
+
+def _keep(
+    kept: _Kept,
+    understood: Sequence[tuple[SourceRow, Conversation]],
+    template: TemplateChoice,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    answers = tokenize_all([conversation for _, conversation in understood], tokenizer, template)
+    for (row, conversation), tokens in zip(understood, answers, strict=True):
+        if isinstance(tokens, RowError):
+            kept.bad_rows.append(BadRow(row.file, row.line, tokens.reason))
+        elif not tokens.trainable.any():
+            kept.bad_rows.append(BadRow(row.file, row.line, "no token to train on"))
+        else:
+            kept.rows.append(TokenRow(len(kept.rows), tokens.input_ids, tokens.trainable))
+            kept.conversations.append(conversation)
+            kept.sources.append(row.where)
+
+
+def _own_template(tokenizer: PreTrainedTokenizerFast) -> str | None:
+    template: str | dict[str, str] | None = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
+
+
+def _in_source_order(bad_rows: Sequence[BadRow], read: ReadResult) -> tuple[BadRow, ...]:
+    order = {file: index for index, file in enumerate(read.files)}
+    return tuple(sorted(bad_rows, key=lambda row: (order[row.file], row.line)))
+
+
+def _refused(bad_rows: Sequence[BadRow], num_rows: int, dataset: str) -> DataError:
+    shown = [f"  {row.where}  {row.reason}" for row in bad_rows[:NUM_BAD_ROWS_SHOWN]]
+    if len(bad_rows) > NUM_BAD_ROWS_SHOWN:
+        shown.append(f"  … and {len(bad_rows) - NUM_BAD_ROWS_SHOWN:,} more")
+    table = "\n".join(shown)
+    return DataError(
+        f"{len(bad_rows):,} of {num_rows:,} rows cannot be trained on:\n{table}\n",
+        where=dataset,
+        hint="No row is left."
+        if len(bad_rows) == num_rows
+        else "Mend them, or set `on_bad_row: skip` to train on the others.",
+    )

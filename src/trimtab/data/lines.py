@@ -1,0 +1,279 @@
+"""Reading text files row by row, so that each bad row is named by its file and line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trimtab.data.rows import BadRow, SourceRow
+from trimtab.errors import DataError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+Row = SourceRow | BadRow
+
+
+def read_jsonl(path: Path) -> Iterator[Row]:
+    """One JSON object a line; empty lines are skipped, a byte-order mark at the start too."""
+    for line, raw in _raw_lines(path):
+        if not raw.strip():
+            continue
+        try:
+            value = parse_json(raw)
+        except ValueError as error:
+            yield BadRow(str(path), line, str(error))
+            continue
+        yield _object_row(path, line, value)
+
+
+def read_json(path: Path, split: str) -> Iterator[Row]:
+    """A list of rows, or an object that holds one: under the split's name, `data`, or alone.
+
+    A file of several JSON values, one a line, is read as jsonl. Raises DataError for any other
+    shape, and where the file as a whole is not JSON.
+    """
+    raw = b"".join(line for _, line in _raw_lines(path))
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(_not_utf8(error), where=f"{path}:{line}") from None
+    start = len(text) - len(text.lstrip(" \t\r\n"))
+    if not text.startswith("[", start):
+        yield from _json_without_list(path, text, split)
+        return
+    yield from _list_elements(path, text, start + 1)
+
+
+def read_txt(path: Path) -> Iterator[Row]:
+    """Each line that is not empty is a row with one column, `text`."""
+    for line, raw in _raw_lines(path):
+        try:
+            text = raw.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield BadRow(str(path), line, _not_utf8(error))
+            continue
+        if text.strip():
+            yield SourceRow(str(path), line, {"text": text})
+
+
+def read_csv(path: Path, delimiter: str) -> Iterator[Row]:
+    """Rows under a header line; a quoted field may span lines, the row then has its first one.
+
+    Raises DataError for a header that is missing, repeats a name or cannot be read.
+    """
+    # Undecodable bytes pass through the CSV reader as lone surrogates, so that the row they are in
+    # is the one that is named.
+    lines = (raw.decode(errors="surrogateescape") for _, raw in _raw_lines(path))
+    with _unlimited_csv_fields():
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        try:
+            header = next((cells for cells in reader if cells), None)
+        except csv.Error as error:
+            raise DataError(f"the header is not CSV: {error}.", where=f"{path}:1") from None
+        if header is None:
+            return
+        _check_header(path, header)
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield BadRow(str(path), line, f"not CSV: {error}")
+                continue
+            if cells:
+                yield _csv_row(path, line, header, cells)
+
+
+def parse_json(raw: bytes) -> Any:
+    """A JSON value from UTF-8, strictly. Raises ValueError with the reason, for a user."""
+    try:
+        return parse_json_text(raw.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(_not_utf8(error)) from None
+
+
+def parse_json_text(text: str) -> Any:
+    """A JSON value: no NaN, no Infinity, no number beyond float, no half of a surrogate pair.
+
+    Raises ValueError with the reason, for a user.
+    """
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg}, column {error.colno}") from None
+    _check_surrogates(text, value)
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _finite_float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits} is beyond the range of a number")
+    return number
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 4000:
+        raise ValueError(f"a number of {len(digits)} digits is too long")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_finite_float, parse_int=_integer)
+
+
+def _check_surrogates(text: str, value: Any) -> None:
+    if "\\u" not in text:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a \\u escape is half of a surrogate pair") from None
+
+
+def _object_row(path: Path, line: int, value: Any) -> Row:
+    if not isinstance(value, dict):
+        return BadRow(str(path), line, f"the row is {_json_kind(value)}, not an object")
+    return SourceRow(str(path), line, value)
+
+
+def _json_kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return kinds[type(value)]
+
+
+def _list_elements(path: Path, text: str, start: int) -> Iterator[Row]:
+    """The elements of the JSON list whose `[` stands before `start`, each with its line."""
+    at, line, counted = _skip_space(text, start), 1, 0
+    if text.startswith("]", at):
+        at += 1
+    else:
+        while True:
+            line, counted = line + text.count("\n", counted, at), at
+            try:
+                value, end = _DECODER.raw_decode(text, at)
+                _check_surrogates(text[at:end], value)
+            except (ValueError, RecursionError) as error:
+                raise DataError(_json_reason(error), where=f"{path}:{line}") from None
+            yield _object_row(path, line, value)
+            end = _skip_space(text, end)
+            at = _skip_space(text, end + 1)
+            if text.startswith("]", end):
+                at = end + 1
+                break
+            if not text.startswith(",", end):
+                line += text.count("\n", counted, end)
+                raise DataError(
+                    "not JSON: expected ',' or ']' after a row.", where=f"{path}:{line}"
+                )
+    if text[at:].strip():
+        line += text.count("\n", counted, at)
+        raise DataError("not JSON: text follows the list.", where=f"{path}:{line}")
+
+
+def _skip_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _json_reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}."
+    if isinstance(error, RecursionError):
+        return "nested too deeply."
+    return f"{error}."
+
+
+def _json_without_list(path: Path, text: str, split: str) -> Iterator[Row]:
+    if not text.strip():
+        return
+    try:
+        value = parse_json_text(text)
+    except ValueError as error:
+        first, _, rest = text.strip().partition("\n")
+        if rest and _is_object(first):
+            yield from read_jsonl(path)
+            return
+        raise DataError(f"{error}.", where=str(path)) from None
+    if not isinstance(value, dict):
+        raise DataError(
+            f"the file holds {_json_kind(value)}.", where=str(path), hint="Write a list of rows."
+        )
+    lists = [key for key, item in value.items() if isinstance(item, list)]
+    chosen = [key for key in (split, "data") if key in lists] or lists
+    if not chosen or (len(lists) > 1 and chosen == lists):
+        raise DataError(
+            f"the object has no single list of rows; its keys are {', '.join(value) or 'none'}.",
+            where=str(path),
+            hint="Write a list of rows, or an object that holds it under `data`.",
+        )
+    for number, item in enumerate(value[chosen[0]], 1):
+        yield _object_row(path, number, item)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(parse_json_text(text), dict)
+    except ValueError:
+        return False
+
+
+def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines from 1 with their ends, without a byte-order mark. Raises DataError for bad gzip."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            for line, raw in enumerate(file, 1):
+                yield line, raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw
+    except (EOFError, OSError) as error:
+        raise DataError(f"the file cannot be read: {error}.", where=str(path)) from None
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    column = error.start - (error.object.rfind(b"\n", 0, error.start) + 1) + 1
+    return f"not UTF-8: byte 0x{error.object[error.start]:02x} at byte {column} of the line"
+
+
+@contextmanager
+def _unlimited_csv_fields() -> Iterator[None]:
+    previous = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(previous)
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise DataError(f"the header repeats {', '.join(repeated)}.", where=f"{path}:1")
+    if not all(name.isprintable() for name in header):
+        raise DataError("the header has unreadable characters.", where=f"{path}:1")
+
+
+def _csv_row(path: Path, line: int, header: list[str], cells: list[str]) -> Row:
+    if len(cells) != len(header):
+        reason = f"{len(cells)} fields, the header has {len(header)}"
+        return BadRow(str(path), line, reason)
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:
+        return BadRow(str(path), line, "not UTF-8")
+    return SourceRow(str(path), line, dict(zip(header, cells, strict=True)))
