@@ -1,0 +1,59 @@
+"""Which rows are held out, and that none of them is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimtab.data.corpus import token_digest
+from trimtab.data.rows import TokenRow
+from trimtab.errors import DataError
+
+# Keeps the draw apart from the orders of the epochs, which are seeded by (data_seed, epoch).
+HOLD_OUT_STREAM = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Both sides in the order of the source.
+
+    `num_duplicates_removed`: rows left out of training since a held-out row has the same tokens.
+    """
+
+    train_rows: tuple[TokenRow, ...]
+    eval_rows: tuple[TokenRow, ...]
+    num_duplicates_removed: int
+
+
+def hold_out(rows: Sequence[TokenRow], num_eval_rows: int, data_seed: int) -> HeldOut:
+    """Hold out `num_eval_rows` rows, drawn by the seed, and keep their copies out of training.
+
+    Raises DataError where nothing would be left to train on.
+    """
+    if num_eval_rows >= len(rows):
+        raise DataError(
+            f"{num_eval_rows:,} rows cannot be held out of {len(rows):,}.",
+            hint="Set `eval_dataset` to a smaller fraction, to a path or to `none`.",
+        )
+    generator = np.random.Generator(np.random.PCG64([data_seed, HOLD_OUT_STREAM]))
+    chosen = set(generator.permutation(len(rows))[:num_eval_rows].tolist())
+    eval_rows = tuple(row for index, row in enumerate(rows) if index in chosen)
+    others = [row for index, row in enumerate(rows) if index not in chosen]
+    return without_copies(others, eval_rows)
+
+
+def without_copies(train_rows: Sequence[TokenRow], eval_rows: Sequence[TokenRow]) -> HeldOut:
+    """Leave out of training each row that has the tokens of a held-out row.
+
+    Raises DataError where that leaves nothing to train on.
+    """
+    held_out = {token_digest(row) for row in eval_rows}
+    kept = tuple(row for row in train_rows if token_digest(row) not in held_out)
+    if not kept:
+        raise DataError(
+            f"each of the {len(train_rows):,} training rows is a copy of a held-out row.",
+            hint="Set `eval_dataset` to other rows or to `none`.",
+        )
+    return HeldOut(kept, tuple(eval_rows), len(train_rows) - len(kept))
