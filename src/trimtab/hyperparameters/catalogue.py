@@ -75,6 +75,8 @@ def nearest_names(word: str, n: int = 3) -> list[str]:
     """
     lowered = word.lower().replace("-", "_")
     known = {name: name for name in catalogue()} | dict(aliases()) | foreign_names()
+    if lowered in known:
+        return [known[lowered]]
     scores: dict[str, float] = {}
     for written, name in known.items():
         alikeness = SequenceMatcher(None, lowered, written, autojunk=False).ratio()
@@ -82,4 +84,4 @@ def nearest_names(word: str, n: int = 3) -> list[str]:
             alikeness = max(alikeness, _PART)
         if alikeness >= _NEAR:
             scores[name] = max(alikeness, scores.get(name, 0.0))
-    return sorted(scores, key=lambda name: (-scores[name], name))[:n]
+    return sorted(scores, key=lambda name: -scores[name])[:n]

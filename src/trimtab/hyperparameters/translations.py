@@ -74,7 +74,7 @@ def _absent(name: str, *, allowed: tuple[Any, ...], instead: str) -> ForeignName
             return {}
         raise TranslationError(instead)
 
-    means = f"is taken where it asks for nothing; {instead}"
+    means = f"taken only where it asks for nothing, since {instead.removesuffix('.')}"
     return ForeignName(name, None, means, {"enum": list(allowed)}, translate)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-SIZE_PATTERN: Final = r"^ *[0-9]+(\.[0-9]+)? *[kKmMgGtT]?[iI]?[bB] *$"
+SIZE_PATTERN: Final = r"^ *[0-9]+(\.[0-9]+)? *([kKmMgGtT][iI]?)?[bB] *$"
 """A number and a unit: `6GiB`, `512 MB`. Also the pattern in the JSON Schema."""
 
 _SIZE: Final = re.compile(r" *(?P<number>[0-9]+(?:\.[0-9]+)?) *(?P<unit>[a-zA-Z]+) *")
