@@ -114,6 +114,7 @@ BAD_YAML: list[tuple[str, int, str]] = [
     ("null\n", 1, "not a mapping"),
     ("seed: 1\n---\nseed: 2\n", 2, "second YAML document"),
     ("%YAML 1.1\n---\nseed: 1\n", 2, "YAML 1.1"),
+    ("%YAML 1.99\n---\nseed: 1\n", 1, "no valid YAML"),
     ("seed: 1\n? [a]\n: 2\n", 2, "key must be a name"),
     ("seed: 1\nmodel: a\x00b\n", 2, "U+0000"),
     ("seed: 1\nmodel: a\x1bb\n", 2, "U+001B"),
@@ -145,7 +146,7 @@ def test_a_missing_file_a_folder_and_a_binary_are_named(tmp_path: Path) -> None:
 def test_a_file_of_rows_is_no_configuration(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes(b"{}\n" * (MAX_CONFIG_BYTES // 3 + 1))
-    with pytest.raises(ConfigError, match="larger than 1 MiB"):
+    with pytest.raises(ConfigError, match=r"larger than 256\.0 KiB"):
         read_file(rows)
 
 
@@ -157,6 +158,7 @@ YAML_PIECES = st.sampled_from(
         "- ",
         "!!int ",
         "%YAML 1.2\n",
+        "%YAML 1.99\n",
         "---\n",
         "...\n",
         "<<: ",

@@ -269,11 +269,11 @@ def _without_half_precision_twins(
     twins = [one for one in settings if one.name in ("bf16", "fp16")]
     if len(twins) < 2:
         return list(settings)
-    on = [one for one in twins if one.value not in (False, None)]
+    on = [one for one in twins if one.value is not False and one.value is not None]
     if len(on) == 2:
         problems.append(_set_twice("precision", *twins))
     decides = (on or [one for one in twins if one.value is False] or twins)[0]
-    return [one for one in settings if one not in twins or one is decides]
+    return [one for one in settings if one.name not in ("bf16", "fp16") or one is decides]
 
 
 def _set_twice(name: str, first: Setting, second: Setting) -> Problem:

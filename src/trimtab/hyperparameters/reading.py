@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.errors import ConfigError
+from trimtab.hyperparameters.units import format_bytes
 
-MAX_CONFIG_BYTES: Final = 1 << 20
+MAX_CONFIG_BYTES: Final = 256 << 10
 MAX_NESTING: Final = 8
 
 _NULL: Final = re.compile(r"(?:null|Null|NULL|~|)")
@@ -98,7 +99,7 @@ def _text_of(file: Path) -> str:
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(
-                f"{file} is larger than {MAX_CONFIG_BYTES >> 20} MiB, so it is no configuration.",
+                f"{file} is larger than {format_bytes(MAX_CONFIG_BYTES)}: no configuration is.",
                 hint="Give the rows as `dataset`, and the configuration as a YAML file.",
             )
         content = file.read_bytes()
@@ -139,27 +140,33 @@ class _Reader:
 
     def document(self, text: str) -> tuple[Any, int] | None:
         """The only document's value and line; None where the text holds nothing."""
-        from ruamel.yaml import YAML
-        from ruamel.yaml.error import MarkedYAMLError, YAMLError
         from ruamel.yaml.events import DocumentStartEvent, NodeEvent
 
-        events = YAML(typ="safe", pure=True).parse(text)
+        events = self._events(text)
         found: tuple[Any, int] | None = None
         num_documents = 0
+        for event in events:
+            if isinstance(event, DocumentStartEvent):
+                num_documents += 1
+                self._check_document(event, num_documents)
+            elif isinstance(event, NodeEvent):
+                found = self._node(event, events, depth=0), _line(event)
+        return found
+
+    def _events(self, text: str) -> Iterator[Any]:
+        """The parser's events, one by one, so that a refusal ends the parsing too."""
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import MarkedYAMLError
+
         try:
-            for event in events:
-                if isinstance(event, DocumentStartEvent):
-                    num_documents += 1
-                    self._check_document(event, num_documents)
-                elif isinstance(event, NodeEvent):
-                    found = self._node(event, events, depth=0), _line(event)
+            yield from YAML(typ="safe", pure=True).parse(text)
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = 1 if mark is None else mark.line + 1
             raise self._error(_reason(error), line) from error
-        except (YAMLError, ValueError, OverflowError, IndexError, AttributeError) as error:
+        # On some malformed texts the parser fails with ValueError, AssertionError and others.
+        except Exception as error:
             raise self._error(_unreadable(text), _line_of_unreadable(text)) from error
-        return found
 
     def _check_document(self, event: Any, num_documents: int) -> None:
         if num_documents > 1:

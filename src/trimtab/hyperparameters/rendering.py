@@ -32,7 +32,7 @@ trimtab, which says what it decided and why; `trimtab explain NAME` prints one e
 A file is YAML 1.2: `1e-4` is a number, `no` and `on` are texts, a key that stands twice is an
 error. Paths are taken from the current folder. Only `model` and `dataset` must be given.
 
-Two settings that ask for opposite things:
+Two pairs of settings exclude each other:
 
 - `num_train_epochs` and `max_steps` in one layer: the epochs win, and the plan says so. In two
   layers, the later one wins.
@@ -102,7 +102,7 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
         if text is not None:
             yield label, text
     if declaration.guide_row is not None:
-        yield "guide", f"row {declaration.guide_row}"
+        yield "guide", f"row {declaration.guide_row} of the practitioner's guide"
     if declaration.aliases:
         yield "also", ", ".join(declaration.aliases)
     if entry.name in SPELLINGS:

@@ -70,7 +70,7 @@ def _absent(name: str, *, allowed: tuple[Any, ...], instead: str) -> ForeignName
     """A feature that is not there: only the values that ask for nothing are taken."""
 
     def translate(value: Any) -> Values:
-        if any(value is one or (value == one and type(value) is type(one)) for one in allowed):
+        if any(type(value) is type(one) and value == one for one in allowed):
             return {}
         raise TranslationError(instead)
 
@@ -82,7 +82,7 @@ def _half_precision(name: str) -> ForeignName:
     def translate(value: Any) -> Values:
         if value is None:
             return {}
-        if value == "auto":
+        if isinstance(value, str) and value == "auto":
             return {"precision": "auto"}
         if not isinstance(value, bool):
             raise TranslationError("it takes true, false or auto.")
@@ -195,7 +195,7 @@ def _respell_optimizer(value: Any) -> Any:
 
 
 def _respell_method(value: Any) -> Any:
-    if value == "qlora":
+    if isinstance(value, str) and value == "qlora":
         raise TranslationError("training on 4-bit weights is not there yet: use lora or full.")
     return value
 
@@ -210,9 +210,11 @@ _MODULE_NAMES: Final = r"^[A-Za-z0-9_.]+( *, *[A-Za-z0-9_.]+)*$"
 
 
 def _respell_modules(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
     if value in ("all", "all_linear"):
         return "all-linear"
-    if isinstance(value, str) and re.match(_MODULE_NAMES, value):
+    if re.match(_MODULE_NAMES, value):
         return [name.strip() for name in value.split(",")]
     return value
 
