@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from trimtab.data.formats import Detection, detect_format, to_conversation
 from trimtab.data.rows import BadRow, Conversation, RowError, SourceRow, TokenRow
 from trimtab.data.sources import OnProgress, ReadResult, read_dataset
+from trimtab.data.split import num_duplicate_rows
 from trimtab.data.templates import TemplateChoice, choose_template
 from trimtab.data.tokens import adds_bos, tokenize_all
 from trimtab.errors import DataError
@@ -112,16 +112,6 @@ def load_corpus(
         files=read.files,
         num_duplicate_rows=num_duplicate_rows(kept.rows),
     )
-
-
-def num_duplicate_rows(rows: Sequence[TokenRow]) -> int:
-    """How many rows have the tokens of an earlier one."""
-    return len(rows) - len({token_digest(row) for row in rows})
-
-
-def token_digest(row: TokenRow) -> bytes:
-    """The same for rows of the same tokens."""
-    return hashlib.blake2b(row.input_ids.tobytes(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)

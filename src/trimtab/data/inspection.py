@@ -46,7 +46,7 @@ def segments(row: TokenRow, tokenizer: PreTrainedTokenizerFast) -> tuple[Segment
 
 
 def length_histogram(rows: Sequence[TokenRow]) -> LengthHistogram:
-    """Rows by length in at most 20 bins, whose one width is a power of two; at least one row is needed."""
+    """Rows, at least one, by length: at most 20 bins, whose one width is a power of two."""
     lengths = np.array([row.num_tokens for row in rows])
     least, most = int(lengths.min()), int(lengths.max())
     width = _width(least, most)

@@ -25,7 +25,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         if not raw.strip():
             continue
         try:
-            value = parse_json(raw)
+            value = parse_json(raw.rstrip(b"\r\n"))
         except ValueError as error:
             yield BadRow(str(path), line, str(error))
             continue
@@ -106,6 +106,8 @@ def parse_json_text(text: str) -> Any:
 
     Raises ValueError with the reason, for a user.
     """
+    if text.startswith("\ufeff"):
+        raise ValueError("a byte-order mark stands inside the file")
     try:
         value = _DECODER.decode(text)
     except RecursionError:
@@ -182,7 +184,8 @@ def _list_elements(path: Path, text: str, start: int) -> Iterator[Row]:
                 raise DataError(
                     "not JSON: expected ',' or ']' after a row.", where=f"{path}:{line}"
                 )
-    if text[at:].strip():
+    at = _skip_space(text, at)
+    if at < len(text):
         line += text.count("\n", counted, at)
         raise DataError("not JSON: text follows the list.", where=f"{path}:{line}")
 

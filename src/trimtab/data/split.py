@@ -1,13 +1,13 @@
-"""Which rows are held out, and that none of them is trained on."""
+"""Which rows are copies, which are held out, and that none of these is trained on."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.data.corpus import token_digest
 from trimtab.data.rows import TokenRow
 from trimtab.errors import DataError
 
@@ -49,11 +49,21 @@ def without_copies(train_rows: Sequence[TokenRow], eval_rows: Sequence[TokenRow]
 
     Raises DataError where that leaves nothing to train on.
     """
-    held_out = {token_digest(row) for row in eval_rows}
-    kept = tuple(row for row in train_rows if token_digest(row) not in held_out)
+    held_out = {_token_digest(row) for row in eval_rows}
+    kept = tuple(row for row in train_rows if _token_digest(row) not in held_out)
     if not kept:
         raise DataError(
             f"each of the {len(train_rows):,} training rows is a copy of a held-out row.",
             hint="Set `eval_dataset` to other rows or to `none`.",
         )
     return HeldOut(kept, tuple(eval_rows), len(train_rows) - len(kept))
+
+
+def num_duplicate_rows(rows: Sequence[TokenRow]) -> int:
+    """How many rows have the tokens of an earlier one."""
+    return len(rows) - len({_token_digest(row) for row in rows})
+
+
+def _token_digest(row: TokenRow) -> bytes:
+    """The same for rows of the same tokens."""
+    return hashlib.blake2b(row.input_ids.tobytes(), digest_size=16).digest()
