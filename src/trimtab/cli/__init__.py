@@ -1,0 +1,1 @@
+"""Words and screens; everything they say comes from the Python functions."""

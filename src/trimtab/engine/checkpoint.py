@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from trimtab.engine.optimizer import OptimizerSet
 from trimtab.engine.state import TrainingState
+from trimtab.models.adapters import Model
 from trimtab.models.saving import load_trainable_state, trainable_state
 from trimtab.runs.atomic import staged_folder, write_json
 from trimtab.runs.manifest import write_manifest
@@ -27,7 +28,7 @@ BEST_PREFIX = "best-"
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: OptimizerSet, state: TrainingState
+    folder: Path, model: Model, optimizer: OptimizerSet, state: TrainingState
 ) -> None:
     """Write the checkpoint; it is complete or absent. Raises OSError where it cannot be written."""
     tensors, scalars = _flattened(optimizer)
@@ -40,7 +41,7 @@ def save_checkpoint(
         write_manifest(staged)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: OptimizerSet) -> TrainingState:
+def load_checkpoint(folder: Path, model: Model, optimizer: OptimizerSet) -> TrainingState:
     """Put weights, optimizer and random states back, and return the state that was saved.
 
     The folder must have been verified against its manifest before.
@@ -52,7 +53,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: OptimizerSet) -> 
     return TrainingState.from_json(json.loads((folder / STATE).read_text(encoding="utf-8")))
 
 
-def save_best(checkpoints: Path, model: nn.Module, step: int) -> None:
+def save_best(checkpoints: Path, model: Model, step: int) -> None:
     """Keep these trainable weights as the best; the former best goes once they are complete."""
     folder = checkpoints / f"{BEST_PREFIX}{step:06d}"
     with staged_folder(folder) as staged:
@@ -63,7 +64,7 @@ def save_best(checkpoints: Path, model: nn.Module, step: int) -> None:
             shutil.rmtree(former)
 
 
-def load_best(checkpoints: Path, model: nn.Module, step: int) -> None:
+def load_best(checkpoints: Path, model: Model, step: int) -> None:
     """Put the best weights, which `save_best` kept, into the model."""
     load_trainable_state(model, load_file(checkpoints / f"{BEST_PREFIX}{step:06d}" / WEIGHTS))
 
@@ -91,7 +92,7 @@ def _flattened(optimizer: OptimizerSet) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def _group_scalars(group: Mapping[str, Any]) -> dict[str, Any]:
-    """What a method keeps in its parameter groups beside the weights (schedule-free counts there)."""
+    """What a method keeps in its groups beside the weights, as schedule-free does its count."""
     return {
         name: value
         for name, value in group.items()

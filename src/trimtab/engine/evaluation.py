@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from trimtab.data.rows import MicroBatch
 from trimtab.engine.loss import summed_loss
 from trimtab.engine.precision import autocast
 from trimtab.hyperparameters.config import Precision
+from trimtab.models.adapters import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
+    model: Model,
     batches: Iterable[MicroBatch],
     *,
     precision: Precision,

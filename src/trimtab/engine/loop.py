@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from trimtab.data.batches import Batching, Update, eval_batches, updates
 from trimtab.data.rows import TokenRow
@@ -21,6 +20,7 @@ from trimtab.engine.optimizer import OptimizerSet
 from trimtab.engine.schedule import Schedule
 from trimtab.engine.state import TrainingState
 from trimtab.engine.step import StepResult, training_step
+from trimtab.models.adapters import Model
 from trimtab.planning.settings import Settings
 from trimtab.runs.checkpoints import checkpoint_name, retire
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
@@ -46,7 +46,7 @@ class Job:
     """Everything that one run's updates need, in one precision."""
 
     settings: Settings
-    model: nn.Module
+    model: Model
     optimizer: OptimizerSet
     schedule: Schedule
     device: torch.device
@@ -72,14 +72,11 @@ def run_updates(
         started = time.perf_counter()
         update = next(stream)
         rate = job.schedule.rate(state.num_updates)
-        result = _step(job, state, update, rate)
+        result = _applied_step(job, state, update, rate, observer)
         seconds = time.perf_counter() - started
-        _judge(state, update, result, observer)
-        state.position = update.position
-        if not result.applied:
-            continue
         state.num_updates += 1
         state.epoch = update.epoch
+        state.position = update.position
         _count(state, result, seconds)
         observer.updated(_update_record(job, state, result, rate, seconds), num_steps)
         is_last = state.num_updates == num_steps
@@ -96,18 +93,25 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _step(job: Job, state: TrainingState, update: Update, learning_rate: float) -> StepResult:
+def _applied_step(
+    job: Job, state: TrainingState, update: Update, learning_rate: float, observer: Observer
+) -> StepResult:
+    """The step on this update's rows, taken again at a lower loss scale while fp16 overflows."""
     job.model.train()
-    return training_step(
-        job.model,
-        update.micro_batches,
-        job.optimizer,
-        learning_rate=learning_rate,
-        max_grad_norm=job.settings.max_grad_norm,
-        precision=job.settings.precision,
-        device=job.device,
-        loss_scale=state.loss_scale,
-    )
+    while True:
+        result = training_step(
+            job.model,
+            update.micro_batches,
+            job.optimizer,
+            learning_rate=learning_rate,
+            max_grad_norm=job.settings.max_grad_norm,
+            precision=job.settings.precision,
+            device=job.device,
+            loss_scale=state.loss_scale,
+        )
+        _judge(state, update, result, observer)
+        if result.applied:
+            return result
 
 
 def _judge(state: TrainingState, update: Update, result: StepResult, observer: Observer) -> None:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import inspect
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trimtab.data.rows import IGNORED, MicroBatch
+from trimtab.models.adapters import Model, causal_model
 from trimtab.models.attention import document_arguments
 
 
-def summed_loss(model: nn.Module, batch: MicroBatch) -> Tensor:
+def summed_loss(model: Model, batch: MicroBatch) -> Tensor:
     """The negative log-likelihood in nats, summed over the batch's trainable tokens; fp32 scalar.
 
     Only positions that predict a trainable token reach the output head; where the batch is padded,
@@ -23,11 +23,7 @@ def summed_loss(model: nn.Module, batch: MicroBatch) -> Tensor:
     is the caller's: a mean of means would weight ragged micro-batches wrongly (transformers
     #34191).
     """
-    arguments = (
-        {}
-        if batch.document_lengths is None
-        else document_arguments(batch.document_lengths, batch.input_ids.device)
-    )
+    arguments = {} if batch.document_lengths is None else document_arguments(batch.document_lengths)
     kept_K = (batch.targets != IGNORED).any(dim=0).nonzero().squeeze(-1)
     if accepts_logits_to_keep(model):
         arguments["logits_to_keep"] = kept_K
@@ -46,13 +42,6 @@ def summed_loss(model: nn.Module, batch: MicroBatch) -> Tensor:
     )
 
 
-def accepts_logits_to_keep(model: nn.Module) -> bool:
+def accepts_logits_to_keep(model: Model) -> bool:
     """Whether the model computes logits at chosen positions only (transformers' argument)."""
     return "logits_to_keep" in inspect.signature(causal_model(model).forward).parameters
-
-
-def causal_model(model: nn.Module) -> nn.Module:
-    """The transformers model itself, under peft's wrapper where there is one."""
-    from peft import PeftModel
-
-    return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -9,6 +9,7 @@ from typing import Any
 from trimtab.data.batches import DataPosition
 from trimtab.engine.guard import Guard
 from trimtab.engine.precision import LossScale
+from trimtab.hyperparameters.config import Precision
 
 
 @dataclass
@@ -29,8 +30,12 @@ class Totals:
 
 @dataclass
 class TrainingState:
-    """`num_updates` counts applied weight updates; `position` is where the data goes on."""
+    """`num_updates` counts applied weight updates; `position` is where the data goes on.
 
+    `precision` is the one in force, which may be safer than the plan's.
+    """
+
+    precision: Precision
     num_updates: int = 0
     position: DataPosition = field(default_factory=lambda: DataPosition(0, 0))
     epoch: float = 0.0

@@ -14,6 +14,7 @@ from trimtab.engine.loss import summed_loss
 from trimtab.engine.optimizer import OptimizerSet
 from trimtab.engine.precision import LossScale, autocast
 from trimtab.hyperparameters.config import Precision
+from trimtab.models.adapters import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class StepResult:
 
 
 def training_step(
-    model: nn.Module,
+    model: Model,
     micro_batches: Sequence[MicroBatch],
     optimizer: OptimizerSet,
     *,

@@ -1,0 +1,87 @@
+"""Greedy answers from a model, trained or not, as it stands in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from peft import PeftModel
+from transformers import GenerationConfig
+
+from trimtab.models.adapters import Model, causal_model
+from trimtab.models.quiet import quiet_transformers
+
+
+@torch.no_grad()
+def generate_greedy(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos_token_ids: Sequence[int],
+    pad_token_id: int,
+    base: bool = False,
+) -> list[list[int]]:
+    """The new token ids for each prompt, without what follows an end token.
+
+    `base` answers without the adapters. Mode, cache and attention are as before afterwards.
+    """
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), pad_token_id)
+    mask = torch.zeros_like(ids)
+    for index, prompt in enumerate(prompts):
+        ids[index, width - len(prompt) :] = torch.tensor(prompt)
+        mask[index, width - len(prompt) :] = 1
+    causal = causal_model(model)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=list(eos_token_ids) or None,
+        pad_token_id=pad_token_id,
+        use_cache=True,
+    )
+    with _for_generation(model), _without_adapters(model, base), quiet_transformers():
+        output = causal.generate(
+            input_ids=ids.to(causal.device),
+            attention_mask=mask.to(causal.device),
+            generation_config=config,
+        )
+    return [_until_end(new.tolist(), eos_token_ids) for new in output[:, width:].cpu()]
+
+
+def _until_end(ids: list[int], eos_token_ids: Sequence[int]) -> list[int]:
+    ends = [index for index, token_id in enumerate(ids) if token_id in eos_token_ids]
+    return ids[: ends[0]] if ends else ids
+
+
+@contextmanager
+def _for_generation(model: Model) -> Iterator[None]:
+    """Evaluation mode with a cache, and transformers' own attention, which knows caches."""
+    causal = causal_model(model)
+    was_training, use_cache = model.training, causal.config.use_cache
+    attention = causal.config._attn_implementation
+    checkpointed = [
+        module for module in causal.modules() if vars(module).get("gradient_checkpointing")
+    ]
+    model.eval()
+    causal.config.use_cache = True
+    for module in checkpointed:
+        module.gradient_checkpointing = False  # type: ignore[assignment]
+    if attention is not None:
+        causal.set_attn_implementation("sdpa" if attention != "eager" else "eager")
+    try:
+        yield
+    finally:
+        if attention is not None:
+            causal.set_attn_implementation(attention)
+        for module in checkpointed:
+            module.gradient_checkpointing = True  # type: ignore[assignment]
+        causal.config.use_cache = use_cache
+        model.train(was_training)
+
+
+def _without_adapters(model: Model, base: bool) -> object:
+    if base and isinstance(model, PeftModel):
+        return model.disable_adapter()
+    return nullcontext()

@@ -1,0 +1,28 @@
+"""Left, right, longest, max_length, padding-free and packed give the same loss and gradients."""
+
+from __future__ import annotations
+
+import pytest
+from support.batches import LAYOUTS, Layout, assert_same, loss_and_gradients, ragged_rows
+from support.models import packed_model
+from support.tiny import ARCHITECTURES
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("layout", LAYOUTS[1:], ids=lambda layout: layout.name)
+def test_layouts_agree(architecture: str, layout: Layout) -> None:
+    rows = ragged_rows()
+    model = packed_model(architecture)
+    reference = loss_and_gradients(model, [LAYOUTS[0].collate(rows)])
+    assert_same(loss_and_gradients(model, [layout.collate(rows)]), reference, tolerance=1e-5)
+
+
+def test_pad_tokens_are_never_trained_on_nor_seen() -> None:
+    rows = ragged_rows()
+    padded = LAYOUTS[5].collate(rows)
+    assert padded.attention_mask is not None
+    assert int(padded.attention_mask.sum()) == sum(row.num_tokens for row in rows)
+    model = packed_model()
+    before = loss_and_gradients(model, [padded])
+    padded.input_ids[padded.attention_mask == 0] = 7
+    assert_same(loss_and_gradients(model, [padded]), before, tolerance=1e-7)

@@ -1,0 +1,101 @@
+"""Ragged token rows, collated in every way, and one update's loss and gradients from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trimtab.data.batches import collate, collate_packed
+from trimtab.data.rows import MicroBatch, TokenRow
+from trimtab.engine.loss import summed_loss
+
+PAD_ID = 5
+LENGTHS = (5, 17, 9, 30, 3, 12, 21, 8)
+
+
+def ragged_rows(
+    lengths: Sequence[int] = LENGTHS, *, vocabulary_size: int = 320, seed: int = 0
+) -> list[TokenRow]:
+    """Random rows of the given lengths; roughly the second half of each is trained on."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for row_id, length in enumerate(lengths):
+        trainable = np.arange(length) >= max(1, length // 2 - row_id % 3)
+        ids = generator.integers(6, vocabulary_size, size=length).astype(np.int32)
+        rows.append(TokenRow(row_id, ids, trainable))
+    return rows
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to lay rows out as a micro-batch."""
+
+    name: str
+    padding: Any = "none"
+    padding_side: Any = "right"
+    pad_to_multiple_of: int | None = None
+    packed: bool = False
+    max_length: int = 64
+
+    def collate(self, rows: Sequence[TokenRow]) -> MicroBatch:
+        if self.packed:
+            return collate_packed([list(rows[:3]), list(rows[3:])])
+        return collate(
+            rows,
+            padding=self.padding,
+            padding_side=self.padding_side,
+            pad_token_id=PAD_ID,
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            max_length=self.max_length,
+        )
+
+
+LAYOUTS = (
+    Layout("padding-free"),
+    Layout("packed", packed=True),
+    Layout("longest right", padding="longest"),
+    Layout("longest left", padding="longest", padding_side="left"),
+    Layout("longest multiple of 16", padding="longest", pad_to_multiple_of=16),
+    Layout("max_length right", padding="max_length"),
+    Layout("max_length left", padding="max_length", padding_side="left"),
+)
+
+
+@dataclass(frozen=True)
+class LossAndGradients:
+    """The mean loss in nats a trainable token, and every parameter's gradient of it."""
+
+    loss: float
+    gradients: dict[str, torch.Tensor] = field(repr=False)
+
+
+def loss_and_gradients(model: nn.Module, batches: Sequence[MicroBatch]) -> LossAndGradients:
+    num_trainable_tokens = sum(batch.num_trainable_tokens for batch in batches)
+    model.zero_grad(set_to_none=True)
+    total = 0.0
+    for batch in batches:
+        loss = summed_loss(model, batch) / num_trainable_tokens
+        loss.backward()
+        total += float(loss.detach())
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    model.zero_grad(set_to_none=True)
+    return LossAndGradients(total, gradients)
+
+
+def assert_same(actual: LossAndGradients, expected: LossAndGradients, *, tolerance: float) -> None:
+    """Loss and every gradient agree, relative to the largest gradient."""
+    assert abs(actual.loss - expected.loss) <= tolerance * max(1.0, abs(expected.loss))
+    assert actual.gradients.keys() == expected.gradients.keys()
+    largest = max(float(gradient.abs().max()) for gradient in expected.gradients.values())
+    for name, gradient in expected.gradients.items():
+        difference = float((actual.gradients[name] - gradient).abs().max())
+        assert difference <= tolerance * max(1.0, largest), (name, difference)
