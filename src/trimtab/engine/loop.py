@@ -197,7 +197,7 @@ def _save(job: Job, state: TrainingState, observer: Observer) -> None:
     started = time.perf_counter()
     folder = job.checkpoints / checkpoint_name(state.num_updates)
     checkpoint.save_checkpoint(folder, job.model, job.optimizer, state)
-    retire(job.checkpoints, job.settings.save_total_limit, keep=set())
+    retire(job.checkpoints, job.settings.save_total_limit)
     observer.happened(
         EventRecord(
             "checkpoint saved",

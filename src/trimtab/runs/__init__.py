@@ -1,0 +1,1 @@
+"""The run folder: layout, ledgers, manifests, atomic writes. Imports no torch."""

@@ -1,0 +1,129 @@
+"""Where everything of a run lies."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from trimtab.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run by name; `root` is the folder itself."""
+
+    root: Path
+
+    @property
+    def config_yaml(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def plan_json(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def metrics_jsonl(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def events_jsonl(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def data_json(self) -> Path:
+        return self.root / "data.json"
+
+    @property
+    def samples_json(self) -> Path:
+        return self.root / "samples.json"
+
+    @property
+    def summary_json(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "adapter"
+
+    @property
+    def report_html(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+
+def create_run(output_dir: Path) -> RunFolder:
+    """Make the run folder. Raises ConfigError where it is there already or cannot be made."""
+    if "\0" in str(output_dir):
+        raise ConfigError("output_dir holds a NUL character.", hint="Choose another name.")
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise ConfigError(
+            "output_dir is there already, and a run is never overwritten.",
+            where=str(output_dir),
+            hint=f"Choose another, such as {_free(output_dir)}; or go on with: "
+            f"trimtab resume {output_dir}",
+        )
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / "checkpoints").mkdir()
+    except OSError as error:
+        raise ConfigError(
+            f"the run folder cannot be made: {error.strerror}.", where=str(output_dir)
+        ) from error
+    return RunFolder(output_dir)
+
+
+def open_run(path: Path) -> RunFolder:
+    """An existing run. Raises ConfigError where the folder is none."""
+    run = RunFolder(path)
+    if not run.plan_json.is_file():
+        raise ConfigError(
+            "this is no run folder: it has no plan.json.",
+            where=str(path),
+            hint="Name the folder that `trimtab train` printed.",
+        )
+    return run
+
+
+def free_output_dir(root: Path, model: str, method: str, now: datetime) -> Path:
+    """A folder under `root` that is not there yet, named after model, method and time."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).stem).strip(".-") or "model"
+    return _free(root / f"{stem[:48]}-{method}-{now:%Y%m%d-%H%M%S}")
+
+
+def _free(path: Path) -> Path:
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate = path.with_name(f"{path.name}-{number}")
+        number += 1
+    return candidate
+
+
+def check_room_on_disk(path: Path, needed_bytes: int) -> None:
+    """Raise ConfigError where the disk has less room than the run will write."""
+    existing = next(
+        parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists()
+    )
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < needed_bytes:
+        raise ConfigError(
+            f"the run needs about {needed_bytes / 2**30:.1f} GiB of disk for its checkpoints and "
+            f"result, and {free_bytes / 2**30:.1f} GiB are free.",
+            where=str(path),
+            hint="Free some, choose another output_dir, or set a larger save_steps and "
+            "save_total_limit: 1.",
+        )
