@@ -1,14 +1,19 @@
-"""LoRA adapters through peft."""
+"""LoRA adapters through peft, and which modules can carry them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from trimtab.errors import ConfigError
+
+ALL_LINEAR = "all-linear"
 
 Model = PreTrainedModel | PeftModel
 """What training works on: the model itself, or under its adapters."""
@@ -20,6 +25,19 @@ def causal_model(model: Model) -> PreTrainedModel:
         base: PreTrainedModel = model.get_base_model()
         return base
     return model
+
+
+def linear_modules(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear | Conv1D]]:
+    """Every linear module but the output head, with its full name: what `all-linear` adapts."""
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D) and module is not head:
+            yield name, module
+
+
+def trainable_parameters(model: Model) -> dict[str, nn.Parameter]:
+    """The parameters that training moves, by name; tied ones once."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
 def add_lora(
@@ -34,43 +52,37 @@ def add_lora(
     """Freeze the model and put adapters of rank `r` beside the target modules.
 
     `all-linear` is every linear module but the output head. Adapters are fp32 whatever the frozen
-    weights' dtype; their values come from `seed`, and the global random state is left alone.
-    Raises ConfigError where a name matches no module.
+    weights' dtype; their values come from `seed` alone, the same on every device, and the global
+    random state is left alone.
+
+    Raises ConfigError where a name matches no linear module.
     """
-    targets = target_modules if isinstance(target_modules, str) else list(target_modules)
-    _check_targets(model, targets)
+    modules = dict(linear_modules(model))
+    if target_modules != ALL_LINEAR:
+        _check_targets(target_modules, list(modules))
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=targets,
+        target_modules=ALL_LINEAR if target_modules == ALL_LINEAR else list(target_modules),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in modules.values()),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         adapted: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
     return adapted
 
 
-def _check_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
-    if isinstance(targets, str):
-        return
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    full_names = {name for name, _ in model.named_modules()}
+def _check_targets(targets: tuple[str, ...], names: list[str]) -> None:
     unknown = [
         target
         for target in targets
-        if target not in names and not any(name.endswith(f".{target}") for name in full_names)
+        if not any(name == target or name.endswith(f".{target}") for name in names)
     ]
     if unknown:
-        linear = sorted(
-            {
-                name.rpartition(".")[2]
-                for name, module in model.named_modules()
-                if isinstance(module, torch.nn.Linear)
-            }
-        )
+        suffixes = sorted({name.rpartition(".")[2] for name in names})
         raise ConfigError(
-            f"target_modules: the model has no module named {', '.join(unknown)}.",
-            hint=f"Its linear modules are {', '.join(linear)}; or write all-linear.",
+            f"target_modules: the model has no linear module named {', '.join(unknown)}.",
+            hint=f"Its linear modules are {', '.join(suffixes)}; or write {ALL_LINEAR}.",
         )

@@ -5,42 +5,23 @@ Shapes: B rows, H query heads, G key and value heads, L positions, T joined posi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 IMPLEMENTATION = "trimtab_documents"
 
+_UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux", "position_bias")
+
 
 def document_arguments(document_lengths: tuple[int, ...]) -> dict[str, Any]:
-    """The arguments of a model's forward pass over joined documents of these lengths."""
+    """The arguments of a model's forward pass over documents of these lengths, in tokens."""
     return {"document_lengths": document_lengths}
-
-
-def register_document_attention() -> None:
-    """Make `IMPLEMENTATION` a name that `attn_implementation` accepts."""
-    AttentionInterface.register(IMPLEMENTATION, document_attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, document_mask)
-
-
-def document_mask(
-    *, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **arguments: Any
-) -> Tensor | None:
-    """No mask where nothing is padded: documents are told apart by their lengths instead.
-
-    Padded batches and generation with a cache get transformers' own mask.
-    """
-    if attention_mask is None and q_length == kv_length:
-        return None
-    mask: Tensor | None = sdpa_mask(
-        q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **arguments
-    )
-    return mask
 
 
 def document_attention(
@@ -57,51 +38,90 @@ def document_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention in which a document never sees another; returns [B, L, H, D].
 
-    No [T, T] mask is ever built. With an `attention_mask` (a padded batch) it is transformers'
-    `sdpa`. Raises ValueError for soft-capped logits, which the fused kernels do not have.
+    Without `document_lengths` each row is one document. No [T, T] mask is built; a sliding window
+    is attended to block by block. Padded batches (with `attention_mask`) and generation from a
+    cache go to transformers' `sdpa`.
+
+    Raises ValueError where the model asks for what scaled dot-product attention does not have:
+    soft-capped logits, attention sinks, a position bias.
     """
-    if arguments.get("softcap") is not None:
-        raise ValueError("soft-capped attention logits are not supported for joined rows")
-    if attention_mask is not None or query_BHLD.shape[2] != key_BGLD.shape[2]:
-        output: Tensor = sdpa_attention_forward(
+    for name in _UNSUPPORTED_ARGUMENTS:
+        if arguments.get(name) is not None:
+            raise ValueError(f"attention with {name} cannot be kept inside documents")
+    length = query_BHLD.shape[2]
+    if attention_mask is not None or length != key_BGLD.shape[2]:
+        attended: Tensor = sdpa_attention_forward(
             module, query_BHLD, key_BGLD, value_BGLD, attention_mask, dropout, scaling, **arguments
         )[0]
-        return output, None
-    lengths = (query_BHLD.shape[2],) if document_lengths is None else document_lengths
-    num_groups = query_BHLD.shape[1] // key_BGLD.shape[1]
-    if num_groups > 1:
-        key_BGLD = key_BGLD.repeat_interleave(num_groups, dim=1)
-        value_BGLD = value_BGLD.repeat_interleave(num_groups, dim=1)
-    outputs = [
-        _causal(query, key, value, dropout, scaling, sliding_window)
+        return attended, None
+    lengths = (length,) if document_lengths is None else document_lengths
+    attended_documents = [
+        block
         for query, key, value in zip(
             query_BHLD.split(lengths, dim=2),
             key_BGLD.split(lengths, dim=2),
             value_BGLD.split(lengths, dim=2),
             strict=True,
         )
+        for block in _blocks(module, query, key, value, dropout, scaling, sliding_window)
     ]
-    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-    return joined.transpose(1, 2).contiguous(), None
+    return torch.cat(attended_documents, dim=1), None
 
 
-def _causal(
+def _blocks(
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     dropout: float,
     scaling: float | None,
     sliding_window: int | None,
-) -> Tensor:
-    """One document of every row; a window that is at least as long as it changes nothing."""
+) -> Iterator[Tensor]:
+    """One document of every row as blocks [B, L', H, D]: one, or one per window where it is longer.
+
+    A block of queries sees at most two windows of keys, so memory grows with the window and not
+    with the square of the document.
+    """
     length = query.shape[2]
     if sliding_window is None or length <= sliding_window:
-        return scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling
-        )
+        yield sdpa_attention_forward(
+            module, query, key, value, None, dropout, scaling, is_causal=True
+        )[0]
+        return
     positions = torch.arange(length, device=query.device)
-    distance = positions[:, None] - positions[None, :]
-    mask = (distance >= 0) & (distance < sliding_window)
-    return scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+    for start in range(0, length, sliding_window):
+        queries = slice(start, min(start + sliding_window, length))
+        keys = slice(max(0, start - sliding_window + 1), queries.stop)
+        distance = positions[queries, None] - positions[None, keys]
+        seen = (distance >= 0) & (distance < sliding_window)
+        yield sdpa_attention_forward(
+            module,
+            query[:, :, queries],
+            key[:, :, keys],
+            value[:, :, keys],
+            seen[None, None],
+            dropout,
+            scaling,
+            is_causal=False,
+        )[0]
+
+
+def document_mask(
+    *, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **arguments: Any
+) -> Tensor | None:
+    """No mask where nothing is padded: `document_attention` knows the lengths and the window.
+
+    Padded batches and generation from a cache get transformers' own mask.
+    """
+    if attention_mask is None and q_length == kv_length:
+        return None
+    mask: Tensor | None = sdpa_mask(
+        q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **arguments
     )
+    return mask
+
+
+def register_document_attention() -> None:
+    """Make `IMPLEMENTATION` a name that models accept as their attention."""
+    AttentionInterface.register(IMPLEMENTATION, document_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, document_mask)

@@ -1,77 +1,106 @@
-"""Whether rows may be joined: an experiment on the model itself, not a list of names."""
+"""Whether documents may be joined in a model: an experiment on it, not a list of names."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.models.attention import IMPLEMENTATION, document_arguments
+from trimtab.models.quiet import quiet_transformers
 
-NUM_TOKENS_BESIDE_WINDOW = 4
-MAX_CHECKED_TOKENS = 96
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+DOCUMENT_LAYERS = frozenset({"full_attention", "sliding_attention"})
+MAX_CHECKED_TOKENS = 512
+RELATIVE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 @torch.no_grad()
 def packing_refusal(model: PreTrainedModel) -> str | None:
     """Why documents cannot be joined in this model, as a sentence; None where they can.
 
-    Two random documents are run joined and each alone, and the first one is changed: the second
-    one's logits must not move. Documents are longer than the sliding window where that is short.
-    Random state, gradients and mode are left as they were.
+    An experiment on the model itself: two random documents are run joined, and each alone through
+    transformers' plain attention, and the logits must agree; then the first is changed, and the
+    logits of the second must stay. Documents are longer than the sliding window where that is at
+    most 512 tokens. Random state, gradients and mode are left as they were.
     """
+    kind = model.config.model_type
     if model.config._attn_implementation != IMPLEMENTATION:
         return (
-            f"{model.config.model_type} does not take its attention from transformers' interface, "
-            "so documents cannot be kept apart in it"
+            f"{kind} does not take its attention from transformers' interface, so documents "
+            "cannot be kept apart in it."
+        )
+    layer_types = model.config.get_text_config().to_dict().get("layer_types") or ()
+    others = sorted(set(layer_types) - DOCUMENT_LAYERS)
+    if others:
+        return (
+            f"{kind} has layers of the kind {', '.join(others)}, in which documents cannot be "
+            "kept apart."
         )
     was_training = model.training
     model.eval()
     try:
-        return _leak(model)
+        with quiet_transformers():
+            return _leak(model)
     except (TypeError, ValueError, RuntimeError) as error:
-        return f"{model.config.model_type} fails on joined documents: {error}"
+        return f"{kind} cannot take joined documents: {str(error).partition(chr(10))[0]}."
     finally:
         model.train(was_training)
 
 
 def _leak(model: PreTrainedModel) -> str | None:
-    lengths = _document_lengths(model)
-    generator = torch.Generator().manual_seed(0)
-    vocab_size = model.get_input_embeddings().weight.shape[0]
-    documents = [torch.randint(vocab_size, (length,), generator=generator) for length in lengths]
-    other_first = (documents[0] + 1) % vocab_size
-    joined = _logits(model, documents)
-    alone = [_logits(model, [document]) for document in documents]
-    changed = _logits(model, [other_first, documents[1]])
-    tolerance = TOLERANCE[joined.dtype] * max(1.0, float(joined.abs().max()))
-    second = joined[lengths[0] :]
-    moved = float((changed[lengths[0] :] - second).abs().max())
-    if moved > tolerance:
-        return f"changing one document moved the logits of the next by {moved:.2g}"
-    difference = float((joined - torch.cat(alone)).abs().max())
-    if difference > tolerance:
-        return f"logits of joined documents differ from those of each alone by {difference:.2g}"
+    kind = model.config.model_type
+    first, second = _random_documents(model)
+    joined = _logits(model, first, second)
+    with _plain_attention(model):
+        alone = torch.cat([_logits(model, first), _logits(model, second)])
+    changed = _logits(model, (first + 1) % int(first.max() + 1), second)
+    tolerance = RELATIVE_TOLERANCE[joined.dtype] * float(alone.abs().max())
+    moved = float((changed - joined)[len(first) :].abs().max())
+    if not moved <= tolerance:
+        return f"in {kind}, changing one document moves the next one's logits by {moved:.2g}."
+    difference = float((joined - alone).abs().max())
+    if not difference <= tolerance:
+        return (
+            f"in {kind}, logits of joined documents differ from those of each alone by "
+            f"{difference:.2g}."
+        )
     return None
 
 
-def _document_lengths(model: PreTrainedModel) -> tuple[int, int]:
-    window = model.config.get_text_config().to_dict().get("sliding_window") or 0
-    length = window + NUM_TOKENS_BESIDE_WINDOW
-    return (length, length + 3) if length <= MAX_CHECKED_TOKENS else (9, 12)
+def _random_documents(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    text_config = model.config.get_text_config()
+    window = text_config.to_dict().get("sliding_window") or 0
+    length = window + 5 if window + 5 <= MAX_CHECKED_TOKENS else 24
+    generator = torch.Generator().manual_seed(0)
+    first, second = (
+        torch.randint(text_config.vocab_size, (number,), generator=generator)
+        for number in (length, length + 3)
+    )
+    return first, second
 
 
-def _logits(model: PreTrainedModel, documents: list[Tensor]) -> Tensor:
-    """Logits [T, V] in float32 or the model's dtype, of the documents joined in one row."""
+def _logits(model: PreTrainedModel, *documents: Tensor) -> Tensor:
+    """Logits [T, V] of the documents joined in one row."""
     lengths = tuple(len(document) for document in documents)
     positions = torch.cat([torch.arange(length) for length in lengths])
-    device = model.device
+    arguments = document_arguments(lengths) if len(documents) > 1 else {}
     output = model(
-        input_ids=torch.cat(documents)[None].to(device),
-        position_ids=positions[None].to(device),
+        input_ids=torch.cat(documents)[None].to(model.device),
+        position_ids=positions[None].to(model.device),
         use_cache=False,
-        **document_arguments(lengths),
+        **arguments,
     )
     logits: Tensor = output.logits[0]
     return logits
+
+
+@contextmanager
+def _plain_attention(model: PreTrainedModel) -> Iterator[None]:
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(IMPLEMENTATION)
