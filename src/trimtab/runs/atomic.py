@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +15,23 @@ STAGED_PREFIX = ".staged-"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: beside its place, synced, then renamed. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=STAGED_PREFIX, dir=path.parent)
-    staged = Path(name)
+    """Write a UTF-8 file whole: beside its place, synced, then renamed. Raises OSError."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole. Raises ValueError for NaN and infinities, which JSON does not have."""
+    write_bytes(path, encode_json(value, indent=2) + b"\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole. Raises OSError, after which a former file is as it was."""
+    staged = _staged_name(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with staged.open("xb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        staged.chmod(0o644)
         staged.replace(path)
     except BaseException:
         staged.unlink(missing_ok=True)
@@ -31,9 +39,11 @@ def write_text(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole. Raises ValueError for NaN and infinities, which JSON does not have."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def encode_json(value: Any, *, indent: int | None = None) -> bytes:
+    """UTF-8 JSON that reads back equal. Raises ValueError for NaN and infinities."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate has no UTF-8; its backslash form is JSON's own escape for it.
+    return text.encode("utf-8", "backslashreplace")
 
 
 @contextmanager
@@ -43,20 +53,28 @@ def staged_folder(final: Path) -> Iterator[Path]:
     A `final` that is there already is replaced. On an exception nothing is left behind.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=STAGED_PREFIX, dir=final.parent))
-    staged.chmod(0o755)
+    staged = _staged_name(final)
+    staged.mkdir()
     try:
         yield staged
         for path in sorted(staged.rglob("*")):
             _sync(path)
         sync_folder(staged)
         if final.exists():
-            shutil.rmtree(final)
+            remove_folder(final)
         staged.rename(final)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
     sync_folder(final.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that no half of it is ever seen under its name."""
+    doomed = _staged_name(folder)
+    folder.rename(doomed)
+    sync_folder(folder.parent)
+    shutil.rmtree(doomed)
 
 
 def remove_staged(folder: Path) -> None:
@@ -79,3 +97,7 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _staged_name(path: Path) -> Path:
+    return path.with_name(f"{STAGED_PREFIX}{secrets.token_hex(8)}")

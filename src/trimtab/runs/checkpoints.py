@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.runs.atomic import remove_folder, remove_staged
 from trimtab.runs.manifest import verify
 
-STEP_PREFIX = "step-"
+_NAME = re.compile(r"step-([0-9]{6,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +21,22 @@ class Refused:
 
 
 def checkpoint_name(step: int) -> str:
-    return f"{STEP_PREFIX}{step:06d}"
+    """The folder's name after this many weight updates: `step-000120`."""
+    return f"step-{step:06d}"
+
+
+def checkpoint_step(path: Path) -> int:
+    """The number of weight updates behind a checkpoint. Raises ValueError for another name."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path.name} is no checkpoint's name")
+    return int(match[1])
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """The folder's checkpoints, oldest first."""
-    found = [path for path in folder.glob(f"{STEP_PREFIX}*") if path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    """The folder's checkpoints, oldest first; none where the folder is absent."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=checkpoint_step)
 
 
 def newest_verified(folder: Path) -> tuple[Path | None, tuple[Refused, ...]]:
@@ -41,6 +51,18 @@ def newest_verified(folder: Path) -> tuple[Path | None, tuple[Refused, ...]]:
 
 
 def retire(folder: Path, keep_last: int) -> None:
-    """Remove all but the newest `keep_last` checkpoints; call it once the newest is complete."""
-    for path in step_checkpoints(folder)[:-keep_last]:
-        shutil.rmtree(path)
+    """Remove what is older than the newest `keep_last` whole checkpoints, and writers' leftovers.
+
+    A checkpoint that lacks a file, or has one of a wrong size, does not count as whole: the last
+    good one stays until a good one follows. Raises ValueError for a `keep_last` below 1.
+    """
+    if keep_last < 1:
+        raise ValueError(f"keep_last is {keep_last}; at least one checkpoint must stay")
+    remove_staged(folder)
+    checkpoints = step_checkpoints(folder)
+    whole = [path for path in checkpoints if not verify(path, hashes=False)]
+    if len(whole) > keep_last:
+        oldest_kept = checkpoint_step(whole[-keep_last])
+        for path in checkpoints:
+            if checkpoint_step(path) < oldest_kept:
+                remove_folder(path)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from trimtab.errors import ConfigError
+
+MAX_MODEL_NAME_LENGTH = 48
+_UNUSABLE = {"Cc", "Cs"}
+"""Unicode's control characters, and halves of surrogate pairs, which UTF-8 cannot write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +73,28 @@ class RunFolder:
 
 
 def create_run(output_dir: Path) -> RunFolder:
-    """Make the run folder. Raises ConfigError where it is there already or cannot be made."""
-    if "\0" in str(output_dir):
-        raise ConfigError("output_dir holds a NUL character.", hint="Choose another name.")
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ConfigError(
-            "output_dir is there already, and a run is never overwritten.",
-            where=str(output_dir),
-            hint=f"Choose another, such as {_free(output_dir)}; or go on with: "
-            f"trimtab resume {output_dir}",
-        )
+    """Make the run folder at the path as given; an empty folder that is there is taken.
+
+    Raises ConfigError where something else is there already or the folder cannot be made.
+    """
+    _refuse_unusable(output_dir)
     try:
+        if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+            raise _taken(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "checkpoints").mkdir()
     except OSError as error:
         raise ConfigError(
-            f"the run folder cannot be made: {error.strerror}.", where=str(output_dir)
+            f"the run folder cannot be made: {error.strerror}.",
+            where=str(output_dir),
+            hint="Choose another output_dir.",
         ) from error
     return RunFolder(output_dir)
 
 
 def open_run(path: Path) -> RunFolder:
     """An existing run. Raises ConfigError where the folder is none."""
+    _refuse_unusable(path)
     run = RunFolder(path)
     if not run.plan_json.is_file():
         raise ConfigError(
@@ -99,18 +105,50 @@ def open_run(path: Path) -> RunFolder:
     return run
 
 
+def generated_name(model: str, method: str, now: datetime) -> str:
+    """A name of safe characters, as `SmolLM2-1.7B-lora-20260131-235959`, so one path component.
+
+    `model` is a hub name, a folder's path or a GGUF file's.
+    """
+    last_part = re.split(r"[/\\]", model.rstrip("/\\"))[-1].removesuffix(".gguf")
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", last_part)[:MAX_MODEL_NAME_LENGTH].strip(".-")
+    return f"{safe or 'model'}-{method}-{now:%Y%m%d-%H%M%S}"
+
+
 def free_output_dir(root: Path, model: str, method: str, now: datetime) -> Path:
     """A folder under `root` that is not there yet, named after model, method and time."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).stem).strip(".-") or "model"
-    return _free(root / f"{stem[:48]}-{method}-{now:%Y%m%d-%H%M%S}")
+    return _free(root / generated_name(model, method, now))
 
 
 def _free(path: Path) -> Path:
     candidate, number = path, 2
-    while candidate.exists():
+    while os.path.lexists(candidate):
         candidate = path.with_name(f"{path.name}-{number}")
         number += 1
     return candidate
+
+
+def _taken(output_dir: Path) -> ConfigError:
+    if RunFolder(output_dir).plan_json.is_file():
+        return ConfigError(
+            "output_dir is a run already, and a run is never overwritten.",
+            where=str(output_dir),
+            hint=f"Choose another, such as {_free(output_dir)}; or go on with: "
+            f"trimtab resume {output_dir}",
+        )
+    kind = "holds other files" if output_dir.is_dir() else "is a file"
+    return ConfigError(
+        f"output_dir {kind}.",
+        where=str(output_dir),
+        hint=f"Choose another, such as {_free(output_dir)}.",
+    )
+
+
+def _refuse_unusable(path: Path) -> None:
+    if any(unicodedata.category(character) in _UNUSABLE for character in str(path)):
+        raise ConfigError(
+            f"the path {str(path)!r} holds control characters.", hint="Choose another name."
+        )
 
 
 def check_room_on_disk(path: Path, needed_bytes: int) -> None:

@@ -1,26 +1,22 @@
-"""Append-only files of one JSON object a line.
-
-JSON has no NaN and no infinities: they are written as the strings "NaN", "Infinity" and
-"-Infinity" and read back as floats, so that a non-finite loss stays visible in the record.
-"""
+"""Append-only files of one JSON object a line; non-finite floats as `non_finite` writes them."""
 
 from __future__ import annotations
 
+import errno
 import json
-import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.runs.atomic import write_text
-
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+from trimtab.runs.atomic import encode_json, write_bytes
+from trimtab.runs.non_finite import as_text, from_text
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerContent:
-    """The records in order; `torn_line` is a last line that a crash has cut off, if there is one."""
+    """The records in order; `torn_line` is a last line that a crash cut off, if there is one."""
 
     records: tuple[dict[str, Any], ...]
     torn_line: str | None = None
@@ -28,51 +24,62 @@ class LedgerContent:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """A ledger at a path; the file is made by the first record."""
+    """A ledger at a path, with one writer; the file is made by the first record."""
 
     path: Path
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(_line(record))
+    def append(self, record: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Add a line; it is with the system on return, and on the disk where `durable`.
+
+        Raises OSError where the disk is full, after which the ledger ends as before.
+        """
+        line = _line(record)
+        with self.path.open("a+b", buffering=0) as stream:
+            _cut_torn_line(stream.fileno())
+            size = os.fstat(stream.fileno()).st_size
+            try:
+                if stream.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                if durable:
+                    os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(size)
+                raise
 
     def read(self) -> LedgerContent:
         """All records. Raises ValueError for a damaged line that is not the last."""
         if not self.path.exists():
             return LedgerContent(())
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        records: list[dict[str, Any]] = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(_revived(json.loads(line)))
-            except ValueError:
-                if number == len(lines):
-                    return LedgerContent(tuple(records), torn_line=line)
-                raise ValueError(f"{self.path}:{number}: not a JSON record") from None
-        return LedgerContent(tuple(records))
+        # Lines end at b"\n" alone: a JSON text may hold other characters that end lines of text.
+        *lines, torn = self.path.read_bytes().split(b"\n")
+        records = tuple(_record(line, self.path, number) for number, line in enumerate(lines, 1))
+        return LedgerContent(records, torn_line=torn.decode(errors="replace") or None)
 
     def keep_only(self, keep: Callable[[Mapping[str, Any]], bool]) -> None:
         """Rewrite the ledger with the records that `keep` accepts; a torn line goes."""
         if self.path.exists():
-            write_text(self.path, "".join(_line(r) for r in self.read().records if keep(r)))
+            kept = (_line(record) for record in self.read().records if keep(record))
+            write_bytes(self.path, b"".join(kept))
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+def _line(record: Mapping[str, Any]) -> bytes:
+    return encode_json(as_text(record)) + b"\n"
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}:{number}: not a JSON record")
+    return {name: from_text(value) for name, value in record.items()}
 
 
-def _revived(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _NON_FINITE.get(value, value) if isinstance(value, str) else value
-        for key, value in record.items()
-    }
+def _cut_torn_line(descriptor: int) -> None:
+    """Cut off a last line without its end: a writer was killed before it came to stand."""
+    size = os.fstat(descriptor).st_size
+    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+        return
+    content = os.pread(descriptor, size, 0)
+    os.ftruncate(descriptor, content.rfind(b"\n") + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.runs.atomic import write_json
@@ -11,34 +12,49 @@ from trimtab.runs.atomic import write_json
 MANIFEST = "manifest.json"
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    size_bytes: int
+    sha256: str
+
+
 def write_manifest(folder: Path) -> None:
     """Describe every file that is in the folder now."""
     files = {
         name: {"size_bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
-        for name in _file_names(folder)
+        for name in sorted(_file_names(folder))
     }
     write_json(folder / MANIFEST, {"files": files})
 
 
-def verify(folder: Path) -> tuple[str, ...]:
-    """What is wrong with the folder, a sentence for each file; nothing where all is well."""
+def verify(folder: Path, *, hashes: bool = True) -> tuple[str, ...]:
+    """What is wrong with the folder, a sentence for each file; nothing where all is well.
+
+    Without `hashes` only names and sizes are looked at.
+    """
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        listed = _read_manifest(folder / MANIFEST)
     except FileNotFoundError:
         return (f"{MANIFEST} is missing",)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return (f"{MANIFEST} is damaged",)
     present = _file_names(folder)
     problems = [f"{name} is not in the manifest" for name in sorted(present - listed.keys())]
     for name, expected in sorted(listed.items()):
         if name not in present:
             problems.append(f"{name} is missing")
-        elif (folder / name).stat().st_size != expected["size_bytes"]:
-            size = (folder / name).stat().st_size
-            problems.append(f"{name} has {size} bytes, not {expected['size_bytes']}")
-        elif _sha256(folder / name) != expected["sha256"]:
+            continue
+        size = (folder / name).stat().st_size
+        if size != expected.size_bytes:
+            problems.append(f"{name} has {size} bytes, not {expected.size_bytes}")
+        elif hashes and _sha256(folder / name) != expected.sha256:
             problems.append(f"{name} has another content than was written")
     return tuple(problems)
+
+
+def _read_manifest(path: Path) -> dict[str, _Entry]:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return {name: _Entry(**entry) for name, entry in record["files"].items()}
 
 
 def _file_names(folder: Path) -> set[str]:

@@ -1,4 +1,7 @@
-"""The shapes of what a run folder holds, as frozen values with their JSON."""
+"""The shapes of what a run folder holds, as frozen values with their JSON.
+
+`from_json` raises KeyError, TypeError or ValueError for a record of another shape.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from trimtab.runs.non_finite import as_text, from_text
 
 Status = Literal["running", "done", "stopped", "interrupted", "failed"]
 
@@ -32,6 +37,10 @@ class UpdateRecord:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> UpdateRecord:
+        return cls(**record)
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRecord:
@@ -45,6 +54,10 @@ class EvaluationRecord:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> EvaluationRecord:
+        return cls(**record)
+
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
@@ -57,6 +70,10 @@ class EventRecord:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> EventRecord:
+        return cls(**record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +89,15 @@ class DataRecord:
     """data.json: what the run is trained on. Lengths and counts are tokens.
 
     histogram_edges has one entry more than histogram_counts; both are of whole rows, before
-    anything is cut. examples are a few decoded training rows.
+    anything is cut. examples are a few decoded training rows; templated says whether the rows were
+    put through the chat template.
     """
 
     format: str
     format_because: str
     template: str
     template_because: str
+    templated: bool
     num_rows: int
     num_bad_rows: int
     num_duplicate_rows: int
@@ -133,7 +152,9 @@ class RunSummary:
     """summary.json: how the run stands, always true on disk; losses in nats per trainable token.
 
     `eval_loss` is of the weights that were kept (`best_step`). `result` names the folder of the
-    adapter or model inside the run folder, None where nothing is handed over.
+    adapter or model inside the run folder, None where nothing is handed over. `versions` are by
+    package, `command` is as it was typed. A loss that is not finite stays, as `non_finite` writes
+    it.
     """
 
     status: Status
@@ -150,10 +171,14 @@ class RunSummary:
     best_step: int | None = None
     seconds: float | None = None
     result: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"decisions_changed": list(self.decisions_changed)}
+        record: dict[str, Any] = as_text(asdict(self))
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> RunSummary:
+        record = from_text(record)
         return cls(**{**record, "decisions_changed": tuple(record["decisions_changed"])})
