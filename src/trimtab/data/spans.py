@@ -22,10 +22,15 @@ class RenderedConversation:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One assistant turn of one conversation; None where a boundary is not known yet."""
+    """One assistant turn of one conversation; None where a boundary is not known yet.
+
+    `prompt` is the text that the model would be given to write this turn, None where the template
+    refuses the messages before it.
+    """
 
     conversation: int
     message: int
+    prompt: str | None
     start: int | None
     end: int | None
 
@@ -136,7 +141,8 @@ def _by_prefixes(
             end: int | None = len(text.rstrip())
         else:
             end = _length_of_prefix(next(prefixes), text, strip=True)
-        turns.append(_Turn(index, answer, start, end))
+        prompt = None if isinstance(before, RowError) else before.text
+        turns.append(_Turn(index, answer, prompt, start, end))
     return turns
 
 
@@ -158,8 +164,9 @@ def _completed(
     """Every turn's span; a boundary that no prefix shows is looked for with a sentinel.
 
     The turn's content is replaced by the sentinel, in the whole conversation and in one that ends
-    with the turn: the text around the sentinel in the first is the text around the content; what
-    follows it in the second, whitespace aside, is the end of turn.
+    with the turn. The text around the sentinel in the first is the text around the content. In the
+    second, what follows it, whitespace aside, is the end of turn, and what stands between the
+    prompt and it is for the model to write too.
     """
     spans: dict[tuple[int, int], Span | RowError] = {}
     open_turns: list[_Turn] = []
@@ -203,12 +210,16 @@ def _around_sentinel(
     if whole.text.count(SENTINEL) != 1 or last.text.count(SENTINEL) != 1:
         return None
     before, after = whole.text.split(SENTINEL)
-    end_of_turn = last.text.split(SENTINEL)[1].rstrip()
+    last_before, last_after = last.text.split(SENTINEL)
+    end_of_turn = last_after.rstrip()
     start = turn.start
     if start is None:
         if not text.startswith(before):
             return None
         start = len(before)
+        if turn.prompt is not None and last_before.startswith(turn.prompt):
+            lead = last_before.removeprefix(turn.prompt)
+            start -= len(lead) if before.endswith(lead) else 0
     if turn.end is not None:
         return start, turn.end
     end_of_content = len(text) - len(after)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -95,7 +96,10 @@ def _strftime_now(format_: str) -> str:
 
 def environment() -> jinja2.Environment:
     made = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, loopcontrols]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        optimized=False,  # folding constants would compute a bomb while compiling
+        extensions=[GenerationBlocks, loopcontrols],
     )
     made.filters["tojson"] = _to_json
     made.globals["raise_exception"] = _raise_exception
@@ -144,27 +148,34 @@ def _without_marks(text: str) -> tuple[str, list[list[int]]]:
     return "".join(pieces), spans
 
 
-def _rendering(
-    template: jinja2.Template, request: dict[str, Any], variables: dict[str, Any], job: Any
-) -> dict[str, Any]:
+def _limited(work: Callable[[], dict[str, Any]], max_seconds: float) -> dict[str, Any]:
+    """What `work` answers, or which limit it met, or what it raised."""
     try:
-        with _time_limit(job["max_seconds"]):
-            marked = template.render(
-                messages=request["messages"],
-                tools=None,
-                documents=None,
-                add_generation_prompt=request["add_generation_prompt"],
-                **variables,
-            )
-    except (LimitReached, TimeoutError):
-        return {"limit": f"takes over {job['max_seconds']:g} s to render one conversation"}
-    except (MemoryError, OverflowError):
+        with _time_limit(max_seconds):
+            return work()
+    except LimitReached:
+        return {"limit": f"takes over {max_seconds:g} s to render one conversation"}
+    except MemoryError:
         return {"limit": "takes too much memory to render one conversation"}
     except RecursionError:
         return {"limit": "recurses without end"}
+    except jinja2.exceptions.TemplateSyntaxError as error:
+        return {"syntax": str(error), "line": error.lineno}
     except Exception as error:
         # Whatever a template's own code raises is the row's or the template's fault, not ours.
         return {"error": str(error) or type(error).__name__}
+
+
+def _rendering(
+    template: jinja2.Template, request: dict[str, Any], job: dict[str, Any]
+) -> dict[str, Any]:
+    marked = template.render(
+        messages=request["messages"],
+        tools=None,
+        documents=None,
+        add_generation_prompt=request["add_generation_prompt"],
+        **job["variables"],
+    )
     if len(marked) > job["max_chars"]:
         return {"limit": f"turns one conversation into over {job['max_chars']:,} characters"}
     if BLOCK_START not in marked:
@@ -178,14 +189,20 @@ def _rendering(
 def main() -> None:
     job = json.load(sys.stdin)
     _limit_memory(job["max_bytes"])
-    try:
-        template = environment().from_string(job["template"])
-    except (jinja2.exceptions.TemplateSyntaxError, RecursionError) as error:
-        line = error.lineno if isinstance(error, jinja2.exceptions.TemplateSyntaxError) else 1
-        print(json.dumps({"syntax": str(error), "line": line}))  # noqa: T201
+    made: list[jinja2.Template] = []
+
+    def compiled() -> dict[str, Any]:
+        made.append(environment().from_string(job["template"]))
+        return {}
+
+    answer = _limited(compiled, job["max_seconds"])
+    if "error" in answer:
+        answer = {"limit": f"cannot be compiled: {answer['error']}"}
+    if answer:
+        sys.stdout.write(json.dumps(answer) + "\n")
         return
     for request in job["requests"]:
-        answer = _rendering(template, request, job["variables"], job)
+        answer = _limited(partial(_rendering, made[0], request, job), job["max_seconds"])
         sys.stdout.write(json.dumps(answer) + "\n")
         if "limit" in answer:
             return

@@ -16,7 +16,7 @@ from trimtab.hyperparameters.declaration import AUTO
 
 MAX_RENDERED_CHARS = 16_000_000
 MAX_RENDER_S = 5.0
-MAX_WORKER_BYTES = 2 << 30
+MAX_WORKER_BYTES = 1 << 30
 WORKER = Path(__file__).with_name("template_worker.py")
 MAX_REQUEST_CHARS = 32_000_000
 WORKER_START_S = 60.0
@@ -112,7 +112,7 @@ def render_all(
     """A rendering of each request, or why the template refused it.
 
     It happens in a process of its own with limits: 5 s and 16 million characters a conversation,
-    2 GiB in all. Raises DataError where the template is not Jinja or breaks a limit.
+    1 GiB in all. Raises DataError where the template is not Jinja or breaks a limit.
     """
     if template.source_text is None:
         raise ValueError(f"the template {template.name!r} renders nothing")
