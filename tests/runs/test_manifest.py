@@ -1,0 +1,80 @@
+"""Truncate, flip, delete, add: each is named by its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trimtab.runs.manifest import MANIFEST, verify, write_manifest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "weights.safetensors").write_bytes(bytes(range(256)) * 8)
+    (tmp_path / "sub" / "state.json").write_text("{}")
+    (tmp_path / "empty").write_bytes(b"")
+    write_manifest(tmp_path)
+    return tmp_path
+
+
+def test_an_untouched_folder_has_no_problem(folder: Path) -> None:
+    assert verify(folder) == ()
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    assert list(files) == ["empty", "sub/state.json", "weights.safetensors"]
+    assert files["empty"] == {
+        "size_bytes": 0,
+        "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    }
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "sub/state.json"])
+def test_each_damage_is_named_by_its_file(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    flipped = bytes([content[0] ^ 1]) + content[1:]
+    for damaged, problem in (
+        (content[:-1], f"{name} has {len(content) - 1} bytes, not {len(content)}"),
+        (content + b"x", f"{name} has {len(content) + 1} bytes, not {len(content)}"),
+        (flipped, f"{name} has another content than was written"),
+    ):
+        (folder / name).write_bytes(damaged)
+        assert verify(folder) == (problem,)
+    (folder / name).unlink()
+    assert verify(folder) == (f"{name} is missing",)
+
+
+def test_an_added_file_is_a_problem(folder: Path) -> None:
+    (folder / "sub" / "extra.bin").write_bytes(b"x")
+    assert verify(folder) == ("sub/extra.bin is not in the manifest",)
+
+
+def test_without_hashes_only_sizes_count(folder: Path) -> None:
+    content = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").write_bytes(content[::-1])
+    assert verify(folder, hashes=False) == ()
+    (folder / "weights.safetensors").write_bytes(content[1:])
+    assert len(verify(folder, hashes=False)) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '{"files": []}', '{"files": {"a": 1}}', '{"files": {"a": {"size": 1}}}'],
+)
+def test_a_damaged_manifest_is_a_problem_not_a_crash(folder: Path, content: str) -> None:
+    (folder / MANIFEST).write_text(content)
+    assert verify(folder) == (f"{MANIFEST} is damaged",)
+
+
+def test_a_missing_manifest_is_a_problem(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    assert verify(folder) == (f"{MANIFEST} is missing",)
+
+
+def test_a_manifest_never_leads_outside_its_folder(folder: Path) -> None:
+    (folder.parent / "secret").write_text("s")
+    record = json.loads((folder / MANIFEST).read_text())
+    record["files"]["../secret"] = {"size_bytes": 1, "sha256": "0"}
+    (folder / MANIFEST).write_text(json.dumps(record))
+    assert verify(folder) == ("../secret is missing",)
