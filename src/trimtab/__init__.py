@@ -1,0 +1,82 @@
+"""Fine-tune a language model with every hyperparameter decided by a measurement.
+
+    import trimtab
+
+    plan = trimtab.plan({"model": "SmolLM2-135M", "dataset": "rows.jsonl"})
+    summary = trimtab.train(plan)
+    answers = trimtab.generate(summary.run, ["What is a trim tab?"])
+
+Names are loaded when they are first used, so that `import trimtab` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.errors import (
+        ConfigError,
+        DataError,
+        DoesNotFit,
+        GuardStop,
+        Interrupted,
+        TrimtabError,
+    )
+    from trimtab.hyperparameters.config import TrainingConfig
+    from trimtab.hyperparameters.rendering import explain
+    from trimtab.planning.plan import Plan
+    from trimtab.report.page import write_report
+    from trimtab.workflow.demo import demo
+    from trimtab.workflow.generating import Answer, generate
+    from trimtab.workflow.inspecting import Inspection, inspect
+    from trimtab.workflow.planning import plan
+    from trimtab.workflow.training import resume, train
+
+_HOMES = {
+    "Answer": "trimtab.workflow.generating",
+    "ConfigError": "trimtab.errors",
+    "DataError": "trimtab.errors",
+    "DoesNotFit": "trimtab.errors",
+    "GuardStop": "trimtab.errors",
+    "Inspection": "trimtab.workflow.inspecting",
+    "Interrupted": "trimtab.errors",
+    "Plan": "trimtab.planning.plan",
+    "TrainingConfig": "trimtab.hyperparameters.config",
+    "TrimtabError": "trimtab.errors",
+    "demo": "trimtab.workflow.demo",
+    "explain": "trimtab.hyperparameters.rendering",
+    "generate": "trimtab.workflow.generating",
+    "inspect": "trimtab.workflow.inspecting",
+    "plan": "trimtab.workflow.planning",
+    "resume": "trimtab.workflow.training",
+    "train": "trimtab.workflow.training",
+    "write_report": "trimtab.report.page",
+}
+
+__all__ = [
+    "Answer",
+    "ConfigError",
+    "DataError",
+    "DoesNotFit",
+    "GuardStop",
+    "Inspection",
+    "Interrupted",
+    "Plan",
+    "TrainingConfig",
+    "TrimtabError",
+    "demo",
+    "explain",
+    "generate",
+    "inspect",
+    "plan",
+    "resume",
+    "train",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,9 +26,13 @@ SECONDS_BETWEEN_PLAIN_LINES = 15.0
 
 
 class ConsoleObserver:
-    """Shows what the observer is told of on a console; `show_plan` renders the plan."""
+    """Shows what the observer is told of on a console; `show_plan` renders the plan.
+
+    `run` is the run folder, once the plan names it.
+    """
 
     def __init__(self, console: Console, show_plan: Callable[[Plan], None]) -> None:
+        self.run: Path | None = None
         self._console = console
         self._show_plan = show_plan
         self._logging_steps = 1
@@ -89,7 +94,9 @@ class ConsoleObserver:
         self._activity = ""
 
     def planned(self, plan: Plan) -> None:
-        self._logging_steps = plan.settings().logging_steps
+        settings = plan.settings()
+        self.run = Path(settings.output_dir)
+        self._logging_steps = settings.logging_steps
         self._show_plan(plan)
 
     def updated(self, record: UpdateRecord, num_steps: int) -> None:

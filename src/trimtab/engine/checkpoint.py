@@ -69,6 +69,12 @@ def load_best(checkpoints: Path, model: Model, step: int) -> None:
     load_trainable_state(model, load_file(checkpoints / f"{BEST_PREFIX}{step:06d}" / WEIGHTS))
 
 
+def remove_best(checkpoints: Path) -> None:
+    """Drop the kept weights, once they are handed over."""
+    for folder in checkpoints.glob(f"{BEST_PREFIX}*"):
+        shutil.rmtree(folder)
+
+
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 

@@ -1,0 +1,1 @@
+"""Who is asked next: the planner for questions, probes for facts, the engine for updates."""

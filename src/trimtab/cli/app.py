@@ -1,0 +1,356 @@
+"""The command `trimtab`: arguments in, the Python functions, screens and exit codes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from trimtab.errors import ConfigError, Interrupted, TrimtabError
+
+if TYPE_CHECKING:
+    from trimtab.cli.progress import ConsoleObserver
+    from trimtab.planning.plan import Plan
+    from trimtab.runs.records import RunSummary
+
+HYPERPARAMETERS_HELP = (
+    "CONFIG is a YAML file. Any hyperparameter is an option too, and wins over the file: "
+    "--learning-rate 2e-4, --max-steps 10, --packing. CONFIG may be left out where --model and "
+    "--dataset are given. `trimtab explain` lists them all."
+)
+EXIT_ABORTED = 130
+
+app = typer.Typer(
+    name="trimtab",
+    help="Fine-tune a language model with every hyperparameter decided by a measurement.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+TAKES_HYPERPARAMETERS = {"ignore_unknown_options": True}
+
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[CONFIG] [--HYPERPARAMETER VALUE]...", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+
+
+def main() -> None:
+    """Run the command; errors become one short paragraph and their exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The command with these arguments; returns its exit code."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="peft|transformers|torch")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    debug = "--debug" in arguments
+    try:
+        app(args=list(arguments), standalone_mode=False)
+    except TrimtabError as error:
+        return _told(error, debug, "" if isinstance(error, Interrupted) else "Error: ")
+    except click.UsageError as error:
+        _complain(f"Error: {error.format_message()} Try: trimtab --help")
+        return ConfigError.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _complain("Aborted; nothing was saved.")
+        return EXIT_ABORTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _complain(
+            f"Error: {type(error).__name__}: {error}. This is a bug of trimtab's; "
+            "--debug shows where."
+        )
+        return 1
+    return 0
+
+
+def _told(error: TrimtabError, debug: bool, prefix: str) -> int:
+    if debug:
+        traceback.print_exc()
+    _complain(f"{prefix}{error}")
+    return error.exit_code
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(text.rstrip() + "\n")
+
+
+def _config_and_options(
+    arguments: Sequence[str] | None,
+) -> tuple[Path | None, list[tuple[str, str]]]:
+    """The config file and the hyperparameters among the arguments."""
+    from trimtab.hyperparameters.options import split_options
+
+    positional, options = split_options(arguments or ())
+    if len(positional) > 1:
+        raise ConfigError(
+            f"one CONFIG is expected, and {len(positional)} came: {', '.join(positional)}.",
+            hint="Write hyperparameters as options: --learning-rate 2e-4.",
+        )
+    if not positional and not options:
+        raise ConfigError(
+            "there is nothing to go by.",
+            hint="Name a config file, or give --model and --dataset.",
+        )
+    return (Path(positional[0]) if positional else None), options
+
+
+@contextmanager
+def _observer(json_wanted: bool) -> Iterator[ConsoleObserver]:
+    """Progress on stderr; the plan is shown too, unless stdout is for JSON."""
+    from trimtab.cli.console import Consoles
+    from trimtab.cli.progress import ConsoleObserver
+    from trimtab.cli.screens import show_plan
+    from trimtab.workflow.planning import learning_rates
+
+    consoles = Consoles()
+
+    def shown(plan: Plan) -> None:
+        if not json_wanted:
+            show_plan(consoles.out, plan, learning_rates(plan))
+
+    observer = ConsoleObserver(consoles.err, shown)
+    try:
+        yield observer
+    finally:
+        observer.close()
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)
+def train(arguments: Arguments = None, json_: Json = False, debug: Debug = False) -> None:
+    """Plan, train, guard and report."""
+    import trimtab
+
+    config, options = _config_and_options(arguments)
+    with _observer(json_) as observer, _page_in_any_case(observer):
+        summary = trimtab.train(config, options=options, observer=observer)
+    _show_end(summary, json_)
+
+
+@app.command()
+def resume(run_: RunArgument, json_: Json = False, debug: Debug = False) -> None:
+    """Go on with an interrupted run, exactly where it was saved."""
+    import trimtab
+
+    with _observer(json_) as observer, _page_in_any_case(observer, run_):
+        summary = trimtab.resume(run_, observer=observer)
+    _show_end(summary, json_)
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[
+        Path | None, typer.Option(help="The run folder; runs/ and a name where left out.")
+    ] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Teach the embedded model to write docstring summaries, in a few minutes on a CPU."""
+    import trimtab
+
+    with _observer(json_) as observer, _page_in_any_case(observer):
+        summary = trimtab.demo(output_dir=output_dir, observer=observer)
+    _show_end(summary, json_)
+
+
+@contextmanager
+def _page_in_any_case(observer: ConsoleObserver, run_: Path | None = None) -> Iterator[None]:
+    """Write the page of a run that stopped too; one that never began has no folder."""
+    try:
+        yield
+    except TrimtabError:
+        folder = run_ or observer.run
+        if folder is not None and (folder / "summary.json").is_file():
+            _write_page(folder)
+        raise
+
+
+def _write_page(run_: Path) -> Path:
+    import trimtab
+
+    return trimtab.write_report(run_)
+
+
+def _show_end(summary: RunSummary, json_wanted: bool) -> None:
+    from trimtab.cli.console import Consoles
+    from trimtab.cli.screens import show_samples, show_summary
+    from trimtab.report.collect import collect
+
+    page = _write_page(Path(summary.run))
+    if json_wanted:
+        _print_json(_result(summary))
+        return
+    console = Consoles().out
+    show_samples(console, collect(Path(summary.run)).samples or ())
+    show_summary(console, summary, summary.run, str(page))
+
+
+RESULT_KEYS = (
+    "run",
+    "num_steps",
+    "num_tokens",
+    "train_loss",
+    "eval_loss",
+    "base_eval_loss",
+    "tokens_per_s",
+    "peak_memory_bytes",
+    "stopped_by",
+    "decisions_changed",
+)
+
+
+def _result(summary: RunSummary) -> dict[str, Any]:
+    record = summary.to_json()
+    return {key: record[key] for key in RESULT_KEYS}
+
+
+@app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)
+def plan(arguments: Arguments = None, json_: Json = False, debug: Debug = False) -> None:
+    """Every hyperparameter: value, origin, because; predicted memory and time."""
+    import trimtab
+
+    config, options = _config_and_options(arguments)
+    with _observer(json_) as observer:
+        made = trimtab.plan(config, options=options, observer=observer)
+        if not json_:
+            observer.planned(made)
+    if json_:
+        _print_json(made.to_json())
+
+
+@app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)
+def inspect(
+    arguments: Arguments = None,
+    rows: Annotated[int, typer.Option("--rows", help="How many rows are shown decoded.")] = 3,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What the model will be trained on: decoded tokens with the mask, counts, problems."""
+    import trimtab
+    from trimtab.cli.console import Consoles
+    from trimtab.cli.screens import show_inspection
+
+    config, options = _config_and_options(arguments)
+    with _observer(json_) as observer:
+        inspection = trimtab.inspect(config, options=options, num_examples=rows, observer=observer)
+    if json_:
+        _print_json(
+            {
+                "data": inspection.data.to_json(),
+                "template": inspection.template_text,
+                "bad_rows": [list(row) for row in inspection.bad_rows],
+                "warnings": list(inspection.plan.warnings),
+            }
+        )
+    else:
+        show_inspection(Consoles().out, inspection)
+
+
+@app.command()
+def generate(
+    run_: RunArgument,
+    prompt: Annotated[
+        str | None, typer.Argument(help="The prompt; `-` or nothing reads standard input.")
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option("--file", help="A file with a prompt in each line.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 128,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What the base and the tuned model answer, side by side."""
+    import trimtab
+    from trimtab.cli.console import Consoles
+    from trimtab.cli.screens import show_answers
+
+    prompts = _prompts(prompt, prompts_file)
+    with _observer(json_) as observer:
+        answers = trimtab.generate(
+            run_, prompts, max_new_tokens=max_new_tokens, device=device, observer=observer
+        )
+    if json_:
+        _print_json(
+            [{"prompt": one.prompt, "base": one.base, "tuned": one.tuned} for one in answers]
+        )
+    else:
+        show_answers(Consoles().out, answers)
+
+
+def _prompts(prompt: str | None, file: Path | None) -> list[str]:
+    if file is not None:
+        if not file.is_file():
+            raise ConfigError("there is no such file.", where=str(file))
+        found = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    elif prompt is None or prompt == "-":
+        if sys.stdin.isatty():
+            _complain("Type the prompt and end with Ctrl-D.")
+        found = [sys.stdin.read().strip()]
+    else:
+        found = [prompt]
+    if not any(found):
+        raise ConfigError("there is no prompt.", hint="Give one as an argument, --file or stdin.")
+    return found
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    debug: Debug = False,
+) -> None:
+    """Write the page of each run again, from its folder alone."""
+    for each in runs:
+        typer.echo(_write_page(each))
+
+
+@app.command()
+def explain(
+    name: Annotated[
+        str | None, typer.Argument(help="A hyperparameter; all where left out.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """What a hyperparameter is, what auto does, what the evidence says."""
+    from trimtab.hyperparameters.rendering import explain as page
+    from trimtab.hyperparameters.rendering import explain_all
+
+    if name is not None:
+        typer.echo(page(name))
+        return
+    for family, entries in explain_all():
+        typer.echo(f"\n{family}")
+        for entry, meaning in entries:
+            typer.echo(f"  {entry:<28} {meaning}")
+
+
+@app.command()
+def schema(debug: Debug = False) -> None:
+    """Print the JSON Schema of a config, for editors."""
+    from trimtab.hyperparameters.schema import json_schema
+
+    _print_json(json_schema())

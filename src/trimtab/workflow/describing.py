@@ -1,0 +1,44 @@
+"""What the data is, as the record that the page and `inspect` read."""
+
+from __future__ import annotations
+
+from trimtab.data.inspection import length_histogram, segments
+from trimtab.runs.records import DataRecord, Segment
+from trimtab.workflow.materials import Materials, TrainingRows
+
+NUM_EXAMPLES = 3
+
+
+def data_record(
+    materials: Materials, rows: TrainingRows, num_examples: int = NUM_EXAMPLES
+) -> DataRecord:
+    """Counts, the length histogram and the first decoded training rows."""
+    corpus = materials.corpus
+    histogram = length_histogram(corpus.rows)
+    counts = rows.truncation
+    examples = tuple(
+        tuple(Segment(part.text, part.trained) for part in segments(row, materials.tokenizer))
+        for row in rows.train[:num_examples]
+    )
+    return DataRecord(
+        format=corpus.format,
+        format_because=corpus.format_because,
+        template=corpus.template.name,
+        template_because=corpus.template.because,
+        templated=corpus.templated,
+        num_rows=corpus.num_rows,
+        num_bad_rows=corpus.num_bad_rows,
+        num_duplicate_rows=corpus.num_duplicate_rows,
+        num_duplicates_of_held_out=rows.num_duplicates_removed,
+        num_train_examples=len(rows.train),
+        num_eval_examples=len(rows.eval),
+        num_tokens=sum(row.num_tokens for row in rows.train),
+        num_trainable_tokens=sum(row.num_trainable_tokens for row in rows.train),
+        num_truncated=counts.num_truncated,
+        num_tokens_cut=counts.num_tokens_cut,
+        num_trainable_tokens_cut=counts.num_trainable_tokens_cut,
+        num_dropped=counts.num_dropped + counts.num_left_without_target,
+        histogram_edges=histogram.edges,
+        histogram_counts=histogram.counts,
+        examples=examples,
+    )

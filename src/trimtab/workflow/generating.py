@@ -1,0 +1,119 @@
+"""What the base and the tuned model of a run answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from trimtab.data.rows import Conversation, Message
+from trimtab.data.templates import TemplateChoice
+from trimtab.data.tokens import prompt_ids
+from trimtab.engine.observer import Observer, Silent
+from trimtab.errors import ConfigError
+from trimtab.models.adapters import Model
+from trimtab.models.generation import generate_greedy
+from trimtab.models.loading import load_model, load_tokenizer
+from trimtab.models.pad_token import end_of_turn_token_ids
+from trimtab.models.source import ModelSource, locate
+from trimtab.planning.plan import Plan
+from trimtab.probes.device import choose_device
+from trimtab.runs.folder import RunFolder, open_run
+from trimtab.runs.records import DataRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A prompt with what the base and the tuned model answer to it."""
+
+    prompt: str
+    base: str
+    tuned: str
+
+
+def generate(
+    run: str | Path,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 128,
+    device: str = "auto",
+    observer: Observer | None = None,
+) -> list[Answer]:
+    """Greedy answers of the base model and of the run's result, prompt by prompt.
+
+    Prompts are put through the chat template where the run's rows were. Raises ConfigError where
+    the folder is no run, or has handed nothing over.
+    """
+    observer = observer or Silent()
+    folder = open_run(Path(run))
+    settings = Plan.from_json(json.loads(folder.plan_json.read_text(encoding="utf-8"))).settings()
+    result = folder.adapter if settings.method == "lora" else folder.model
+    if not result.is_dir():
+        raise ConfigError(
+            "the run has handed no result over.",
+            where=str(folder.root),
+            hint=f"Go on with it: trimtab resume {folder.root}",
+        )
+    observer.activity("loading the model")
+    base_source = locate(settings.model, trust_remote_code=settings.trust_remote_code)
+    tokenizer = load_tokenizer(ModelSource(str(result), result))
+    torch_device = choose_device(device)
+    base = load_model(base_source, dtype=torch.float32, device=torch_device, packed_attention=False)
+    token_ids = [
+        prompt_ids(conversation, tokenizer, template)
+        for conversation, template in _conversations(prompts, folder, tokenizer.chat_template)
+    ]
+
+    def answered(model: Model) -> list[str]:
+        # One at a time: an answer must not depend on the prompts beside it.
+        texts = []
+        for ids in token_ids:
+            (new_ids,) = generate_greedy(
+                model,
+                [ids],
+                max_new_tokens=max_new_tokens,
+                eos_token_ids=end_of_turn_token_ids(tokenizer),
+                pad_token_id=settings.pad_token_id,
+            )
+            texts.append(str(tokenizer.decode(new_ids, skip_special_tokens=True)))
+            observer.advanced(1)
+        return texts
+
+    observer.activity("asking the base model", len(token_ids))
+    base_answers = answered(base)
+    observer.activity("asking the tuned model", len(token_ids))
+    tuned: Model
+    if settings.method == "lora":
+        tuned = PeftModel.from_pretrained(base, result)
+    else:
+        tuned = load_model(
+            ModelSource(str(result), result),
+            dtype=torch.float32,
+            device=torch_device,
+            packed_attention=False,
+        )
+    tuned_answers = answered(tuned)
+    observer.activity_done()
+    return [
+        Answer(prompt, base_answer, tuned_answer)
+        for prompt, base_answer, tuned_answer in zip(
+            prompts, base_answers, tuned_answers, strict=True
+        )
+    ]
+
+
+def _conversations(
+    prompts: Sequence[str], folder: RunFolder, chat_template: str | None
+) -> list[tuple[Conversation, TemplateChoice]]:
+    """Each prompt as the run's own rows were put to the model."""
+    data = DataRecord.from_json(json.loads(folder.data_json.read_text(encoding="utf-8")))
+    template = TemplateChoice(data.template, chat_template, "the run's own")
+    answer = Message("assistant", "")
+    return [
+        (Conversation((Message("user", prompt), answer), (False, True), data.templated), template)
+        for prompt in prompts
+    ]

@@ -1,0 +1,191 @@
+"""The model, tokenizer and rows of one configuration, loaded once and kept for training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from trimtab.data.batches import Batching
+from trimtab.data.corpus import Corpus, load_corpus
+from trimtab.data.rows import TokenRow
+from trimtab.data.split import HeldOut, hold_out, without_copies
+from trimtab.data.truncation import TruncationCounts, truncate
+from trimtab.engine.observer import Observer
+from trimtab.hyperparameters.config import TrainingConfig
+from trimtab.models.description import describe
+from trimtab.models.loading import load_model, load_tokenizer
+from trimtab.models.packing import packing_refusal
+from trimtab.models.pad_token import choose_pad_token
+from trimtab.models.source import ModelSource, locate
+from trimtab.planning.fact import Fact
+from trimtab.planning.questions import (
+    DataQuestion,
+    DeviceQuestion,
+    ModelQuestion,
+    Question,
+    TrainingRowsQuestion,
+)
+from trimtab.probes.device import choose_device, probe_device
+from trimtab.probes.model import probe_model
+from trimtab.probes.rows import probe_corpus, probe_training_rows
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What is left after hold-out and truncation, with what was cut.
+
+    num_duplicates_removed: training rows that equal a held-out row and were taken out.
+    """
+
+    train: tuple[TokenRow, ...]
+    eval: tuple[TokenRow, ...]
+    truncation: TruncationCounts
+    num_duplicates_removed: int
+
+
+class _StagedProgress:
+    """Turns the data room's (stage, done, total) into an observer's activities."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._stage = ""
+        self._done = 0
+
+    def told(self, stage: str, done: int, total: int | None) -> None:
+        if stage != self._stage:
+            self._observer.activity(stage, total)
+            self._stage, self._done = stage, 0
+        self._observer.advanced(done - self._done)
+        self._done = done
+
+
+class Materials:
+    """Loads each piece at its first use; answers the planner's questions from them."""
+
+    def __init__(self, config: TrainingConfig, observer: Observer) -> None:
+        self.config = config
+        self._observer = observer
+        self._rows: tuple[TrainingRowsQuestion, TrainingRows] | None = None
+
+    @cached_property
+    def source(self) -> ModelSource:
+        self._observer.activity("finding the model")
+        source = locate(self.config.model, trust_remote_code=self.config.trust_remote_code)
+        self._observer.activity_done()
+        return source
+
+    @cached_property
+    def device(self) -> torch.device:
+        return choose_device(self.config.device)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        return load_tokenizer(self.source)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        return self._load(self.config.dataset)
+
+    @cached_property
+    def eval_corpus(self) -> Corpus:
+        return self._load(str(self.config.eval_dataset))
+
+    def _load(self, dataset: str) -> Corpus:
+        progress = _StagedProgress(self._observer)
+        corpus = load_corpus(self.config, dataset, self.tokenizer, on_progress=progress.told)
+        self._observer.activity_done()
+        return corpus
+
+    @property
+    def has_separate_eval_rows(self) -> bool:
+        choice = self.config.eval_dataset
+        return isinstance(choice, str) and choice not in {"auto", "none"}
+
+    def rows(self, question: TrainingRowsQuestion) -> TrainingRows:
+        """The rows under the question's lengths and split; the latest answer is kept."""
+        if self._rows is not None and self._rows[0] == question:
+            return self._rows[1]
+        if question.eval_dataset:
+            split = without_copies(self.corpus.rows, self.eval_corpus.rows)
+        elif question.num_eval_rows:
+            split = hold_out(self.corpus.rows, question.num_eval_rows, question.data_seed)
+        else:
+            split = HeldOut(self.corpus.rows, (), 0)
+        train, counts = truncate(split.train_rows, question.max_length, question.truncation_mode)
+        held_out = split.eval_rows
+        if held_out:
+            held_out, _ = truncate(held_out, question.max_length, "keep_start")
+        rows = TrainingRows(train, held_out, counts, split.num_duplicates_removed)
+        self._rows = (question, rows)
+        return rows
+
+    def answer(self, question: Question) -> Iterator[Fact]:
+        """Measure what the planner asks for."""
+        match question:
+            case DeviceQuestion():
+                self._observer.activity("timing the device")
+                yield from probe_device(self.device)
+                self._observer.activity_done()
+            case ModelQuestion():
+                yield from self._answer_model()
+            case DataQuestion():
+                yield from self._answer_data()
+            case TrainingRowsQuestion():
+                rows = self.rows(question)
+                batching = rows_batching(question)
+                yield from probe_training_rows(
+                    question, rows.train, rows.eval, rows.truncation, batching
+                )
+
+    def _answer_model(self) -> Iterator[Fact]:
+        description = describe(self.source)
+        pad_token = choose_pad_token(self.tokenizer, self.config.pad_token, description.vocab_size)
+        self._observer.activity("checking that joined rows stay apart")
+        started = time.perf_counter()
+        model = load_model(
+            self.source, dtype=torch.float32, device=self.device, packed_attention=True
+        )
+        refusal = packing_refusal(model)
+        del model
+        self._observer.activity_done()
+        yield from probe_model(
+            description,
+            pad_token,
+            has_chat_template=self.tokenizer.chat_template is not None,
+            packing_refusal=refusal,
+            packing_check_s=time.perf_counter() - started,
+        )
+
+    def _answer_data(self) -> Iterator[Fact]:
+        started = time.perf_counter()
+        corpus = self.corpus
+        num_separate = len(self.eval_corpus.rows) if self.has_separate_eval_rows else None
+        yield from probe_corpus(corpus, num_separate, time.perf_counter() - started)
+
+
+def rows_batching(question: TrainingRowsQuestion) -> Batching:
+    """A batching that counts packed rows; sizes do not matter for that."""
+    return replace(
+        _COUNTING,
+        packing=question.packing,
+        max_length=question.max_length,
+        data_seed=question.data_seed,
+    )
+
+
+_COUNTING = Batching(
+    per_device_train_batch_size=1,
+    gradient_accumulation_steps=1,
+    packing=False,
+    max_length=1,
+    padding="none",
+    padding_side="right",
+    pad_token_id=0,
+    pad_to_multiple_of=None,
+    data_seed=0,
+)

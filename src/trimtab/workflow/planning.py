@@ -1,0 +1,95 @@
+"""Plan, measure what the planner asks for, plan again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from trimtab.engine.observer import Observer, Silent
+from trimtab.engine.schedule import make_schedule
+from trimtab.hyperparameters.config import TrainingConfig
+from trimtab.hyperparameters.layers import ResolvedConfig, resolve
+from trimtab.planning.fact import Facts
+from trimtab.planning.plan import Plan
+from trimtab.planning.planner import make_plan
+from trimtab.runs.folder import free_output_dir
+from trimtab.workflow.materials import Materials
+
+ConfigLike = str | Path | Mapping[str, Any] | ResolvedConfig
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A plan with the configuration that it answers and the materials that it was measured on."""
+
+    plan: Plan
+    resolved: ResolvedConfig
+    materials: Materials
+
+
+def resolve_config(
+    config: ConfigLike | None, options: Sequence[tuple[str, str]] = ()
+) -> ResolvedConfig:
+    """A configuration from a file, a mapping or an earlier result, with options on top.
+
+    Raises ConfigError.
+    """
+    match config:
+        case ResolvedConfig():
+            return config
+        case None:
+            return resolve(options=options)
+        case str() | Path():
+            return resolve(file=Path(config), options=options)
+        case _:
+            return resolve(values=config, options=options)
+
+
+def plan(
+    config: ConfigLike | None = None,
+    *,
+    options: Sequence[tuple[str, str]] = (),
+    observer: Observer | None = None,
+) -> Plan:
+    """Decide every hyperparameter, with its reason; measures what it must, trains nothing.
+
+    `config` is a YAML file's path, a mapping of hyperparameters, or a resolved configuration;
+    `options` are (name, text) pairs as on the command line. Raises ConfigError, DataError or
+    DoesNotFit.
+    """
+    return plan_run(resolve_config(config, options), observer or Silent()).plan
+
+
+def plan_run(resolved: ResolvedConfig, observer: Observer) -> PlannedRun:
+    """The plan together with what was loaded for it."""
+    materials = Materials(resolved.config, observer)
+    output_dir = _output_dir(resolved)
+    facts = Facts()
+    while True:
+        answer = make_plan(resolved, facts, output_dir=output_dir)
+        if isinstance(answer, Plan):
+            return PlannedRun(answer, resolved, materials)
+        for question in answer:
+            facts = facts.adding(materials.answer(question))
+
+
+def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
+    """A plan with fresh materials, for training it or for going on with its run."""
+    config = TrainingConfig.model_validate({each.name: each.value for each in plan.decisions})
+    asked = {each.name: each.value for each in plan.decisions if each.origin == "user"}
+    return PlannedRun(plan, resolve(values=asked), Materials(config, observer))
+
+
+def _output_dir(resolved: ResolvedConfig) -> str:
+    config = resolved.config
+    if config.output_dir != "auto":
+        return config.output_dir
+    return str(free_output_dir(Path("runs"), config.model, config.method, datetime.now()))
+
+
+def learning_rates(plan: Plan) -> tuple[float, ...]:
+    """The learning rate of every weight update of the plan."""
+    return make_schedule(plan.settings()).rates

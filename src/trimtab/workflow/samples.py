@@ -1,0 +1,75 @@
+"""Held-out prompts, and what a model answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimtab.data.tokens import prompt_ids, prompt_text, reference_text
+from trimtab.models.adapters import Model
+from trimtab.models.generation import generate_greedy
+from trimtab.models.pad_token import end_of_turn_token_ids
+from trimtab.planning.settings import Settings
+from trimtab.workflow.materials import Materials, TrainingRows
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePrompt:
+    """A prompt as text and as tokens, with the answer that the row itself gives."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    reference: str
+
+
+def sample_prompts(
+    materials: Materials, rows: TrainingRows, settings: Settings
+) -> tuple[SamplePrompt, ...]:
+    """`report_samples` prompts of held-out rows, evenly spread; of training rows where none is.
+
+    Prompts that leave no room for an answer within the model's positions are passed over.
+    """
+    if settings.report_samples == 0:
+        return ()
+    corpus = materials.corpus
+    chosen = rows.train
+    if rows.eval:
+        chosen = rows.eval
+        corpus = materials.eval_corpus if materials.has_separate_eval_rows else corpus
+    number = min(settings.report_samples, len(chosen))
+    places = np.linspace(0, len(chosen) - 1, number).round().astype(int)
+    prompts = []
+    for place in dict.fromkeys(places.tolist()):
+        conversation = corpus.conversations[chosen[place].row_id]
+        token_ids = prompt_ids(conversation, materials.tokenizer, corpus.template)
+        if len(token_ids) < settings.max_length:
+            prompts.append(
+                SamplePrompt(
+                    prompt_text(conversation, materials.tokenizer, corpus.template),
+                    tuple(token_ids),
+                    reference_text(conversation),
+                )
+            )
+    return tuple(prompts)
+
+
+def answers(
+    model: Model,
+    materials: Materials,
+    prompts: Sequence[SamplePrompt],
+    settings: Settings,
+    *,
+    base: bool = False,
+) -> list[str]:
+    """The greedy answer to each prompt; `base` leaves the adapters out."""
+    new_ids = generate_greedy(
+        model,
+        [prompt.token_ids for prompt in prompts],
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_ids=end_of_turn_token_ids(materials.tokenizer),
+        pad_token_id=settings.pad_token_id,
+        base=base,
+    )
+    return [str(materials.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new_ids]

@@ -1,0 +1,96 @@
+"""What stays the same through one run, and the status that is always true on disk."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from trimtab.engine.memory import peak_memory_bytes
+from trimtab.engine.observer import Observer
+from trimtab.engine.state import TrainingState
+from trimtab.planning.plan import Plan
+from trimtab.planning.settings import Settings
+from trimtab.runs.atomic import write_json
+from trimtab.runs.folder import RunFolder
+from trimtab.runs.ledger import Ledger
+from trimtab.runs.records import RunSummary, Sample, Status
+from trimtab.workflow.jobs import rows_question
+from trimtab.workflow.materials import Materials, TrainingRows
+from trimtab.workflow.planning import PlannedRun
+from trimtab.workflow.recording import RecordingObserver
+from trimtab.workflow.samples import SamplePrompt, sample_prompts
+
+VERSIONED_PACKAGES = ("trimtab", "torch", "transformers", "peft", "tokenizers", "safetensors")
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run: its plan, what it was measured on, and who is told. `settings` are the plan's."""
+
+    plan: Plan
+    settings: Settings
+    materials: Materials
+    rows: TrainingRows
+    run: RunFolder
+    observer: Observer
+    prompts: tuple[SamplePrompt, ...]
+    begun: float
+
+    def note_samples(self, base: list[str | None], tuned: list[str | None]) -> None:
+        """Write what the base and the tuned model answer to the sample prompts."""
+        samples = [
+            Sample(prompt.text, prompt.reference, base_answer, tuned_answer)
+            for prompt, base_answer, tuned_answer in zip(self.prompts, base, tuned, strict=True)
+        ]
+        write_json(self.run.samples_json, [sample.to_json() for sample in samples])
+
+    def note_status(
+        self,
+        status: Status,
+        state: TrainingState,
+        *,
+        stopped_by: str | None = None,
+        result: str | None = None,
+    ) -> RunSummary:
+        """Write summary.json as things stand now."""
+        totals = state.totals
+        trained = totals.num_trainable_tokens
+        kept_loss = state.best_eval_loss if state.best_step is not None else state.eval_loss
+        changed = () if state.precision == self.settings.precision else ("precision",)
+        summary = RunSummary(
+            status=status,
+            run=str(self.run.root),
+            num_steps=state.num_updates,
+            num_tokens=totals.num_tokens,
+            train_loss=totals.loss_nats / trained if trained else None,
+            eval_loss=kept_loss if state.num_updates else None,
+            base_eval_loss=state.base_eval_loss,
+            tokens_per_s=totals.tokens_per_s(),
+            peak_memory_bytes=peak_memory_bytes(self.materials.device),
+            stopped_by=stopped_by,
+            decisions_changed=changed,
+            best_step=state.best_step,
+            seconds=time.perf_counter() - self.begun,
+            result=result,
+            versions={name: version(name) for name in VERSIONED_PACKAGES},
+        )
+        write_json(self.run.summary_json, summary.to_json())
+        return summary
+
+
+def open_session(planned: PlannedRun, run: RunFolder, shown: Observer) -> Session:
+    """Load the rows that the plan trains on, and open the run's ledgers."""
+    begun = time.perf_counter()
+    settings = planned.plan.settings()
+    rows = planned.materials.rows(rows_question(settings))
+    return Session(
+        plan=planned.plan,
+        settings=settings,
+        materials=planned.materials,
+        rows=rows,
+        run=run,
+        observer=RecordingObserver(Ledger(run.metrics_jsonl), Ledger(run.events_jsonl), shown),
+        prompts=sample_prompts(planned.materials, rows, settings),
+        begun=begun,
+    )
