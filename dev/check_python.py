@@ -2,7 +2,7 @@
 
 import sys
 
-if sys.version_info[:2] < (3, 11):
+if sys.version_info[:2] < (3, 11):  # noqa: UP036
     sys.exit(
         "trimtab needs Python 3.11 or newer, and this is "
         + ".".join(map(str, sys.version_info[:2]))
