@@ -15,11 +15,12 @@ row lengths in tokens; a row is one example.
     model.pad_token (the token that `pad_token` resolves to), model.pad_token_id,
     model.pad_token_because, model.chat_template (bool)
 `DataQuestion`
-    data.num_rows, data.num_bad_rows, data.format, data.format_because, data.num_tokens,
-    data.num_trainable_tokens, data.length_mean, data.length_max,
+    data.num_rows, data.num_bad_rows, data.num_duplicate_rows, data.format, data.format_because,
+    data.num_tokens, data.num_trainable_tokens, data.length_mean, data.length_max,
     data.length_quantiles (201 lengths: 0, 0.5, … 100%), data.templated (bool),
     data.template_because, data.eval_num_rows (only where eval_dataset is a path)
 `TrainingRowsQuestion` (after hold-out, truncation and packing)
+    rows.key (the question's `key`: facts under another key are no answer),
     rows.num_examples, rows.num_rows (packed rows where packing is on, else the examples),
     rows.num_tokens, rows.num_trainable_tokens, rows.num_truncated, rows.num_tokens_cut,
     rows.num_trainable_tokens_cut, rows.num_dropped, rows.length_max, rows.length_mean,
@@ -29,7 +30,8 @@ row lengths in tokens; a row is one example.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 from trimtab.hyperparameters.config import TruncationMode
 
@@ -64,6 +66,11 @@ class TrainingRowsQuestion:
     num_eval_rows: int
     eval_dataset: str
     data_seed: int
+
+    @property
+    def key(self) -> str:
+        """The arguments as one text, equal exactly where they are."""
+        return json.dumps(asdict(self), sort_keys=True)
 
 
 Question = DeviceQuestion | ModelQuestion | DataQuestion | TrainingRowsQuestion

@@ -95,7 +95,7 @@ class Settings:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Settings:
-        """Settings from decided values by name; lists become tuples. Raises KeyError if one lacks."""
+        """Settings from decided values by name; lists become tuples. KeyError where one lacks."""
         taken = {field.name: values[field.name] for field in fields(cls)}
         if isinstance(taken["target_modules"], list):
             taken["target_modules"] = tuple(taken["target_modules"])

@@ -1,0 +1,121 @@
+"""How long the run is: epochs or updates, and which of the two decides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from trimtab.hyperparameters.layers import Overruled, ResolvedConfig
+from trimtab.planning.decision import Decision
+from trimtab.planning.fact import Facts
+from trimtab.planning.rules.ruling import Ruling, counted, decision, rounded
+
+DEFAULT_EPOCHS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    num_train_steps: int
+    num_updates_per_epoch: int
+    ruling: Ruling
+
+
+def asked_epochs(resolved: ResolvedConfig) -> float:
+    epochs = resolved.config.num_train_epochs
+    return DEFAULT_EPOCHS if epochs == "auto" else epochs
+
+
+def num_updates(num_epochs: float, num_rows: int, global_batch_size: int) -> int:
+    """Weight updates in so many epochs; an epoch's last update has what is left of it."""
+    return math.ceil(Fraction(str(num_epochs)) * math.ceil(num_rows / global_batch_size))
+
+
+def decide_duration(resolved: ResolvedConfig, facts: Facts, global_batch_size: int) -> Duration:
+    """`num_train_epochs`, `max_steps`, and the updates that they come to."""
+    num_rows = facts.integer("rows.num_rows")
+    per_epoch = math.ceil(num_rows / global_batch_size)
+    max_steps = resolved.config.max_steps
+    if max_steps == -1:
+        epochs = asked_epochs(resolved)
+        num_steps = num_updates(epochs, num_rows, global_batch_size)
+    else:
+        num_steps = max_steps
+        epochs = rounded(max_steps / per_epoch, 6)
+    counts = (
+        f"{epochs:g} × {counted(per_epoch, 'update')} of {global_batch_size:,} from "
+        f"{num_rows:,} rows = {counted(num_steps, 'update')}"
+    )
+    decisions = (
+        _epochs(resolved, epochs, num_steps, per_epoch, counts),
+        _max_steps(resolved, epochs, num_steps),
+    )
+    return Duration(num_steps, per_epoch, Ruling(decisions, _warnings(resolved, num_steps, epochs)))
+
+
+def _epochs(
+    resolved: ResolvedConfig, epochs: float, num_steps: int, per_epoch: int, counts: str
+) -> Decision:
+    facts = ("rows.num_rows",)
+    if resolved.config.max_steps == -1:
+        because = (
+            counts if resolved.is_set("num_train_epochs") else f"Hugging Face's default; {counts}"
+        )
+        lost = _lost(resolved, "max_steps")
+        if lost is not None:
+            because += f"; they win over max_steps {lost.value:,} ({_told(lost)})"
+        return decision(
+            resolved, "num_train_epochs", float(epochs), "default", because, facts=facts
+        )
+    because = (
+        f"max_steps {num_steps:,} decides: {num_steps:,} ÷ {counted(per_epoch, 'update')} an epoch"
+    )
+    lost = _lost(resolved, "num_train_epochs")
+    if lost is not None:
+        because += f"; it wins over num_train_epochs {lost.value:g} ({_told(lost)})"
+    return Decision("num_train_epochs", float(epochs), "rule", because, facts)
+
+
+def _max_steps(resolved: ResolvedConfig, epochs: float, num_steps: int) -> Decision:
+    lost = _lost(resolved, "max_steps")
+    if resolved.config.max_steps != -1:
+        because = f"{counted(num_steps, 'update')}, {epochs:g} epochs"
+        rival = _lost(resolved, "num_train_epochs")
+        if rival is not None:
+            because += f", win over num_train_epochs {rival.value:g} ({_told(rival)})"
+        return decision(resolved, "max_steps", num_steps, "user", because)
+    if lost is None:
+        return Decision("max_steps", -1, "default", "unset: num_train_epochs decides the length")
+    because = (
+        f"{epochs:g} epochs = {counted(num_steps, 'update')} win over max_steps {lost.value:,} "
+        f"({_told(lost)})"
+    )
+    return Decision("max_steps", -1, "rule", because)
+
+
+def _lost(resolved: ResolvedConfig, name: str) -> Overruled | None:
+    """The rival length that was set and lost to the other of the two."""
+    for lost in resolved.overruled:
+        if lost.name == name and lost.by != name:
+            return lost
+    return None
+
+
+def _told(lost: Overruled) -> str:
+    return f"{lost.origin.where or 'set in Python'}: {lost.because}"
+
+
+def _warnings(resolved: ResolvedConfig, num_steps: int, epochs: float) -> tuple[str, ...]:
+    lost = _lost(resolved, "max_steps")
+    if lost is not None and resolved.config.max_steps == -1:
+        return (
+            f"max_steps {lost.value:,} is ignored: {epochs:g} epochs = "
+            f"{counted(num_steps, 'update')} win ({_told(lost)}).",
+        )
+    lost = _lost(resolved, "num_train_epochs")
+    if lost is not None and resolved.config.max_steps != -1:
+        return (
+            f"num_train_epochs {lost.value:g} is ignored: max_steps {num_steps:,} wins "
+            f"({_told(lost)}).",
+        )
+    return ()

@@ -1,0 +1,223 @@
+"""How long rows may be, and how they are laid out in a micro-batch."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+from trimtab.errors import ConfigError
+from trimtab.hyperparameters.config import Padding
+from trimtab.hyperparameters.layers import ResolvedConfig
+from trimtab.planning.decision import Alternative, Decision
+from trimtab.planning.fact import Facts
+from trimtab.planning.rules.ruling import Ruling, counted, decision, where_set
+
+OUTLIER_RATIO = 1.25
+"""A longest row beyond this multiple of the 99.5th percentile sets nothing."""
+LENGTH_MULTIPLE = 64
+_NEARLY_ALL = 199
+"""The index of the 99.5th percentile among the 201 quantiles."""
+
+
+def check_layout(resolved: ResolvedConfig) -> None:
+    """Raises ConfigError where packing is asked for together with padded rows."""
+    config = resolved.config
+    if config.packing and resolved.is_set("padding") and config.padding != "none":
+        raise ConfigError(
+            f"packing: true and padding: {config.padding} exclude each other: a packed row is "
+            "filled with examples and has no pad token.",
+            where=where_set(resolved, "padding"),
+            hint="Keep one of the two.",
+        )
+
+
+def choose_max_length(resolved: ResolvedConfig, facts: Facts) -> int:
+    """Tokens. Raises ConfigError where the asked length is over the model's positions."""
+    asked = resolved.config.max_length
+    positions = facts.integer("model.max_position_embeddings")
+    if asked == "auto":
+        base = _nearly_all(facts) if _has_outlier(facts) else facts.integer("data.length_max")
+        return min(_round_up(base), positions)
+    if asked > positions:
+        raise ConfigError(
+            f"max_length {asked:,} is over the {positions:,} positions of the model.",
+            where=where_set(resolved, "max_length"),
+            hint=f"Set it to at most {positions}, or to auto.",
+        )
+    return asked
+
+
+def choose_packing(resolved: ResolvedConfig, facts: Facts) -> bool:
+    """Raises ConfigError where the model's documents cannot be kept apart."""
+    refusal = facts.value("model.packing_refusal")
+    if resolved.config.packing and refusal is not None:
+        raise ConfigError(
+            f"packing: true cannot be had: {refusal}.",
+            where=where_set(resolved, "packing"),
+            hint="Set `packing: false`; rows are then padded.",
+        )
+    return resolved.config.packing
+
+
+def choose_padding(resolved: ResolvedConfig, facts: Facts) -> Padding:
+    """`none` becomes `longest` where joined rows would see each other."""
+    padding = resolved.config.padding
+    if padding == "none" and facts.value("model.packing_refusal") is not None:
+        return "longest"
+    return padding
+
+
+def decide_lengths(resolved: ResolvedConfig, facts: Facts) -> Ruling:
+    """`max_length`, `truncation_mode`, `packing`, `padding`, `padding_side`, `pad_to_multiple_of`.
+
+    Needs the facts of the rows under these lengths. Raises ConfigError.
+    """
+    padding, padding_warnings = _padding(resolved, facts)
+    return Ruling(
+        (
+            _max_length(resolved, facts),
+            decision(
+                resolved,
+                "truncation_mode",
+                resolved.config.truncation_mode,
+                "default",
+                f"{counted(_num_too_long(facts), 'row')} longer than max_length",
+                facts=("rows.num_truncated", "rows.num_dropped"),
+            ),
+            _packing(resolved, facts),
+            padding,
+            decision(
+                resolved,
+                "padding_side",
+                resolved.config.padding_side,
+                "default",
+                "nothing is padded" if padding.value == "none" else "the loss is the same on both",
+            ),
+            decision(
+                resolved,
+                "pad_to_multiple_of",
+                resolved.config.pad_to_multiple_of,
+                "default",
+                "nothing is padded"
+                if padding.value == "none"
+                else "lengths are padded as they are"
+                if resolved.config.pad_to_multiple_of is None
+                else "padded lengths are rounded up to it",
+            ),
+        ),
+        warnings=(*padding_warnings, *_cut_warnings(resolved, facts)),
+    )
+
+
+def _nearly_all(facts: Facts) -> int:
+    quantiles = cast(list[float], facts.value("data.length_quantiles"))
+    return math.ceil(quantiles[_NEARLY_ALL])
+
+
+def _has_outlier(facts: Facts) -> bool:
+    return facts.integer("data.length_max") > OUTLIER_RATIO * _nearly_all(facts)
+
+
+def _round_up(length: int) -> int:
+    return math.ceil(length / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+
+
+def _num_too_long(facts: Facts) -> int:
+    return facts.integer("rows.num_truncated") + facts.integer("rows.num_dropped")
+
+
+def _max_length(resolved: ResolvedConfig, facts: Facts) -> Decision:
+    value = choose_max_length(resolved, facts)
+    longest, nearly_all = facts.integer("data.length_max"), _nearly_all(facts)
+    num_rows = facts.integer("data.num_rows")
+    consequence = f"{_num_too_long(facts):,} of {num_rows:,} rows are longer"
+    alternatives: tuple[Alternative, ...] = ()
+    if resolved.config.max_length != "auto":
+        because = f"the longest row is {longest:,} tokens; {consequence}"
+    elif value < _round_up(nearly_all if _has_outlier(facts) else longest):
+        because = f"the model has {value:,} positions, the longest row {longest:,} tokens"
+        because += f"; {consequence}"
+    elif _has_outlier(facts):
+        because = (
+            f"the 99.5th percentile is {nearly_all:,} tokens, rounded up to 64; the longest row, "
+            f"{longest:,}, is an outlier and sets nothing; {consequence}"
+        )
+        alternatives = (
+            Alternative(
+                min(_round_up(longest), facts.integer("model.max_position_embeddings")),
+                f"would keep every row for {longest / nearly_all:.1f}× the length that 99.5% of "
+                "the rows need",
+            ),
+        )
+    else:
+        because = f"the longest row is {longest:,} tokens, rounded up to 64; {consequence}"
+        if _round_up(nearly_all) < value:
+            alternatives = (
+                Alternative(_round_up(nearly_all), "would cut the longest 0.5% of the rows"),
+            )
+    return decision(
+        resolved,
+        "max_length",
+        value,
+        "measured",
+        because,
+        facts=("data.length_max", "data.length_quantiles", "model.max_position_embeddings"),
+        alternatives=alternatives,
+    )
+
+
+def _packing(resolved: ResolvedConfig, facts: Facts) -> Decision:
+    packing = choose_packing(resolved, facts)
+    num_examples, num_rows = facts.integer("rows.num_examples"), facts.integer("rows.num_rows")
+    if packing:
+        because = (
+            f"{num_examples:,} examples fill {counted(num_rows, 'row')}, "
+            f"{num_examples / num_rows:.1f} each"
+        )
+    else:
+        because = "batches count examples"
+    return decision(
+        resolved,
+        "packing",
+        packing,
+        "default",
+        because,
+        facts=("rows.num_examples", "rows.num_rows"),
+    )
+
+
+def _padding(resolved: ResolvedConfig, facts: Facts) -> tuple[Decision, tuple[str, ...]]:
+    padding = choose_padding(resolved, facts)
+    if padding != resolved.config.padding:
+        refusal = facts.value("model.packing_refusal")
+        because = f"rows cannot be joined end to end: {refusal}"
+        changed = Decision("padding", padding, "measured", because, ("model.packing_refusal",))
+        asked = resolved.is_set("padding")
+        warning = f"padding: none cannot be had and is `longest` instead: {refusal}."
+        return changed, (warning,) if asked else ()
+    told = {
+        "none": "rows lie end to end, so no pad token is computed",
+        "longest": "padded to the longest row of each micro-batch",
+        "max_length": "padded to max_length",
+    }[padding]
+    return decision(resolved, "padding", padding, "default", told), ()
+
+
+def _cut_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
+    warnings = []
+    num_rows = facts.integer("data.num_rows")
+    num_truncated = facts.integer("rows.num_truncated")
+    num_dropped = facts.integer("rows.num_dropped")
+    if num_truncated:
+        cut = facts.integer("rows.num_tokens_cut")
+        trainable = facts.integer("rows.num_trainable_tokens_cut")
+        done = "split" if resolved.config.truncation_mode == "split" else "cut"
+        warnings.append(
+            f"{num_truncated:,} of {num_rows:,} rows are longer than max_length and are {done}: "
+            f"{counted(cut, 'token')} are lost, {trainable:,} of them trained on."
+        )
+    if num_dropped:
+        warnings.append(
+            f"{num_dropped:,} of {num_rows:,} rows are longer than max_length and are dropped."
+        )
+    return tuple(warnings)

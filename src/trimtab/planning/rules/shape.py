@@ -1,0 +1,62 @@
+"""What the facts say of the model's weights, as numbers that rules compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from trimtab.planning.fact import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class LinearModules:
+    """All linear modules of one name and shape; the output head is not among them."""
+
+    suffix: str
+    in_features: int
+    out_features: int
+    count: int
+
+    @property
+    def num_weights(self) -> int:
+        return self.count * self.in_features * self.out_features
+
+    @property
+    def num_features(self) -> int:
+        return self.count * (self.in_features + self.out_features)
+
+
+def linear_modules(facts: Facts) -> tuple[LinearModules, ...]:
+    rows = cast(list[list[Any]], facts.value("model.linear_modules"))
+    return tuple(LinearModules(*row) for row in rows)
+
+
+def targeted(
+    modules: Iterable[LinearModules], target_modules: Literal["all-linear"] | Sequence[str]
+) -> tuple[LinearModules, ...]:
+    """The modules that get an adapter. A target such as `self_attn.q_proj` counts by its end."""
+    if target_modules == "all-linear":
+        return tuple(modules)
+    ends = {target.rpartition(".")[2] for target in target_modules}
+    return tuple(module for module in modules if module.suffix in ends)
+
+
+def num_adapter_weights(modules: Iterable[LinearModules], lora_r: int) -> int:
+    """B·A beside every module: rank × (inputs + outputs)."""
+    return lora_r * sum(module.num_features for module in modules)
+
+
+def num_head_weights(facts: Facts) -> int:
+    """The output head's, whether it is tied to the embedding or not."""
+    return facts.integer("model.hidden_size") * facts.integer("model.vocab_size")
+
+
+def head_is_tied(facts: Facts) -> bool:
+    """Are there too few weights beside embedding and layers for a head of its own?"""
+    rest = facts.integer("model.num_parameters") - facts.integer("model.num_embedding_parameters")
+    return rest - num_linear_weights(facts) < num_head_weights(facts)
+
+
+def num_linear_weights(facts: Facts) -> int:
+    return sum(module.num_weights for module in linear_modules(facts))

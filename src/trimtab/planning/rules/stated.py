@@ -1,0 +1,164 @@
+"""Values that need no rule: what was written or found, and house defaults with their reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trimtab.hyperparameters.layers import ResolvedConfig
+from trimtab.hyperparameters.units import format_bytes, parse_bytes
+from trimtab.planning.decision import Decision
+from trimtab.planning.fact import Facts
+from trimtab.planning.rules.ruling import Ruling, counted, decision
+
+MEMORY_KEPT_FREE = 0.1
+_DEFAULTS: Mapping[str, str] = {
+    "method": "adapters train in less memory, and match full fine-tuning on small and medium data "
+    "(LoRA Without Regret, 2025)",
+    "trust_remote_code": "the model's own code does not run",
+    "dataset_split": "the split that hub datasets train on; files have none",
+    "dataset_text_field": "the column of text rows",
+    "completion_only_loss": "the completion is what the model is to learn",
+    "assistant_only_loss": "the assistant's turns are what the model is to learn",
+    "on_bad_row": "a row that cannot be read is told, not passed over",
+    "seed": "any seed is as good; it is kept so that the run can be repeated",
+    "save_total_limit": "the latest and one before it, beside the best",
+    "logging_steps": "metrics.jsonl has every update anyway",
+    "report_samples": "enough to see a change by eye",
+    "max_new_tokens": "enough to tell answers apart",
+}
+
+
+def decide_stated(resolved: ResolvedConfig, facts: Facts, output_dir: str) -> Ruling:
+    """All hyperparameters that no other rule is about."""
+    config = resolved.config
+    values = dict(config)
+    plain = tuple(
+        decision(
+            resolved,
+            name,
+            values[name],
+            "default",
+            "" if resolved.is_set(name) else because,
+        )
+        for name, because in _DEFAULTS.items()
+    )
+    columns = "the columns bear the format's own names"
+    required = tuple(decision(resolved, name, values[name], "user", "") for name in _REQUIRED)
+    data_seed = config.seed if config.data_seed == "auto" else config.data_seed
+    found = (
+        decision(
+            resolved,
+            "dataset_columns",
+            dict(config.dataset_columns),
+            "default",
+            "" if config.dataset_columns else columns,
+        ),
+        decision(
+            resolved,
+            "dataset_format",
+            facts.text("data.format"),
+            "measured",
+            facts.text("data.format_because"),
+            facts=("data.format",),
+        ),
+        _chat_template(resolved, facts),
+        _pad_token(resolved, facts),
+        _device(resolved, facts),
+        _memory_limit(resolved, facts),
+        decision(
+            resolved,
+            "output_dir",
+            output_dir,
+            "rule",
+            "" if config.output_dir != "auto" else "a free name under runs/",
+        ),
+        decision(
+            resolved,
+            "data_seed",
+            data_seed,
+            "rule",
+            "the value of seed" if config.data_seed == "auto" else "",
+        ),
+    )
+    return Ruling((*required, *plain, *found), _data_warnings(facts))
+
+
+_REQUIRED = ("model", "dataset")
+
+
+def memory_limit_bytes(resolved: ResolvedConfig, facts: Facts) -> int:
+    """What is free on the device, less a tenth, unless the user says."""
+    asked = resolved.config.memory_limit
+    if asked == "auto":
+        available = facts.integer("device.memory_available_bytes")
+        return available - int(MEMORY_KEPT_FREE * available)
+    return parse_bytes(asked)
+
+
+def _memory_limit(resolved: ResolvedConfig, facts: Facts) -> Decision:
+    available = facts.integer("device.memory_available_bytes")
+    total = facts.integer("device.memory_bytes")
+    because = f"{format_bytes(available)} of {format_bytes(total)} is free"
+    if resolved.config.memory_limit == "auto":
+        because += ", less a tenth"
+    return decision(
+        resolved,
+        "memory_limit",
+        memory_limit_bytes(resolved, facts),
+        "measured",
+        because,
+        facts=("device.memory_available_bytes", "device.memory_bytes"),
+        limits="what is free when the plan is made",
+    )
+
+
+def _device(resolved: ResolvedConfig, facts: Facts) -> Decision:
+    asked = resolved.config.device
+    kind, name = facts.text("device.kind"), facts.text("device.name")
+    because = name
+    if asked == "auto" and kind == "cpu":
+        because = f"{name}; no CUDA device is there"
+    value = kind if asked == "auto" else asked
+    return decision(
+        resolved, "device", value, "measured", because, facts=("device.kind", "device.name")
+    )
+
+
+def _pad_token(resolved: ResolvedConfig, facts: Facts) -> Decision:
+    return decision(
+        resolved,
+        "pad_token",
+        facts.text("model.pad_token"),
+        "measured",
+        facts.text("model.pad_token_because"),
+        facts=("model.pad_token", "model.pad_token_id"),
+    )
+
+
+def _chat_template(resolved: ResolvedConfig, facts: Facts) -> Decision:
+    """`model` and `plain` name the two templates that `auto` can come to."""
+    asked = resolved.config.chat_template
+    if asked != "auto":
+        value, because = asked, facts.text("data.template_because")
+    elif not facts.value("data.templated"):
+        value, because = "none", f"{facts.text('data.format')} rows are taken as they stand"
+    else:
+        value = "model" if facts.value("model.chat_template") else "plain"
+        because = facts.text("data.template_because")
+    return decision(
+        resolved, "chat_template", value, "measured", because, facts=("data.template_because",)
+    )
+
+
+def _data_warnings(facts: Facts) -> tuple[str, ...]:
+    warnings = []
+    num_bad = facts.integer("data.num_bad_rows")
+    if num_bad:
+        warnings.append(f"{counted(num_bad, 'row')} cannot be trained on and left out.")
+    num_copies = facts.integer("data.num_duplicate_rows")
+    if num_copies:
+        warnings.append(
+            f"{num_copies:,} of {counted(facts.integer('data.num_rows'), 'row')} have the tokens "
+            "of an earlier one."
+        )
+    return tuple(warnings)
