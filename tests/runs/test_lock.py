@@ -12,7 +12,7 @@ import pytest
 
 from trimtab.errors import ConfigError
 from trimtab.runs.folder import RunFolder, create_run
-from trimtab.runs.lock import run_lock
+from trimtab.runs.lock import is_being_written, run_lock
 
 _HOLD = """
 import sys
@@ -35,14 +35,17 @@ def test_the_second_writer_is_refused_by_pid_and_a_kill_leaves_no_lock(tmp_path:
         with pytest.raises(ConfigError, match=f"process {holder.pid}") as caught, run_lock(run):
             pass
         assert caught.value.exit_code == 2
+        assert is_being_written(run)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
+    assert not is_being_written(run)
     with run_lock(run):
         assert run.lock.read_text() == str(os.getpid())
 
 
 def test_it_is_let_go_at_the_end_and_after_an_exception(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
+    assert not is_being_written(run)
     with pytest.raises(KeyError), run_lock(run):
         raise KeyError
     with run_lock(run), pytest.raises(ConfigError), run_lock(run):

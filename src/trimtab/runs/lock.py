@@ -32,3 +32,15 @@ def run_lock(run: RunFolder) -> Iterator[None]:
         stream.write(str(os.getpid()))
         stream.flush()
         yield
+
+
+def is_being_written(run: RunFolder) -> bool:
+    """Does a process hold the run folder now?"""
+    try:
+        with run.lock.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
