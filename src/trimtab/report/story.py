@@ -1,0 +1,376 @@
+"""What the page says of a run in words and tables, from its record alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Literal
+
+from trimtab.hyperparameters.catalogue import catalogue
+from trimtab.planning.decision import Decision
+from trimtab.planning.plan import Plan
+from trimtab.report.collect import RunRecord
+from trimtab.report.words import (
+    bytes_text,
+    counted,
+    float_text,
+    seconds_text,
+    share_text,
+    value_text,
+)
+
+Tone = Literal["good", "going", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the run stands: one word, and the sentence that says what follows from it."""
+
+    word: str
+    sentence: str
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A headline number: `label`, `value`, and what stands under it."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Decisions of one family of the catalogue, in the plan's order."""
+
+    name: str
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A line of config.yaml: what was set and in which layer, or `lost` where it was overruled."""
+
+    name: str
+    value: str
+    layer: str
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A prediction of the plan beside what it came to; texts, empty where unknown."""
+
+    quantity: str
+    predicted: str
+    actual: str
+    ratio: str
+
+
+def title(record: RunRecord) -> str:
+    """What was trained on what."""
+    if record.plan is None:
+        return record.run.root.name
+    model = _last_part(_decided(record.plan, "model"))
+    dataset = _last_part(_decided(record.plan, "dataset"))
+    return f"{model} on {dataset}"
+
+
+def method_sentence(plan: Plan) -> str:
+    """The method, the length and the precision of a plan in one line."""
+    method = _decided(plan, "method")
+    how = f"LoRA of rank {_decided(plan, 'lora_r')}" if method == "lora" else "All weights"
+    return (
+        f"{how}, {counted(plan.predictions.num_steps, 'update')} of "
+        f"{counted(_decided(plan, 'global_batch_size'), 'row')}, "
+        f"{_decided(plan, 'precision')} on {_decided(plan, 'device')}"
+    )
+
+
+def status(record: RunRecord) -> Status:
+    """The run's state in plain words."""
+    summary = record.summary
+    if summary is None:
+        return _not_begun(record)
+    reason = _sentence(summary.stopped_by or "")
+    updates = _updates_of(record)
+    root = record.run.root
+    match summary.status:
+        case "done":
+            return Status("Finished", f"{_sentence(f'{updates} done')} {_kept(record)}", "good")
+        case "stopped":
+            return Status(
+                "Stopped",
+                f"The run stopped itself after {updates}. {reason} No weights were handed over.",
+                "bad",
+            )
+        case "interrupted":
+            return Status(
+                "Interrupted",
+                f"The run was asked to stop, after {updates}. Go on with: trimtab resume {root}",
+                "going",
+            )
+        case "failed":
+            return Status(
+                "Failed",
+                f"The run broke off after {updates}. {reason} No weights were handed over.",
+                "bad",
+            )
+        case "running" if record.is_being_written:
+            return Status("Running", _sentence(f"{updates} done so far"), "going")
+        case "running":
+            return Status(
+                "Cut off",
+                f"The process ended without a word after {updates}: it was killed, or the machine "
+                f"went down. Go on with: trimtab resume {root}",
+                "bad",
+            )
+
+
+def headline(record: RunRecord) -> tuple[Figure, ...]:
+    """Held-out loss, time, memory and speed, as far as they are known."""
+    summary = record.summary
+    if summary is None:
+        return ()
+    figures = []
+    loss = _loss_figure(summary.base_eval_loss, summary.eval_loss)
+    if loss is not None:
+        figures.append(loss)
+    elif summary.train_loss is not None:
+        figures.append(
+            Figure("Training loss", float_text(summary.train_loss), "nats per trainable token")
+        )
+    if summary.seconds is not None:
+        figures.append(
+            Figure("Time", seconds_text(summary.seconds), counted(summary.num_steps, "update"))
+        )
+    if summary.peak_memory_bytes:
+        figures.append(Figure("Peak memory", bytes_text(summary.peak_memory_bytes), ""))
+    if summary.tokens_per_s is not None:
+        figures.append(
+            Figure(
+                "Speed",
+                f"{summary.tokens_per_s:,.0f} tokens/s",
+                f"{counted(summary.num_tokens, 'token')} in all",
+            )
+        )
+    return tuple(figures)
+
+
+def families(plan: Plan) -> tuple[Family, ...]:
+    """The plan's decisions by family."""
+    grouped: dict[str, list[Decision]] = {}
+    for decision in plan.decisions:
+        grouped.setdefault(_family(decision), []).append(decision)
+    return tuple(Family(name, tuple(decisions)) for name, decisions in grouped.items())
+
+
+def meaning(name: str) -> str:
+    """What a hyperparameter is; empty for one that this version does not know."""
+    return catalogue()[name].declaration.meaning if name in catalogue() else ""
+
+
+_OVERRULED = re.compile(r"# overruled: (\w+): (.*?)  # (.*)")
+_SET = re.compile(r"(\w+): (.*?)  # (.*)")
+
+
+def asked(config_yaml: str) -> tuple[Asked, ...]:
+    """What the user set, from the run's config.yaml."""
+    found = []
+    for line in config_yaml.splitlines():
+        if match := _OVERRULED.fullmatch(line):
+            found.append(Asked(match[1], match[2], match[3], lost=True))
+        elif match := _SET.fullmatch(line):
+            found.append(Asked(match[1], match[2], match[3]))
+        elif line.strip():
+            name, _, value = line.partition(":")
+            found.append(Asked(name, value.strip(), ""))
+    return tuple(found)
+
+
+def comparisons(record: RunRecord) -> tuple[Comparison, ...]:
+    """The plan's predictions beside what came of them; rows where neither is known are left out."""
+    if record.plan is None:
+        return ()
+    predicted = record.plan.predictions
+    timed = record.updates[1:]
+    summary = record.summary
+    is_done = summary is not None and summary.status == "done"
+    rows = (
+        ("weight updates", predicted.num_steps, len(record.updates) or None, value_text),
+        (
+            "tokens an update",
+            predicted.tokens_per_step,
+            _mean([one.num_tokens for one in record.updates]),
+            lambda number: f"{number:,.0f}",
+        ),
+        (
+            "peak memory",
+            predicted.peak_memory_bytes,
+            (summary.peak_memory_bytes or None) if summary else None,
+            bytes_text,
+        ),
+        (
+            "time of an update",
+            predicted.step_time_s,
+            _mean([one.seconds for one in timed]),
+            seconds_text,
+        ),
+        (
+            "time in all",
+            predicted.total_time_s,
+            summary.seconds if summary and is_done else None,
+            seconds_text,
+        ),
+    )
+    return tuple(
+        Comparison(
+            quantity,
+            "" if expected is None else shown(expected),
+            "" if actual is None else shown(actual),
+            f"×{actual / expected:.2f}" if expected and actual else "",
+        )
+        for quantity, expected, actual, shown in rows
+        if expected is not None or actual is not None
+    )
+
+
+def data_figures(record: RunRecord) -> Iterator[Figure]:
+    """The counts of the data, with the shares that a reader would work out."""
+    data = record.data
+    if data is None:
+        return
+    yield Figure("Rows read", f"{data.num_rows:,}", f"format {data.format}")
+    yield Figure("Trained on", counted(data.num_train_examples, "row"))
+    yield Figure("Held out", counted(data.num_eval_examples, "row"))
+    yield Figure(
+        "Tokens",
+        f"{data.num_tokens:,}",
+        f"{share_text(data.num_trainable_tokens, data.num_tokens)} of them trained on",
+    )
+    if data.num_bad_rows:
+        yield Figure("Unusable rows", f"{data.num_bad_rows:,}", "left out")
+    if data.num_duplicate_rows:
+        yield Figure("Repeated rows", f"{data.num_duplicate_rows:,}", "their tokens occur before")
+    if data.num_duplicates_of_held_out:
+        yield Figure(
+            "Equal to held-out rows", f"{data.num_duplicates_of_held_out:,}", "not trained on"
+        )
+
+
+def truncation_sentence(record: RunRecord) -> str:
+    """What `max_length` cost; that it cost nothing is said too."""
+    data = record.data
+    if data is None:
+        return ""
+    if not data.num_truncated and not data.num_dropped:
+        return "No row was cut or dropped for its length."
+    parts = []
+    if data.num_truncated:
+        lost = share_text(
+            data.num_trainable_tokens_cut,
+            data.num_trainable_tokens_cut + data.num_trainable_tokens,
+        )
+        parts.append(
+            f"{counted(data.num_truncated, 'row')} cut: {counted(data.num_tokens_cut, 'token')} "
+            f"gone, {data.num_trainable_tokens_cut:,} of them to be learned ({lost} of all such)."
+        )
+    if data.num_dropped:
+        parts.append(f"{counted(data.num_dropped, 'row')} dropped.")
+    return " ".join(parts)
+
+
+def fact_value(value: Any, unit: str | None) -> str:
+    """A fact's value with its unit; bytes as a reader would say them."""
+    if unit == "bytes" and isinstance(value, int | float):
+        return bytes_text(value)
+    return value_text(value) if unit is None else f"{value_text(value)} {unit}"
+
+
+def _not_begun(record: RunRecord) -> Status:
+    if record.is_being_written:
+        return Status("Starting", "The first update is still to come.", "going")
+    return Status("Not begun", "The run did not come to its first update.", "bad")
+
+
+def _kept(record: RunRecord) -> str:
+    summary = record.summary
+    if summary is None or summary.result is None:
+        return ""
+    if summary.best_step is None or summary.eval_loss is None:
+        return f"{summary.result}/ holds the last weights; nothing was held out to compare them by."
+    kept = f"{summary.result}/ holds the weights of update {summary.best_step:,}"
+    if summary.base_eval_loss is not None and not summary.eval_loss < summary.base_eval_loss:
+        return (
+            f"{kept}, the best of the run by held-out loss, and yet no better on held-out rows "
+            "than the model before training."
+        )
+    return f"{kept}, the best by held-out loss."
+
+
+def _updates_of(record: RunRecord) -> str:
+    num_done = record.summary.num_steps if record.summary else len(record.updates)
+    if record.plan is None:
+        return counted(num_done, "update")
+    num_planned = record.plan.predictions.num_steps
+    if num_done == num_planned:
+        return f"all {counted(num_done, 'update')}" if num_done > 1 else "the one update"
+    return f"{num_done:,} of {counted(num_planned, 'update')}"
+
+
+def _loss_figure(before: float | None, after: float | None) -> Figure | None:
+    if before is None and after is None:
+        return None
+    if before is None or after is None:
+        when = "before training" if after is None else "after training"
+        value = before if after is None else after
+        assert value is not None
+        return Figure("Held-out loss", _loss_text(value), f"{when}, nats per trainable token")
+    change = f", {(after - before) / before:+.1%}" if _comparable(before, after) else ""
+    perplexities = " → ".join(_perplexity_text(loss) for loss in (before, after))
+    return Figure(
+        "Held-out loss",
+        f"{_loss_text(before)} → {_loss_text(after)}",
+        f"nats per trainable token{change}; perplexity {perplexities}",
+    )
+
+
+def _comparable(before: float, after: float) -> bool:
+    return math.isfinite(before) and math.isfinite(after) and before > 0
+
+
+def _loss_text(loss: float) -> str:
+    return f"{loss:.4f}" if math.isfinite(loss) else str(loss)
+
+
+def _perplexity_text(loss: float) -> str:
+    return float_text(math.exp(loss)) if loss < 50 else "beyond e⁵⁰"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _family(decision: Decision) -> str:
+    entry = catalogue().get(decision.name)
+    return "other" if entry is None else entry.declaration.family
+
+
+def _decided(plan: Plan, name: str) -> Any:
+    return plan.decision(name).value
+
+
+def _last_part(path: str) -> str:
+    return PurePath(path).name or path
+
+
+def _sentence(text: str) -> str:
+    stripped = text.strip()
+    if not stripped:
+        return ""
+    ended = stripped if stripped[-1] in ".!?" else f"{stripped}."
+    return ended[0].upper() + ended[1:]
