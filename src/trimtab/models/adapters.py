@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Literal
 
@@ -22,7 +23,8 @@ Model = PreTrainedModel | PeftModel
 def causal_model(model: Model) -> PreTrainedModel:
     """The transformers model, under its adapters where it has some."""
     if isinstance(model, PeftModel):
-        base: PreTrainedModel = model.get_base_model()
+        base = model.get_base_model()
+        assert isinstance(base, PreTrainedModel)
         return base
     return model
 
@@ -58,17 +60,19 @@ def add_lora(
     Raises ConfigError where a name matches no linear module.
     """
     modules = dict(linear_modules(model))
-    if target_modules != ALL_LINEAR:
+    if not isinstance(target_modules, str):
         _check_targets(target_modules, list(modules))
     config = LoraConfig(
         r=r,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # type: ignore[arg-type]
         lora_dropout=dropout,
-        target_modules=ALL_LINEAR if target_modules == ALL_LINEAR else list(target_modules),
+        target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in modules.values()),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft asks transformers by a name that transformers has since replaced.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         torch.default_generator.manual_seed(seed)
         adapted: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
     return adapted

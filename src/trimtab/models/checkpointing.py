@@ -32,5 +32,6 @@ def set_activation_checkpointing(model: Model, every: Literal["off", "full"] | i
         )
     for index, layer in enumerate(layers):
         layer.gradient_checkpointing = every == "full" or (every != "off" and index % every == 0)
-        layer._gradient_checkpointing_func = functools.partial(checkpoint, use_reentrant=False)
+        recompute = functools.partial(checkpoint, use_reentrant=False)
+        layer._gradient_checkpointing_func = recompute  # type: ignore[assignment]
     return sum(layer.gradient_checkpointing for layer in layers)

@@ -4,38 +4,39 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from trimtab.errors import ConfigError
+from trimtab.models.adapters import linear_modules
 from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
 
-
-@dataclass(frozen=True, slots=True)
-class LinearModule:
-    """All linear modules of one name suffix and shape; `count` of them."""
-
-    suffix: str
-    in_features: int
-    out_features: int
-    count: int
+LinearModule = tuple[str, int, int, int]
+"""Name suffix, in_features, out_features, and how many modules are alike in these."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """Counts are of weights, tied ones once; `linear_modules` leave the output head out."""
+    """Counts are of weights, tied ones once.
+
+    num_embedding_parameters is the input embedding; `head_is_tied` says whether the output head
+    shares it. `linear_modules` are all but the head: what `all-linear` adapts.
+    max_position_embeddings is None where the architecture sets no bound.
+    """
 
     architecture: str
     num_parameters: int
     num_embedding_parameters: int
+    head_is_tied: bool
     num_layers: int
     hidden_size: int
     vocab_size: int
-    max_position_embeddings: int
+    max_position_embeddings: int | None
     linear_modules: tuple[LinearModule, ...]
 
 
@@ -49,37 +50,47 @@ def describe(source: ModelSource) -> ModelDescription:
             config = AutoConfig.from_pretrained(
                 source.folder, trust_remote_code=source.trust_remote_code
             )
-            model = AutoModelForCausalLM.from_config(
+            built = AutoModelForCausalLM.from_config(
                 config, trust_remote_code=source.trust_remote_code
             )
+            model = cast(PreTrainedModel, built)
             # Meta tensors lose the tie between head and embedding; it is made again.
             model.tie_weights()
-    except (ValueError, KeyError, OSError, ImportError) as error:
+    except (ValueError, KeyError, OSError, ImportError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"transformers cannot build a causal language model from it: {error}",
+            "transformers cannot build a causal language model from it: "
+            f"{str(error).strip().partition(chr(10))[0]}",
             where=str(source.folder / "config.json"),
+            hint="Name a text model that transformers' AutoModelForCausalLM knows.",
         ) from error
     text_config = config.get_text_config()
-    embedding = model.get_input_embeddings()
+    embedding = cast(nn.Embedding, model.get_input_embeddings())
+    head = cast(nn.Linear | None, model.get_output_embeddings())
     return ModelDescription(
         architecture=config.model_type,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_embedding_parameters=embedding.weight.numel(),
+        head_is_tied=head is not None and head.weight is embedding.weight,
         num_layers=text_config.num_hidden_layers,
         hidden_size=text_config.hidden_size,
         vocab_size=embedding.weight.shape[0],
-        max_position_embeddings=text_config.max_position_embeddings,
-        linear_modules=_linear_modules(model),
+        max_position_embeddings=max_positions(config),
+        linear_modules=_counted(model),
     )
 
 
-def _linear_modules(model: nn.Module) -> tuple[LinearModule, ...]:
-    head = model.get_output_embeddings()  # type: ignore[operator]
+def max_positions(config: PreTrainedConfig) -> int | None:
+    """The longest row in tokens, None where the architecture sets no bound."""
+    # Only there where there is a bound, and under other names behind transformers' own mapping.
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def _counted(model: PreTrainedModel) -> tuple[LinearModule, ...]:
     counts: Counter[tuple[str, int, int]] = Counter()
-    for name, module in model.named_modules():
+    for name, module in linear_modules(model):
         suffix = name.rpartition(".")[2]
-        if isinstance(module, nn.Linear) and module is not head:
-            counts[suffix, module.in_features, module.out_features] += 1
-        elif isinstance(module, Conv1D):
+        if isinstance(module, Conv1D):
             counts[suffix, module.nx, module.nf] += 1
-    return tuple(LinearModule(*shape, count) for shape, count in counts.items())
+        else:
+            counts[suffix, module.in_features, module.out_features] += 1
+    return tuple((*shape, count) for shape, count in counts.items())

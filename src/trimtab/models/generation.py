@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
 from trimtab.models.adapters import Model, causal_model
+from trimtab.models.attention import IMPLEMENTATION
+from trimtab.models.description import max_positions
 from trimtab.models.quiet import quiet_transformers
 
 
@@ -23,19 +26,26 @@ def generate_greedy(
     pad_token_id: int,
     base: bool = False,
 ) -> list[list[int]]:
-    """The new token ids for each prompt, without what follows an end token.
+    """The new token ids for each prompt, up to an end token, `max_new_tokens` or the last position.
 
-    `base` answers without the adapters. Mode, cache and attention are as before afterwards.
+    `base` answers without the adapters. Mode, cache, attention and random state are as before
+    afterwards. Raises ValueError for an empty prompt, or one that fills the model's positions.
     """
     width = max(len(prompt) for prompt in prompts)
+    num_positions = max_positions(causal_model(model).config)
+    num_new_tokens = max_new_tokens
+    if num_positions is not None:
+        num_new_tokens = min(max_new_tokens, num_positions - width)
+    if num_new_tokens < 1 or not all(prompts):
+        raise ValueError(f"a prompt of {width} tokens, {num_positions} positions, or an empty one")
     ids = torch.full((len(prompts), width), pad_token_id)
     mask = torch.zeros_like(ids)
     for index, prompt in enumerate(prompts):
         ids[index, width - len(prompt) :] = torch.tensor(prompt)
         mask[index, width - len(prompt) :] = 1
-    causal = causal_model(model)
+    causal: Any = causal_model(model)
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=num_new_tokens,
         do_sample=False,
         eos_token_id=list(eos_token_ids) or None,
         pad_token_id=pad_token_id,
@@ -57,31 +67,24 @@ def _until_end(ids: list[int], eos_token_ids: Sequence[int]) -> list[int]:
 
 @contextmanager
 def _for_generation(model: Model) -> Iterator[None]:
-    """Evaluation mode with a cache, and transformers' own attention, which knows caches."""
+    """Evaluation mode with a cache; transformers' own `sdpa` in place of document attention."""
     causal = causal_model(model)
     was_training, use_cache = model.training, causal.config.use_cache
     attention = causal.config._attn_implementation
-    checkpointed = [
-        module for module in causal.modules() if vars(module).get("gradient_checkpointing")
-    ]
     model.eval()
     causal.config.use_cache = True
-    for module in checkpointed:
-        module.gradient_checkpointing = False  # type: ignore[assignment]
-    if attention is not None:
-        causal.set_attn_implementation("sdpa" if attention != "eager" else "eager")
+    if attention == IMPLEMENTATION:
+        causal.set_attn_implementation("sdpa")
     try:
         yield
     finally:
-        if attention is not None:
+        if attention == IMPLEMENTATION:
             causal.set_attn_implementation(attention)
-        for module in checkpointed:
-            module.gradient_checkpointing = True  # type: ignore[assignment]
         causal.config.use_cache = use_cache
         model.train(was_training)
 
 
-def _without_adapters(model: Model, base: bool) -> object:
+def _without_adapters(model: Model, base: bool) -> AbstractContextManager[None]:
     if base and isinstance(model, PeftModel):
         return model.disable_adapter()
     return nullcontext()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, Final
+
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -15,6 +19,9 @@ from trimtab.models.attention import IMPLEMENTATION, register_document_attention
 from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
 
+CPU_ALLOCATION_FAILED: Final = "can't allocate memory"
+"""What torch says where the CPU's memory is short; it has no exception of its own for that."""
+
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerFast:
     """The model's fast tokenizer. Raises ConfigError where it has none."""
@@ -25,7 +32,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerFast:
             )
     except (ValueError, OSError, ImportError, KeyError) as error:
         raise ConfigError(
-            f"the tokenizer cannot be loaded: {error}", where=str(source.folder)
+            f"the tokenizer cannot be loaded: {_first_line(error)}", where=str(source.folder)
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ConfigError(
@@ -39,37 +46,60 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerFast:
 def load_model(
     source: ModelSource, *, dtype: torch.dtype, device: torch.device, packed_attention: bool
 ) -> PreTrainedModel:
-    """The model with its weights in `dtype` on `device`, its cache off.
+    """The model with its weights in `dtype` on `device`, its cache off, in evaluation mode.
 
     With `packed_attention` it takes rows that are joined end to end where its architecture can
-    (`packing_refusal` tells), and padded ones too; without, transformers' own `sdpa`. Raises
-    ConfigError for weights that cannot be loaded, DoesNotFit where memory is short.
+    (`packing_refusal` tells), and padded ones too; without, the attention that transformers
+    chooses. Raises ConfigError for weights that cannot be loaded or are not all there, DoesNotFit
+    where memory is short.
     """
     try:
         with quiet_transformers():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                source.folder, dtype=dtype, trust_remote_code=source.trust_remote_code
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source.folder,
+                dtype=dtype,
+                trust_remote_code=source.trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
             )
-            _set_attention(model, packed_attention=packed_attention)
-        model.to(device)
+        model: PreTrainedModel = loaded[0].to(device)
     except torch.OutOfMemoryError as error:
-        raise DoesNotFit(
-            f"the weights of {source.name} do not fit on {device}.",
-            hint="Take a smaller model, or precision: bf16 with method: lora.",
-        ) from error
-    except (ValueError, OSError, ImportError, KeyError, RuntimeError) as error:
+        raise _does_not_fit(source, dtype, device) from error
+    except (ValueError, OSError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+        if CPU_ALLOCATION_FAILED in str(error):
+            raise _does_not_fit(source, dtype, device) from error
         raise ConfigError(
-            f"the model cannot be loaded: {str(error).strip()}", where=str(source.folder)
+            f"the model cannot be loaded: {_first_line(error)}",
+            where=str(source.folder),
+            hint="It must be a causal language model that transformers knows, whole.",
         ) from error
+    _check_complete(source, loaded[1]["missing_keys"])
     model.config.use_cache = False
+    if packed_attention and model._can_set_attn_implementation():
+        register_document_attention()
+        model.set_attn_implementation(IMPLEMENTATION)
     return model
 
 
-def _set_attention(model: PreTrainedModel, *, packed_attention: bool) -> None:
-    """Architectures that have no attention to choose keep what they have."""
-    if packed_attention:
-        register_document_attention()
-    try:
-        model.set_attn_implementation(IMPLEMENTATION if packed_attention else "sdpa")
-    except (ValueError, ImportError):
-        return
+def _check_complete(source: ModelSource, missing_keys: Iterable[str]) -> None:
+    """transformers fills weights that are missing with random numbers and goes on."""
+    missing = sorted(missing_keys)
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} of the weights that config.json asks for are not in the files, "
+            f"{missing[0]} among them.",
+            where=str(source.folder),
+            hint="Fetch the model again.",
+        )
+
+
+def _does_not_fit(source: ModelSource, dtype: torch.dtype, device: torch.device) -> DoesNotFit:
+    return DoesNotFit(
+        f"the weights of {source.name} in {str(dtype).removeprefix('torch.')} do not fit on "
+        f"{device}.",
+        hint="Take a smaller model, or precision: bf16 with method: lora.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

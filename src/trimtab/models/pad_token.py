@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from trimtab.errors import ConfigError
 
-RESERVED = re.compile(r"pad|reserved|unused|extra|finetune|dummy", re.IGNORECASE)
+RESERVED: Final = re.compile(
+    r"pad|reserved|unused|extra|finetune|dummy|<\|endoftext\|>", re.IGNORECASE
+)
+"""Names that vocabularies give to tokens which no text is made of."""
+MARKER: Final = "trimtab-answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,46 +56,41 @@ def choose_pad_token(tokenizer: PreTrainedTokenizerFast, choice: str, vocab_size
 
 
 def end_of_turn_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    """Tokens that end a turn: eos, and special tokens right after a turn's text in the template."""
-    ids = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    """eos, and the special token that follows the assistant's text in the tokenizer's template.
+
+    The template is rendered once, in transformers' sandbox, which has no limit of time: it must
+    have been rendered within limits before.
+    """
+    ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     if tokenizer.chat_template is not None:
         ids += _after_content(tokenizer)
     return tuple(dict.fromkeys(ids))
 
 
 def _after_content(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The first special token behind the assistant's text in a rendered conversation."""
-    marker = "trimtab-turn"
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": marker}]
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": MARKER}]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except TemplateError:
         return []
-    behind = text.rpartition(marker)[2].lstrip()
-    ids = tokenizer(behind, add_special_tokens=False)["input_ids"] if behind else []
-    return ids[:1] if ids and ids[0] in tokenizer.all_special_ids else _added(tokenizer, ids[:1])
-
-
-def _added(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[int]:
-    return [token_id for token_id in ids if token_id in tokenizer.added_tokens_decoder]
+    behind = text.rpartition(MARKER)[2].lstrip()
+    token_ids: list[int] = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    return [token_id for token_id in token_ids[:1] if token_id in tokenizer.added_tokens_decoder]
 
 
 def _automatic(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> PadToken:
-    ends = end_of_turn_token_ids(tokenizer)
     declared = tokenizer.pad_token
-    if declared is not None and tokenizer.pad_token_id not in ends:
+    if declared is not None and _is_free(tokenizer, declared):
         return _token(tokenizer, declared, "the model declares it, and it ends no turn")
     refused = (
-        "the model declares none" if declared is None else f"the declared {declared} ends a turn"
+        "the model declares none" if declared is None else f"the declared {declared} marks a turn"
     )
-    template = tokenizer.chat_template or ""
-    named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token}
     for token_id, added in sorted(tokenizer.added_tokens_decoder.items()):
         token = added.content
-        is_free = token not in named and token not in template and token_id not in ends
-        if added.special and is_free and token_id < vocab_size and RESERVED.search(token):
+        is_reserved = added.special and RESERVED.search(token) and token_id < vocab_size
+        if is_reserved and token != tokenizer.unk_token and _is_free(tokenizer, token):
             return _token(tokenizer, token, f"{refused}; this one is reserved and unused")
-    if tokenizer.unk_token is not None and tokenizer.unk_token_id not in ends:
+    if tokenizer.unk_token is not None and _is_free(tokenizer, tokenizer.unk_token):
         return _token(tokenizer, tokenizer.unk_token, f"{refused}; unk takes its place")
     if tokenizer.eos_token is None:
         raise ConfigError(
@@ -101,6 +102,18 @@ def _automatic(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> PadToken:
         tokenizer.eos_token,
         f"{refused}, and nothing else is free; masks come from positions, so the real eos stays "
         "trained",
+    )
+
+
+def _is_free(tokenizer: PreTrainedTokenizerFast, token: str) -> bool:
+    """Nothing in a conversation: not bos, not eos, not a mark that the template writes.
+
+    The template is searched, not rendered: this comes before anything has limited it.
+    """
+    templates = tokenizer.chat_template or ""
+    texts = templates.values() if isinstance(templates, dict) else [templates]
+    return token not in {tokenizer.bos_token, tokenizer.eos_token} and not any(
+        token in text for text in texts
     )
 
 

@@ -1,65 +1,146 @@
-"""What a model folder must not hold: code that runs when it is loaded."""
+"""What a model's folder must have, and must not have, before any of it is loaded."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from safetensors import SafetensorError, safe_open
 
 from trimtab.errors import ConfigError
 
-CODE_KEYS = ("auto_map", "custom_pipelines", "_attn_implementation_internal")
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_CODE_KEYS: Final = frozenset({"auto_map", "custom_pipelines", "_attn_implementation_internal"})
+_IMPLEMENTATION_KEYS: Final = frozenset(
+    {
+        "attn_implementation",
+        "_attn_implementation",
+        "experts_implementation",
+        "_experts_implementation",
+        "_experts_implementation_internal",
+    }
+)
+_CHECKED_FILES: Final = ("config.json", "tokenizer_config.json", "generation_config.json")
+_PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_WEIGHTS: Final = "model.safetensors"
+_WEIGHTS_INDEX: Final = "model.safetensors.index.json"
 
 
 def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
-    """Refuse a folder that is no model, has pickled weights only, or brings code of its own.
+    """Refuse a folder that cannot be loaded, or not without running something that it brings.
 
-    Raises ConfigError naming the file.
+    Raises ConfigError, naming the file, for: no config.json, broken JSON, no tokenizer, weights
+    that are missing, truncated, quantised or pickled, and code of the model's own unless it is
+    trusted. Weights are opened for their headers only.
     """
-    config_file = folder / "config.json"
-    if not config_file.is_file():
+    if not (folder / "config.json").is_file():
         raise ConfigError(
-            "the folder has no config.json, so it is not a Hugging Face model.",
-            where=str(folder),
-            hint="Name a folder that save_pretrained wrote, a hub name, or a .gguf file.",
+            f"model: {folder} is no model folder: it has no config.json.",
+            hint="Give a folder in Hugging Face's format, a .gguf file or a hub name.",
         )
-    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
-        file = folder / name
-        if file.is_file():
-            _check_json(file, trust_remote_code=trust_remote_code)
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    for name in _CHECKED_FILES:
+        if (folder / name).is_file():
+            settings = _read_json(folder / name)
+            if not trust_remote_code:
+                _refuse_code(folder / name, settings)
+    config = _read_json(folder / "config.json")
+    if "quantization_config" in config:
+        raise ConfigError(
+            "model: the weights are quantised, and training on quantised weights is not there yet.",
+            where=str(folder / "config.json"),
+            hint="Give the model in bf16, fp16 or fp32.",
+        )
+    for path in _weight_files(folder):
+        _check_header(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"this is not JSON: {error.msg}.",
+            where=f"{path}:{error.lineno}",
+            hint="Fetch the model again.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "this is not UTF-8 text.", where=str(path), hint="Fetch the model again."
+        ) from error
+    if not isinstance(value, dict):
+        raise ConfigError(
+            "this is not a JSON object.", where=str(path), hint="Fetch the model again."
+        )
+    return value
+
+
+def _refuse_code(path: Path, settings: dict[str, Any]) -> None:
+    for key, value in _entries(settings):
+        names_a_repository = isinstance(value, str) and "/" in value
+        if key in _CODE_KEYS or (key in _IMPLEMENTATION_KEYS and names_a_repository):
+            raise ConfigError(
+                f"the model brings code of its own ({key}), which is not run unasked.",
+                where=str(path),
+                hint="If you trust where it comes from, set trust_remote_code: true.",
+            )
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key, inner
+            yield from _entries(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _entries(inner)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / _WEIGHTS).is_file():
+        return [folder / _WEIGHTS]
+    index = folder / _WEIGHTS_INDEX
+    if index.is_file():
+        return _shards(folder, index)
+    pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
     if pickled:
         raise ConfigError(
-            f"the weights are only there as a pickle ({pickled[0]}), which can run code.",
-            where=str(folder),
-            hint="Convert them once, in a place that you trust: load the model with transformers "
-            "and call save_pretrained, which writes safetensors.",
+            f"model: {folder} has its weights pickled only ({', '.join(pickled[:3])}); a pickle "
+            "can run code, so none is read.",
+            hint="Where you trust it, convert it: load it with transformers' from_pretrained and "
+            "call save_pretrained on a new folder, which writes safetensors.",
         )
-    raise ConfigError("the folder has no *.safetensors weights.", where=str(folder))
+    raise ConfigError(
+        f"model: {folder} has no weights: neither {_WEIGHTS} nor {_WEIGHTS_INDEX}.",
+        hint="Fetch the model again, with its safetensors files.",
+    )
 
 
-def _check_json(file: Path, *, trust_remote_code: bool) -> None:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"not readable as JSON: {error}.", where=str(file)) from error
-    if not isinstance(content, dict):
-        raise ConfigError("not a JSON object.", where=str(file))
-    found = sorted(_code_keys(content))
-    if found and not trust_remote_code:
+def _shards(folder: Path, index: Path) -> list[Path]:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
         raise ConfigError(
-            f"the model brings code of its own ({', '.join(found)}).",
-            where=str(file),
-            hint="Read that code; if you trust it, set trust_remote_code: true.",
+            "the index has no weight_map.", where=str(index), hint="Fetch the model again."
         )
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name:
+            raise ConfigError(f"the index names {name!r}, outside the folder.", where=str(index))
+        if not (folder / name).is_file():
+            raise ConfigError(
+                f"the index names {name}, which is not there.",
+                where=str(index),
+                hint="Fetch the model again.",
+            )
+    return [folder / name for name in names]
 
 
-def _code_keys(content: dict[str, Any]) -> set[str]:
-    found = {key for key in CODE_KEYS if key in content}
-    for value in content.values():
-        if isinstance(value, dict):
-            found |= _code_keys(value)
-    return found
+def _check_header(path: Path) -> None:
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ConfigError(
+            f"the weights are damaged: {error}.", where=str(path), hint="Fetch the model again."
+        ) from error

@@ -9,30 +9,33 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from trimtab.models.adapters import Model, causal_model
+from trimtab.models.adapters import Model, causal_model, trainable_parameters
 from trimtab.models.pad_token import end_of_turn_token_ids
 from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
 
 
 def trainable_state(model: Model) -> dict[str, Tensor]:
-    """The weights that training changes, by parameter name; tied ones once."""
-    return {
-        name: parameter.detach()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    """The weights that training changes, by parameter name; tied ones once. They are not copied."""
+    return {name: parameter.detach() for name, parameter in trainable_parameters(model).items()}
 
 
 @torch.no_grad()
 def load_trainable_state(model: Model, state: Mapping[str, Tensor]) -> None:
-    """Put weights of `trainable_state` back. Raises ValueError where the names are not the same."""
-    parameters = trainable_state(model)
-    if parameters.keys() != state.keys():
-        differing = sorted(parameters.keys() ^ state.keys())
-        raise ValueError(f"the saved weights are of another model: {differing[:3]} …")
+    """Put weights of `trainable_state` back.
+
+    Raises ValueError, before any weight is changed, where names, shapes or dtypes differ.
+    """
+    parameters = trainable_parameters(model)
+    differing = sorted(parameters.keys() ^ state.keys()) or sorted(
+        name
+        for name, parameter in parameters.items()
+        if parameter.shape != state[name].shape or parameter.dtype != state[name].dtype
+    )
+    if differing:
+        raise ValueError(f"the saved weights are of another model: {', '.join(differing[:3])} …")
     for name, parameter in parameters.items():
         parameter.copy_(state[name])
 
@@ -48,52 +51,56 @@ def save_result(
 ) -> None:
     """Write the adapter (peft's format) or the whole model (transformers') with its tokenizer.
 
-    A model is written in its base's own dtype (fp32 masters are rounded to it), an adapter in
-    fp32. Generation stops at the end-of-turn token that training taught.
+    Weights keep the dtype that they were trained in (fp32), so that what is loaded again is what
+    was evaluated. An adapter names its base by folder. `chat_template` is the one that training
+    used, None where it used none: the tokenizer then keeps its own. Generation stops at the end
+    of turn that training taught, and at what the base stopped at.
+
+    Raises OSError where the folder cannot be written.
     """
+    saved = copy.deepcopy(tokenizer)
+    saved.pad_token = pad_token
+    if chat_template is not None:
+        saved.chat_template = chat_template
+    taught = () if chat_template is None else end_of_turn_token_ids(saved)
+    generation_config = _generation_config(causal_model(model), taught, saved.pad_token_id)
     with quiet_transformers():
         if isinstance(model, PeftModel):
-            for config in model.peft_config.values():
-                config.base_model_name_or_path = str(base.folder)
-                config.inference_mode = True
-            model.save_pretrained(folder, safe_serialization=True)
+            model.active_peft_config.base_model_name_or_path = str(base.folder)
+            model.save_pretrained(str(folder), save_embedding_layers=False)
         else:
-            _save_full(model, folder, base)
-        saved = copy.deepcopy(tokenizer)
-        saved.pad_token = pad_token
-        if chat_template is not None:
-            saved.chat_template = chat_template
+            _save_full(model, folder, generation_config)
         saved.save_pretrained(folder)
-        _generation_config(model, saved).save_pretrained(folder)
+        generation_config.save_pretrained(folder)
 
 
-def _save_full(model: Model, folder: Path, base: ModelSource) -> None:
-    from transformers import AutoConfig
-
-    causal = causal_model(model)
-    declared = AutoConfig.from_pretrained(
-        base.folder, trust_remote_code=base.trust_remote_code
-    ).dtype
-    dtype = declared if isinstance(declared, torch.dtype) else torch.float32
-    tied = set(causal.all_tied_weights_keys)
-    weights = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in causal.state_dict().items()
-        if name not in tied
-    }
-    use_cache, trained_dtype = causal.config.use_cache, causal.config.dtype
-    causal.config.use_cache, causal.config.dtype = True, dtype
+def _save_full(model: PreTrainedModel, folder: Path, generation_config: GenerationConfig) -> None:
+    """The configuration that is saved has the cache on, which training turned off."""
+    use_cache, declared = model.config.use_cache, model.generation_config
+    model.config.use_cache, model.generation_config = True, generation_config
     try:
-        causal.save_pretrained(folder, state_dict=weights)
+        model.save_pretrained(folder)
     finally:
-        causal.config.use_cache, causal.config.dtype = use_cache, trained_dtype
+        model.config.use_cache, model.generation_config = use_cache, declared
 
 
-def _generation_config(model: Model, tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    config: GenerationConfig = copy.deepcopy(causal_model(model).generation_config)
-    declared = config.eos_token_id
-    former = declared if isinstance(declared, list) else [] if declared is None else [declared]
-    ends = list(dict.fromkeys([*end_of_turn_token_ids(tokenizer), *former]))
-    config.eos_token_id = ends[0] if len(ends) == 1 else ends
-    config.pad_token_id = tokenizer.pad_token_id
+def _generation_config(
+    model: PreTrainedModel, taught_end_ids: tuple[int, ...], pad_token_id: int
+) -> GenerationConfig:
+    declared: GenerationConfig = model.generation_config
+    former = declared.eos_token_id
+    former_ids = former if isinstance(former, list) else [] if former is None else [former]
+    end_ids = list(dict.fromkeys([*taught_end_ids, *former_ids]))
+    own = {
+        "bos_token_id": declared.bos_token_id,
+        "eos_token_id": end_ids[0] if len(end_ids) == 1 else end_ids or None,
+        "pad_token_id": pad_token_id,
+    }
+    config = copy.deepcopy(declared)
+    config.update(**own)
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        # Sampling values beside greedy decoding, say, which transformers reads but does not write.
+        return GenerationConfig(**own)
     return config
