@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.tiny import save_tiny_model
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trimtab.data.stdlib_docstrings import write_pairs
 from trimtab.engine.observer import Observer, Silent
-from trimtab.models.gguf import cache_root
+from trimtab.models.gguf import cache_folder
 from trimtab.models.source import embedded_demo_model
 from trimtab.runs.folder import free_output_dir
 from trimtab.runs.records import RunSummary
@@ -27,7 +27,7 @@ def demo(*, output_dir: Path | None = None, observer: Observer | None = None) ->
     observer = observer or Silent()
     model = embedded_demo_model()
     observer.activity("reading the standard library")
-    files = write_pairs(cache_root() / "demo", num_train=NUM_TRAIN, num_eval=NUM_EVAL, seed=SEED)
+    files = write_pairs(cache_folder() / "demo", num_train=NUM_TRAIN, num_eval=NUM_EVAL, seed=SEED)
     observer.activity_done()
     run = output_dir or free_output_dir(Path("runs"), "demo", "lora", datetime.now())
     return train(

@@ -1,0 +1,106 @@
+"""A job on a tiny model and ragged rows, and an observer that remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from support.batches import ragged_rows
+from support.models import packed_model
+from support.settings import tiny_settings
+
+from trimtab.data.batches import Batching
+from trimtab.data.rows import TokenRow
+from trimtab.engine.loop import Job, run_updates
+from trimtab.engine.observer import Silent
+from trimtab.engine.optimizer import make_optimizer
+from trimtab.engine.precision import LossScale
+from trimtab.engine.schedule import make_schedule
+from trimtab.engine.state import TrainingState
+from trimtab.models.adapters import Model, add_lora
+from trimtab.models.checkpointing import set_activation_checkpointing
+from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
+
+
+class Memory(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.updates: list[UpdateRecord] = []
+        self.evaluations: list[EvaluationRecord] = []
+        self.events: list[EventRecord] = []
+
+    def updated(self, record: UpdateRecord, num_steps: int) -> None:
+        self.updates.append(record)
+
+    def evaluated(self, record: EvaluationRecord) -> None:
+        self.evaluations.append(record)
+
+    def happened(self, event: EventRecord) -> None:
+        self.events.append(event)
+
+
+def tiny_job(
+    checkpoints: Path,
+    *,
+    train_rows: Sequence[TokenRow] | None = None,
+    eval_rows: Sequence[TokenRow] = (),
+    model: Model | None = None,
+    **changes: Any,
+) -> Job:
+    """A job with the tiny settings changed as given."""
+    settings = tiny_settings(**changes)
+    if model is None:
+        torch.manual_seed(settings.seed)
+        base = packed_model()
+        model = base
+        if settings.method == "lora":
+            model = add_lora(
+                base,
+                r=settings.lora_r,
+                alpha=settings.lora_alpha,
+                dropout=settings.lora_dropout,
+                target_modules=settings.target_modules,
+                seed=settings.seed,
+            )
+    set_activation_checkpointing(model, settings.activation_checkpointing)
+    return Job(
+        settings=settings,
+        model=model,
+        optimizer=make_optimizer(model, settings),
+        schedule=make_schedule(settings),
+        device=torch.device("cpu"),
+        train_rows=ragged_rows(range(3, 27)) if train_rows is None else train_rows,
+        eval_rows=eval_rows,
+        batching=Batching(
+            per_device_train_batch_size=settings.per_device_train_batch_size,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            packing=settings.packing,
+            max_length=settings.max_length,
+            padding=settings.padding,
+            padding_side=settings.padding_side,
+            pad_token_id=settings.pad_token_id,
+            pad_to_multiple_of=settings.pad_to_multiple_of,
+            data_seed=settings.data_seed,
+        ),
+        checkpoints=checkpoints,
+    )
+
+
+def first_state(job: Job) -> TrainingState:
+    scale = LossScale() if job.settings.precision == "fp16" else None
+    return TrainingState(precision=job.settings.precision, loss_scale=scale)
+
+
+def run_to_end(job: Job, state: TrainingState | None = None) -> tuple[TrainingState, Memory]:
+    """Run the job; returns its state and what was observed."""
+    memory = Memory()
+    state = state or first_state(job)
+    run_updates(job, state, memory, lambda: False)
+    return state, memory
+
+
+def weights_of(model: Model) -> dict[str, torch.Tensor]:
+    return {name: each.detach().clone() for name, each in model.named_parameters()}
