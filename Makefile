@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV = .venv
 PYTEST_ARGS ?= -n 2
 
-PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 DESCRIBED = pyproject.toml constraints.txt
 
 .PHONY: demo test lint docs docs-check clean

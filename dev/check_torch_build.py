@@ -14,7 +14,7 @@ CUDA_PACKAGE = re.compile(r"nvidia|cuda|triton")
 
 
 def packages_that_torch_brings() -> list[str]:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     command += ["--dry-run", "--report", "-", "-c", "constraints.txt", "torch"]
     report = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     return [item["metadata"]["name"] for item in json.loads(report)["install"]]
