@@ -36,7 +36,7 @@ PLAIN_CPU = CPU | {
 
 
 def cuda(gigabytes: int, *, fp32: float, fp16: float, bf16: float | None) -> dict[str, Any]:
-    """A CUDA card; `bf16` None where it is not native and runs as slowly as fp32 would not."""
+    """A CUDA card; rates in FLOP/s. `bf16` None: emulated, at half of fp32's rate."""
     return {
         "device.kind": "cuda",
         "device.name": f"constructed card of {gigabytes} GB",

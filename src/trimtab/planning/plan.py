@@ -29,8 +29,8 @@ class Plan:
     """The one thing that training accepts.
 
     `derived` holds settings that are no hyperparameters of their own (`num_train_steps`,
-    `pad_token_id`, `num_eval_rows`). `warnings` are sentences for the user. `not_measured` names
-    what the plan rests on without a measurement.
+    `pad_token_id`, `num_eval_rows`). `warnings` are sentences for the user. `not_measured` names,
+    in phrases, what the plan rests on without a measurement.
     """
 
     decisions: tuple[Decision, ...]

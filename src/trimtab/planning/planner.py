@@ -135,9 +135,9 @@ class _Draft:
             predictions=predictions,
             warnings=tuple(self.warnings),
             not_measured=(
-                "Peak memory: arithmetic from the model's shape; no update was run.",
-                "Time: operations over the timed matmul rate at an assumed utilisation; no update "
-                "was timed.",
+                "peak memory (arithmetic from the model's shape)",
+                "seconds an update (operations over the timed matmul rate, at an assumed "
+                "utilisation)",
                 *self.not_measured,
             ),
         )

@@ -71,7 +71,9 @@ def decide_batch(
     asked = resolved.config.activation_checkpointing
     ladder = LADDER if asked == "auto" else (asked,)
     candidates = micro_batch_candidates(given, target.size)
-    is_fixed = len(candidates) == 1 and (given.micro is not None or given.total is not None)
+    is_fixed = given.micro is not None or (
+        given.total is not None and given.accumulation is not None
+    )
     micro, checkpointing = _largest_that_fits(candidates, ladder, memory, room)
     if memory.peak_bytes(micro, checkpointing) > room.limit_bytes and (
         not is_fixed or memory.peak_bytes(micro, checkpointing) > room.ceiling_bytes
@@ -104,8 +106,8 @@ def decide_batch(
         ),
         warnings=_warnings(sizes, memory, room),
         not_measured=(
-            "The speed of micro-batch sizes: the largest that fits is taken, none was timed.",
-            "The gradient's noise scale, which would say what a larger global batch is worth.",
+            "the speed of each micro-batch size (the largest that fits is taken)",
+            "the gradient's noise scale (what a larger global batch would be worth)",
         ),
     )
 

@@ -55,7 +55,9 @@ def decide_learning_rate(
             facts=("model.num_parameters",),
             alternatives=(Alternative(rate, because),),
         )
-        return Ruling((made,), not_measured=("Whether the learning rate is stable on this run.",))
+        return Ruling(
+            (made,), not_measured=("where the learning rate starts to diverge on this run",)
+        )
     made = decision(
         resolved,
         "learning_rate",
@@ -71,7 +73,7 @@ def decide_learning_rate(
     )
     return Ruling(
         (made,),
-        not_measured=("The learning rate is a published prior, not range-tested on this run.",),
+        not_measured=("the learning rate (a published prior, not range-tested on this run)",),
     )
 
 

@@ -10,6 +10,7 @@ from trimtab.hyperparameters.config import Padding
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.decision import Alternative, Decision
 from trimtab.planning.fact import Facts
+from trimtab.planning.rules.hold_out import choose_hold_out
 from trimtab.planning.rules.ruling import Ruling, counted, decision, where_set
 
 OUTLIER_RATIO = 1.25
@@ -76,34 +77,10 @@ def decide_lengths(resolved: ResolvedConfig, facts: Facts) -> Ruling:
     return Ruling(
         (
             _max_length(resolved, facts),
-            decision(
-                resolved,
-                "truncation_mode",
-                resolved.config.truncation_mode,
-                "default",
-                f"{counted(_num_too_long(facts), 'row')} longer than max_length",
-                facts=("rows.num_truncated", "rows.num_dropped"),
-            ),
+            _truncation_mode(resolved, facts),
             _packing(resolved, facts),
             padding,
-            decision(
-                resolved,
-                "padding_side",
-                resolved.config.padding_side,
-                "default",
-                "nothing is padded" if padding.value == "none" else "the loss is the same on both",
-            ),
-            decision(
-                resolved,
-                "pad_to_multiple_of",
-                resolved.config.pad_to_multiple_of,
-                "default",
-                "nothing is padded"
-                if padding.value == "none"
-                else "lengths are padded as they are"
-                if resolved.config.pad_to_multiple_of is None
-                else "padded lengths are rounded up to it",
-            ),
+            *_padded_layout(resolved, padding.value),
         ),
         warnings=(*padding_warnings, *_cut_warnings(resolved, facts)),
     )
@@ -122,6 +99,13 @@ def _round_up(length: int) -> int:
     return math.ceil(length / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
+def _num_train_rows(resolved: ResolvedConfig, facts: Facts) -> int:
+    """Rows to train on before any is cut or dropped."""
+    held_out = choose_hold_out(resolved, facts)
+    num_taken = 0 if held_out.dataset else held_out.num_eval_rows
+    return facts.integer("data.num_rows") - num_taken
+
+
 def _num_too_long(facts: Facts) -> int:
     return facts.integer("rows.num_truncated") + facts.integer("rows.num_dropped")
 
@@ -129,8 +113,9 @@ def _num_too_long(facts: Facts) -> int:
 def _max_length(resolved: ResolvedConfig, facts: Facts) -> Decision:
     value = choose_max_length(resolved, facts)
     longest, nearly_all = facts.integer("data.length_max"), _nearly_all(facts)
-    num_rows = facts.integer("data.num_rows")
-    consequence = f"{_num_too_long(facts):,} of {num_rows:,} rows are longer"
+    consequence = (
+        f"{_num_too_long(facts):,} of {_num_train_rows(resolved, facts):,} rows are longer"
+    )
     alternatives: tuple[Alternative, ...] = ()
     if resolved.config.max_length != "auto":
         because = f"the longest row is {longest:,} tokens; {consequence}"
@@ -163,6 +148,36 @@ def _max_length(resolved: ResolvedConfig, facts: Facts) -> Decision:
         because,
         facts=("data.length_max", "data.length_quantiles", "model.max_position_embeddings"),
         alternatives=alternatives,
+    )
+
+
+def _truncation_mode(resolved: ResolvedConfig, facts: Facts) -> Decision:
+    mode = resolved.config.truncation_mode
+    done = {
+        "keep_start": "their end is cut",
+        "drop": "they are dropped",
+        "split": "they are split",
+        "error": "the run stops",
+    }[mode]
+    num_too_long = _num_too_long(facts)
+    because = "no row is longer than max_length"
+    if num_too_long:
+        because = f"{counted(num_too_long, 'row')} over max_length: {done}"
+    ids = ("rows.num_truncated", "rows.num_dropped")
+    return decision(resolved, "truncation_mode", mode, "default", because, facts=ids)
+
+
+def _padded_layout(resolved: ResolvedConfig, padding: Padding) -> tuple[Decision, ...]:
+    multiple = resolved.config.pad_to_multiple_of
+    side_because = "the loss is the same on both sides"
+    multiple_because = "lengths are padded as they are"
+    if multiple is not None:
+        multiple_because = "padded lengths are rounded up to it"
+    if padding == "none":
+        side_because = multiple_because = "not used: nothing is padded"
+    return (
+        decision(resolved, "padding_side", resolved.config.padding_side, "default", side_because),
+        decision(resolved, "pad_to_multiple_of", multiple, "default", multiple_because),
     )
 
 
@@ -205,7 +220,7 @@ def _padding(resolved: ResolvedConfig, facts: Facts) -> tuple[Decision, tuple[st
 
 def _cut_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
     warnings = []
-    num_rows = facts.integer("data.num_rows")
+    num_rows = _num_train_rows(resolved, facts)
     num_truncated = facts.integer("rows.num_truncated")
     num_dropped = facts.integer("rows.num_dropped")
     if num_truncated:

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+from planning.facts import data, planned
+
+from trimtab.planning.decision import Decision
+
+# 60 updates of 16 rows of 160 tokens: 153,600 tokens; the tests choose what an evaluation costs.
+RUN = {"max_steps": 60, "rows": data(num_rows=960 + 48), "global_batch_size": 16}
+RUN_TOKENS = 60 * 16 * 160
+
+
+def eval_steps(eval_tokens: int, **values: object) -> Decision:
+    plan = planned(**(RUN | values), training_rows={"eval_num_tokens": eval_tokens})  # type: ignore[arg-type]
+    return plan.decision("eval_steps")
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.001, 6),  # ten evaluations cost 1%
+        (0.01, 6),  # ten cost a tenth, just allowed
+        (0.0101, 7),  # nine are allowed
+        (0.02, 12),
+        (0.09, 60),
+        (0.5, 60),  # not one is allowed: the end is measured all the same
+    ],
+)
+def test_auto_evaluation_costs_at_most_a_tenth(share: float, expected: int) -> None:
+    plan = planned(**RUN, eval_dataset=48 / 1008)  # type: ignore[arg-type]
+    assert plan.predictions.tokens_per_step == pytest.approx(16 * 160)
+    decision = eval_steps(int(share * RUN_TOKENS), eval_dataset=48 / 1008)
+    assert decision.value == expected
+    assert decision.origin == "rule"
+    assert f"{RUN_TOKENS:,}" in decision.because
+
+
+def test_very_short_runs_evaluate_at_each_update() -> None:
+    assert eval_steps(16, max_steps=4).value == 1
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(7, 7), (0.25, 15), (0.07, 5), (1, 1)])
+def test_asked_evaluation(asked: float, expected: int) -> None:
+    decision = eval_steps(16, eval_steps=asked)
+    assert (decision.value, decision.origin) == (expected, "user")
+
+
+def test_evaluation_after_each_epoch() -> None:
+    plan = planned(eval_strategy="epoch", global_batch_size=16)
+    assert plan.settings().eval_steps == 61
+    assert plan.settings().eval_strategy == "epoch"
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"eval_strategy": "no"}, "eval_strategy is no"),
+        ({"eval_dataset": "none"}, "nothing is held out"),
+        ({"eval_strategy": "epoch"}, "eval_strategy is epoch"),
+    ],
+)
+def test_eval_steps_without_effect_are_told(values: dict[str, object], told: str) -> None:
+    plan = planned(eval_steps=5, **values)
+    assert plan.decision("eval_steps").value != 5
+    assert any(one.startswith("eval_steps has no effect") and told in one for one in plan.warnings)
+    assert plan.decision("eval_steps").origin == "rule"
+    assert planned(**values).warnings == ()
+
+
+def test_no_held_out_rows_means_no_evaluation() -> None:
+    assert planned(eval_dataset="none").settings().eval_steps == 0
+    assert planned(eval_strategy="no", eval_dataset=0.1).settings().eval_steps == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "num_steps", "expected"),
+    [("auto", 183, 46), ("auto", 3, 1), (7, 183, 7), (0.5, 183, 92), (0.1, 10_000, 1000)],
+)
+def test_saving(asked: object, num_steps: int, expected: int) -> None:
+    plan = planned(max_steps=num_steps, save_steps=asked)
+    assert plan.settings().save_steps == expected

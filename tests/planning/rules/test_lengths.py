@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from planning.facts import LLAMA_135M, config, data, planned, quantiles
+
+from trimtab.errors import ConfigError
+from trimtab.hyperparameters.layers import resolve
+from trimtab.planning.plan import Plan
+
+REFUSAL = "changing one document moved the logits of the next by 0.3"
+LEAKY = LLAMA_135M | {"model.packing_refusal": REFUSAL}
+
+
+def lengths(longest: int, nearly_all: int) -> dict[str, object]:
+    return data(length_max=longest, length_quantiles=quantiles(1024, longest, nearly_all))
+
+
+@pytest.mark.parametrize(
+    ("longest", "nearly_all", "expected"),
+    [
+        (312, 290, 320),
+        (320, 290, 320),
+        (321, 290, 384),
+        (250, 200, 256),  # 1.25 times: still near
+        (251, 200, 256),  # beyond: the percentile, 200, rounded up
+        (5369, 200, 256),
+        (9000, 8500, 8192),  # the model's positions
+    ],
+)
+def test_auto_max_length(longest: int, nearly_all: int, expected: int) -> None:
+    decision = planned(rows=lengths(longest, nearly_all)).decision("max_length")
+    assert decision.value == expected
+    assert decision.origin == "measured"
+    assert f"{longest:,}" in decision.because
+
+
+def test_an_outlier_is_named_and_what_it_would_cost() -> None:
+    decision = planned(rows=lengths(5369, 200)).decision("max_length")
+    assert "outlier" in decision.because
+    assert [alternative.value for alternative in decision.alternatives] == [5376]
+    assert "26.8×" in decision.alternatives[0].because
+
+
+def test_rows_that_are_cut_are_counted_in_reason_and_warning() -> None:
+    cut = {"num_truncated": 12, "num_tokens_cut": 3411, "num_trainable_tokens_cut": 2900}
+    plan = planned(max_length=200, training_rows=cut)
+    assert "12 of 973" in plan.decision("max_length").because
+    (warning,) = (one for one in plan.warnings if "max_length" in one)
+    for figure in ("12 of 973", "3,411", "2,900", "are cut"):
+        assert figure in warning
+    assert not any("max_length" in one for one in planned().warnings)
+    split = planned(max_length=200, truncation_mode="split", training_rows=cut)
+    assert any("are split" in one for one in split.warnings)
+
+
+def test_rows_that_are_dropped_are_counted() -> None:
+    plan = planned(max_length=200, truncation_mode="drop", training_rows={"num_dropped": 40})
+    assert any("40 of 973" in one and "dropped" in one for one in plan.warnings)
+    assert "40 rows" in plan.decision("truncation_mode").because
+
+
+def test_max_length_over_the_models_positions_is_refused() -> None:
+    assert planned(max_length=8192).decision("max_length").value == 8192
+    with pytest.raises(ConfigError, match=r"8,193 is over the 8,192 positions"):
+        planned(max_length=8193)
+
+
+def test_padding_free_is_the_default_and_falls_back_with_the_reason() -> None:
+    assert planned().decision("padding").value == "none"
+    fallen = planned(model=LEAKY).decision("padding")
+    assert (fallen.value, fallen.origin) == ("longest", "measured")
+    assert REFUSAL in fallen.because
+    assert "model.packing_refusal" in fallen.facts
+
+
+def test_asking_for_padding_none_that_cannot_be_had_is_told() -> None:
+    plan = planned(model=LEAKY, padding="none")
+    assert plan.decision("padding").value == "longest"
+    assert any(REFUSAL in warning for warning in plan.warnings)
+    assert not any(REFUSAL in warning for warning in planned(model=LEAKY).warnings)
+    assert planned(model=LEAKY, padding="max_length").decision("padding").value == "max_length"
+
+
+def test_packing_that_cannot_be_had_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError) as caught:
+        planned(model=LEAKY, packing=True)
+    assert "packing" in caught.value.what
+    assert REFUSAL in caught.value.what
+
+
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+def test_packing_and_padding_exclude_each_other(padding: str) -> None:
+    with pytest.raises(ConfigError, match=f"packing: true and padding: {padding}"):
+        planned(packing=True, padding=padding)
+    assert planned(packing=True, padding="none").decision("packing").value is True
+
+
+def test_packing_says_how_full_rows_are() -> None:
+    plan = planned(packing=True)
+    assert "973 examples fill 487 rows, 2.0 each" in plan.decision("packing").because
+
+
+@pytest.mark.parametrize(("name", "value"), [("padding_side", "left"), ("pad_to_multiple_of", 8)])
+def test_padding_settings_without_padding_are_told(name: str, value: object) -> None:
+    def warned(plan: Plan) -> bool:
+        return any(one.startswith(f"{name} has no effect") for one in plan.warnings)
+
+    assert warned(planned(**{name: value}))
+    padded = planned(padding="longest", **{name: value})
+    assert not warned(padded)
+    assert padded.decision(name).value == value
+    assert "not used" not in padded.decision(name).because
+
+
+def test_pad_token_is_what_the_probe_resolved() -> None:
+    found = planned().decision("pad_token")
+    assert (found.value, found.origin) == ("<|reserved|>", "measured")
+    assert "reserves" in found.because
+    asked = LLAMA_135M | {
+        "model.pad_token": "</s>",
+        "model.pad_token_id": 2,
+        "model.pad_token_because": "pad_token is eos",
+    }
+    plan = planned(pad_token="eos", model=asked)
+    assert (plan.decision("pad_token").value, plan.decision("pad_token").origin) == ("</s>", "user")
+    assert plan.settings().pad_token_id == 2
+
+
+def test_errors_name_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("model: m\ndataset: d.jsonl\nmax_length: 9000\n")
+    with pytest.raises(ConfigError) as caught:
+        planned(resolve(file=file))
+    assert caught.value.where == f"{file}:3"
+    assert config(max_length=9000).origins["max_length"].where is None

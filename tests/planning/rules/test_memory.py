@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from planning.facts import CARD_80GB, CPU, LLAMA_135M, PLAIN_CPU, planned
+
+from trimtab.hyperparameters.config import Optimizer
+from trimtab.planning.rules.memory import MemoryModel, num_recomputing_layers
+
+NUM_WEIGHTS = 134_515_008
+NUM_ADAPTER = 4_884_480
+FEATURES = 10_176
+HEAD = 49_152 * 576
+LINEAR = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
+TOKENS, SCORED = 312, 120
+
+
+def peak(**values: Any) -> int:
+    settings = {"device": PLAIN_CPU, "global_batch_size": 16, "per_device_train_batch_size": 4}
+    found = planned(**(settings | values)).predictions.peak_memory_bytes
+    assert found is not None
+    return found
+
+
+def activations(bytes_per_token: int) -> int:
+    logits = 3 * 4 * SCORED * 49_152
+    return 4 * (31 * TOKENS * bytes_per_token + logits)
+
+
+def test_lora_in_fp32() -> None:
+    fixed = 500_000_000 + 4 * NUM_WEIGHTS + NUM_ADAPTER * (4 + 4 + 8)
+    assert peak() == fixed + activations(4 * FEATURES + 8 * 576)
+
+
+def test_lora_in_bf16_keeps_frozen_weights_in_half() -> None:
+    fixed = 500_000_000 + 2 * NUM_WEIGHTS + NUM_ADAPTER * (4 + 2 + 4 + 8)
+    assert peak(device=CPU) == fixed + activations(2 * FEATURES + 18 * 576)
+
+
+def test_full_keeps_fp32_masters() -> None:
+    fixed = 500_000_000 + NUM_WEIGHTS * (4 + 4 + 8)
+    assert peak(method="full") == fixed + activations(4 * FEATURES + 8 * 576)
+    copies = 2 * (LINEAR + HEAD)
+    assert peak(method="full", device=CPU) == fixed + copies + activations(2 * FEATURES + 18 * 576)
+
+
+def test_a_card_has_no_interpreter_in_its_memory() -> None:
+    on_card = peak(device=CARD_80GB, precision="fp32")
+    assert peak(precision="fp32") - on_card == 250_000_000
+
+
+def test_checkpointing_keeps_inputs_alone() -> None:
+    saved = peak(activation_checkpointing="off") - peak(activation_checkpointing="full")
+    assert saved == 4 * 30 * TOKENS * (4 * FEATURES + 8 * 576 - 4 * 576)
+    half = peak(activation_checkpointing="off") - peak(activation_checkpointing=2)
+    assert half * 2 == saved
+
+
+@pytest.mark.parametrize(
+    ("checkpointing", "expected"), [("off", 0), ("full", 30), (1, 30), (2, 15), (4, 8), (60, 1)]
+)
+def test_layers_that_recompute(checkpointing: Any, expected: int) -> None:
+    assert num_recomputing_layers(30, checkpointing) == expected
+
+
+def test_each_optimizer_has_its_state() -> None:
+    state = {
+        optim: peak(method="full", optim=optim) - peak(method="full", optim="sgd")
+        for optim in get_args(Optimizer)
+    }
+    per_weight = {optim: size / NUM_WEIGHTS for optim, size in state.items()}
+    assert per_weight == pytest.approx(
+        {
+            "adamw": 8,
+            "adam": 8,
+            "sgd": 0,
+            "adafactor": 0.1,
+            "muon": 4,
+            "adamw_8bit": 2,
+            "lion": 4,
+            "adamw_schedule_free": 8,
+        },
+        abs=1e-6,
+    )
+
+
+def test_padding_costs_what_it_pads() -> None:
+    none = peak()
+    longest = peak(padding="longest")
+    to_length = peak(padding="max_length", max_length=1024)
+    # Padded rows are scored over their whole length.
+    assert longest - none == 4 * 3 * 4 * (TOKENS - SCORED) * 49_152
+    assert to_length - longest == 4 * 31 * (1024 - TOKENS) * (4 * FEATURES + 8 * 576)
+    assert peak(padding="longest", pad_to_multiple_of=320) - longest == (
+        4 * 31 * (320 - TOKENS) * (4 * FEATURES + 8 * 576)
+    )
+
+
+def test_packed_rows_are_full() -> None:
+    packed = peak(packing=True, max_length=640)
+    scored = 240  # 60 of 160 tokens are trained on
+    extra_tokens = 31 * (640 - TOKENS) * (4 * FEATURES + 8 * 576)
+    assert packed - peak() == 4 * (extra_tokens + 12 * (scored - SCORED) * 49_152)
+
+
+def test_memory_grows_with_the_vocabulary() -> None:
+    wide = LLAMA_135M | {"model.vocab_size": 2 * 49_152}
+    assert peak(model=wide) - peak() == 4 * 12 * SCORED * 49_152
+
+
+def test_peak_grows_by_rows() -> None:
+    memory = MemoryModel(1000, 4, 10, 1, 5)
+    assert memory.peak_bytes(2, "off") == 1000 + 2 * (5 * 10 + 5)
+    assert memory.peak_bytes(2, "full") == 1000 + 2 * (1 * 10 + 4 * 1 + 5)
+    assert memory.peak_bytes(3, 2) == 1000 + 3 * (3 * 10 + 2 * 1 + 5)
