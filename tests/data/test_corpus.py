@@ -135,13 +135,13 @@ def test_a_template_file_and_a_text_field(
 
 BAD_LINES = [
     ("{", "not JSON"),
-    ([], "the row is a list"),
     ({"messages": []}, "holds no turns"),
     ({"messages": TURNS[:1]}, "no assistant turn"),
     ({"messages": [{"role": "wizard", "content": "q"}]}, "unknown role 'wizard'"),
     ({"messages": [TURNS[0], {"role": "assistant", "content": " "}]}, "is empty"),
     ({"messages": [{"role": "system", "content": "s"}, *TURNS]}, "System role not supported"),
     ({"messages": [TURNS[0], *TURNS]}, "Roles must alternate"),
+    ([], "the row is a list"),
 ]
 
 

@@ -108,6 +108,8 @@ def test_a_requested_format_wins() -> None:
 
 
 def test_a_few_odd_rows_do_not_decide() -> None:
+    few = [{"messages": TURNS}, *[{"prompt": "q", "completion": "a"}] * 3]
+    assert detect_format(rows(*few), {}, "text").format == "prompt_completion"
     found = detect_format(
         rows({}, {"text": 1}, *[{"prompt": "q", "completion": "a"}] * 3), {}, "text"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.chat_templates import CHAT_TEMPLATES, THOUGHT_OPENING
 from support.tiny import CHATML, tiny_tokenizer
-from tokenizers.processors import TemplateProcessing
+from tokenizers.processors import ByteLevel, TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from trimtab.data.inspection import segments
@@ -172,6 +172,15 @@ def test_a_generation_prompt_that_no_answer_has() -> None:
     assert trained_texts(thought, THOUGHT_OPENING) == ["a<|im_end|>"]
 
 
+def test_generation_blocks_say_what_is_trained_on() -> None:
+    source = (
+        "{% for message in messages %}{% if message.role == 'assistant' %}"
+        "Answer: {% generation %}{{ message.content }}{% endgeneration %}.\n"
+        "{% else %}{{ message.content }}\n{% endif %}{% endfor %}"
+    )
+    assert trained_texts(TWO_TURNS, source) == ["Four.", "Yes."]
+
+
 def test_text_rows_are_trained_on_to_their_eos() -> None:
     tokenizer = tiny_tokenizer(chat_template=None)
     text = Conversation((Message("text", "once upon"),), (True,), templated=False)
@@ -191,8 +200,10 @@ def test_prompt_and_completion_without_a_template_are_joined_as_they_stand() -> 
     assert parts(tokens, tokenizer) == [("Q: two?\nA:", False), (" four</s>", True)]
 
 
-def test_a_space_at_the_prompt_s_end_stays_with_the_prompt() -> None:
+@pytest.mark.parametrize("trim_offsets", [False, True])
+def test_a_space_at_the_prompt_s_end_stays_with_the_prompt(trim_offsets: bool) -> None:
     tokenizer = tiny_tokenizer(chat_template=None)
+    tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=trim_offsets)
     tokens = tokenize(joined("A: ", "😀"), tokenizer, NO_TEMPLATE)
     assert parts(tokens, tokenizer)[0] == ("A: ", False)
 

@@ -35,7 +35,8 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 def read_json(path: Path, split: str) -> Iterator[Row]:
     """A list of rows, or an object that holds one: under the split's name, `data`, or alone.
 
-    A file of several JSON values, one a line, is read as jsonl. Raises DataError for any other
+    Rows of a list have the line they start at, rows inside an object their number. A file of
+    several JSON values, one a line, is read as jsonl. Raises DataError for any other
     shape, and where the file as a whole is not JSON.
     """
     raw = b"".join(line for _, line in _raw_lines(path))
