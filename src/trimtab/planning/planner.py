@@ -41,7 +41,6 @@ from trimtab.planning.rules.precision import decide_precision
 from trimtab.planning.rules.ruling import Ruling
 from trimtab.planning.rules.schedule import check_scheduler_kwargs, decide_schedule
 from trimtab.planning.rules.stated import decide_stated
-from trimtab.planning.rules.unused import unused_layout
 
 
 def make_plan(
@@ -120,9 +119,6 @@ class _Draft:
         duration = decide_duration(resolved, facts, self.value("global_batch_size"))
         self.take(duration.ruling)
         self._decide_course(duration)
-        self.warnings += unused_layout(
-            resolved, packing=self.value("packing"), padding=self.value("padding")
-        )
         predictions = self._predictions(memory, duration)
         return Plan(
             decisions=tuple(self.decisions[name] for name in catalogue()),

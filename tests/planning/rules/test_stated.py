@@ -61,3 +61,30 @@ def test_reasons_name_the_file_and_line(tmp_path: Path) -> None:
     assert plan.decision("seed").because == f"set by --seed, over 5 in {file}:3"
     assert plan.decision("logging_steps").because == "set by --logging-steps"
     assert plan.decision("data_seed").value == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "row_format", "is_used"),
+    [
+        ("completion_only_loss", "prompt_completion", True),
+        ("completion_only_loss", "alpaca", True),
+        ("completion_only_loss", "messages", False),
+        ("assistant_only_loss", "sharegpt", True),
+        ("assistant_only_loss", "messages", True),
+        ("assistant_only_loss", "text", False),
+    ],
+)
+def test_what_is_trained_on_is_told_by_format(name: str, row_format: str, is_used: bool) -> None:
+    plan = planned(rows=data(format=row_format))
+    told = "38% of the tokens are trained on" if is_used else f"not used: rows are {row_format}"
+    assert plan.decision(name).because == told
+    assert plan.warnings == ()
+    asked = planned(rows=data(format=row_format), **{name: False})
+    assert asked.decision(name).value is False
+    assert (f"{name} has no effect: rows are {row_format}." in asked.warnings) is not is_used
+
+
+def test_a_text_field_is_of_text_rows() -> None:
+    text = data(format="text")
+    assert planned(rows=text, dataset_text_field="body").warnings == ()
+    assert len(planned(dataset_text_field="body").warnings) == 1

@@ -82,7 +82,11 @@ def decide_lengths(resolved: ResolvedConfig, facts: Facts) -> Ruling:
             padding,
             *_padded_layout(resolved, padding.value),
         ),
-        warnings=(*padding_warnings, *_cut_warnings(resolved, facts)),
+        warnings=(
+            *padding_warnings,
+            *_unused_warnings(resolved, padding.value),
+            *_cut_warnings(resolved, facts),
+        ),
     )
 
 
@@ -216,6 +220,16 @@ def _padding(resolved: ResolvedConfig, facts: Facts) -> tuple[Decision, tuple[st
         "max_length": "padded to max_length",
     }[padding]
     return decision(resolved, "padding", padding, "default", told), ()
+
+
+def _unused_warnings(resolved: ResolvedConfig, padding: Padding) -> tuple[str, ...]:
+    if padding != "none":
+        return ()
+    return tuple(
+        f"{name} has no effect: no pad token is computed under padding: none."
+        for name in ("padding_side", "pad_to_multiple_of")
+        if resolved.is_set(name)
+    )
 
 
 def _cut_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:

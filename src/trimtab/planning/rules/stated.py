@@ -8,7 +8,7 @@ from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.hyperparameters.units import format_bytes, parse_bytes
 from trimtab.planning.decision import Decision
 from trimtab.planning.fact import Facts
-from trimtab.planning.rules.ruling import Ruling, counted, decision
+from trimtab.planning.rules.ruling import Ruling, counted, decision, percent
 
 MEMORY_KEPT_FREE = 0.1
 _DEFAULTS: Mapping[str, str] = {
@@ -16,9 +16,6 @@ _DEFAULTS: Mapping[str, str] = {
     "(LoRA Without Regret, 2025)",
     "trust_remote_code": "the model's own code does not run",
     "dataset_split": "the split that hub datasets train on; files have none",
-    "dataset_text_field": "the column of text rows",
-    "completion_only_loss": "the completion is what the model is to learn",
-    "assistant_only_loss": "the assistant's turns are what the model is to learn",
     "on_bad_row": "a row that cannot be read is told, not passed over",
     "seed": "any seed is as good; it is kept so that the run can be repeated",
     "save_total_limit": "the latest and one before it, beside the best",
@@ -43,6 +40,7 @@ def decide_stated(resolved: ResolvedConfig, facts: Facts, output_dir: str) -> Ru
         for name, because in _DEFAULTS.items()
     )
     columns = "the columns bear the format's own names"
+    by_format = tuple(_format_switch(resolved, facts, name) for name in _FORMATS_OF)
     required = tuple(decision(resolved, name, values[name], "user", "") for name in _REQUIRED)
     data_seed = config.seed if config.data_seed == "auto" else config.data_seed
     found = (
@@ -80,10 +78,30 @@ def decide_stated(resolved: ResolvedConfig, facts: Facts, output_dir: str) -> Ru
             "the value of seed" if config.data_seed == "auto" else "",
         ),
     )
-    return Ruling((*required, *plain, *found), _data_warnings(facts))
+    return Ruling((*required, *plain, *by_format, *found), _data_warnings(resolved, facts))
 
 
 _REQUIRED = ("model", "dataset")
+_FORMATS_OF: Mapping[str, tuple[str, ...]] = {
+    "dataset_text_field": ("text",),
+    "completion_only_loss": ("prompt_completion", "alpaca"),
+    "assistant_only_loss": ("messages", "sharegpt"),
+}
+"""The row formats that each of these is about."""
+
+
+def _format_switch(resolved: ResolvedConfig, facts: Facts, name: str) -> Decision:
+    value = dict(resolved.config)[name]
+    num_trained = facts.integer("data.num_trainable_tokens")
+    share = percent(num_trained, facts.integer("data.num_tokens"))
+    if facts.text("data.format") not in _FORMATS_OF[name]:
+        because = f"not used: rows are {facts.text('data.format')}"
+    elif name == "dataset_text_field":
+        because = "the column of the rows' text"
+    else:
+        because = f"{share} of the tokens are trained on"
+    ids = ("data.format", "data.num_trainable_tokens", "data.num_tokens")
+    return decision(resolved, name, value, "default", because, facts=ids)
 
 
 def memory_limit_bytes(resolved: ResolvedConfig, facts: Facts) -> int:
@@ -150,8 +168,13 @@ def _chat_template(resolved: ResolvedConfig, facts: Facts) -> Decision:
     )
 
 
-def _data_warnings(facts: Facts) -> tuple[str, ...]:
-    warnings = []
+def _data_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
+    row_format = facts.text("data.format")
+    warnings = [
+        f"{name} has no effect: rows are {row_format}."
+        for name, formats in _FORMATS_OF.items()
+        if resolved.is_set(name) and row_format not in formats
+    ]
     num_bad = facts.integer("data.num_bad_rows")
     if num_bad:
         warnings.append(f"{counted(num_bad, 'row')} cannot be trained on and left out.")
