@@ -1,6 +1,6 @@
 # make demo    install, then fine-tune the embedded model on the embedded data
 # make test    install, then run the tests (PYTEST_ARGS='-k packing' to choose)
-# make lint    ruff, mypy and the import contracts
+# make lint    style (ruff), types (mypy) and imports (import-linter); each is a target too
 # make docs    write the generated docs; make docs-check fails where they are stale
 # make clean   remove the environment and everything that tools left behind
 #
@@ -13,7 +13,7 @@ PYTEST_ARGS ?= -n 2
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 DESCRIBED = pyproject.toml constraints.txt
 
-.PHONY: demo test lint docs docs-check clean
+.PHONY: demo test lint style types imports docs docs-check clean
 
 demo: $(VENV)/.runs
 	$(VENV)/bin/trimtab demo
@@ -21,11 +21,17 @@ demo: $(VENV)/.runs
 test: $(VENV)/.develops
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
-lint: $(VENV)/.develops
+lint: style types imports
+
+style: $(VENV)/.develops
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+
+types: $(VENV)/.develops
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+
+imports: $(VENV)/.develops
+	$(VENV)/bin/lint-imports --no-logo
 
 docs: $(VENV)/.runs
 	$(VENV)/bin/python -m trimtab.hyperparameters.rendering > $(VENV)/hyperparameters.md
