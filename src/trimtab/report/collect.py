@@ -73,7 +73,9 @@ def _metrics(record: dict[str, Any]) -> UpdateRecord | EvaluationRecord:
     return UpdateRecord.from_json(record)
 
 
-def _samples(records: list[dict[str, Any]]) -> tuple[Sample, ...]:
+def _samples(records: Any) -> tuple[Sample, ...]:
+    if not isinstance(records, list):
+        raise TypeError(f"a list was expected, not {type(records).__name__}")
     return tuple(Sample.from_json(record) for record in records)
 
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from trimtab.report.figures import Curve, LengthBars, LossCurve
+from trimtab.report.words import float_text
 
 INK, GRID, TRAIN, SMOOTHED, HELD_OUT, RATE, BARS, MARK = (
     "#000001",
@@ -90,8 +91,33 @@ def draw_learning_rate(curve: Curve) -> Markup:
     marker = "o" if len(curve) == 1 else ""
     axes.plot(curve.x, curve.y, color=RATE, linewidth=1.5, marker=marker, markersize=2.5)
     axes.set_ylim(bottom=0, top=max(curve.y) * 1.08 or 1)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rate_text(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: float_text(value)))
     return _svg(figure, "rate", "Learning rate over weight updates")
+
+
+def draw_grad_norm(curve: Curve, max_grad_norm: float | None) -> Markup:
+    """The gradient norm of every update, and the norm that it is clipped to."""
+    figure, axes = _axes(_NARROW_INCHES)
+    marker = "o" if len(curve) == 1 else ""
+    axes.plot(curve.x, curve.y, color=RATE, linewidth=1.0, marker=marker, markersize=2.5)
+    highest = max(curve.y)
+    if max_grad_norm and max_grad_norm <= highest * 2:
+        axes.axhline(max_grad_norm, color=MARK, linewidth=0.9, linestyle=(0, (1, 2)))
+        axes.annotate(
+            f"clipped to {float_text(max_grad_norm)}",
+            (1, max_grad_norm),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=_FONT_POINTS,
+            color=MARK,
+        )
+        highest = max(highest, max_grad_norm)
+    axes.set_ylim(bottom=0, top=highest * 1.12 or 1)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: float_text(value)))
+    return _svg(figure, "grad-norm", "Gradient norm before clipping over weight updates")
 
 
 def draw_lengths(bars: LengthBars) -> Markup:
@@ -105,14 +131,6 @@ def draw_lengths(bars: LengthBars) -> Markup:
         _mark(axes, bars.max_length, f"max_length {bars.max_length:,}")
     axes.set_xlabel("tokens in a row", fontsize=_FONT_POINTS, color=INK)
     return _svg(figure, "lengths", "Rows by their length in tokens, before anything is cut")
-
-
-def rate_text(value: float) -> str:
-    """`2e-4`, `0.05`, `0`: a learning rate as people write it."""
-    if value == 0 or abs(value) >= 0.01:
-        return f"{value:.4g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _axes(inches: tuple[float, float]) -> tuple[Figure, Axes]:

@@ -47,7 +47,7 @@ class LengthBars:
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
-    max_length: int | None
+    max_length: float | None
 
 
 def loss_curve(
@@ -73,7 +73,13 @@ def learning_rate_curve(updates: Sequence[UpdateRecord]) -> Curve | None:
     return thinned(curve, MAX_POINTS) if len(curve) else None
 
 
-def length_bars(data: DataRecord, max_length: int | None) -> LengthBars | None:
+def grad_norm_curve(updates: Sequence[UpdateRecord]) -> Curve | None:
+    """The gradient norm of every update before clipping; None where none is finite."""
+    curve, _ = _curve([(one.step, one.grad_norm) for one in updates])
+    return thinned(curve, MAX_POINTS) if len(curve) else None
+
+
+def length_bars(data: DataRecord, max_length: float | None) -> LengthBars | None:
     """None where there is no row."""
     if not any(data.histogram_counts):
         return None

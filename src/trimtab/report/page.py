@@ -16,9 +16,9 @@ from markupsafe import Markup
 from trimtab.planning.plan import Plan
 from trimtab.report import story
 from trimtab.report.collect import RunRecord, collect
-from trimtab.report.drawing import draw_learning_rate, draw_lengths, draw_losses
-from trimtab.report.figures import learning_rate_curve, length_bars, loss_curve
-from trimtab.report.words import counted, seconds_text, value_text, visible
+from trimtab.report.drawing import draw_grad_norm, draw_learning_rate, draw_lengths, draw_losses
+from trimtab.report.figures import grad_norm_curve, learning_rate_curve, length_bars, loss_curve
+from trimtab.report.words import counted, prose, seconds_text, value_text, visible
 from trimtab.runs.atomic import write_text
 
 MAX_EVENTS_SHOWN = 200
@@ -65,17 +65,21 @@ def _figures(record: RunRecord) -> dict[str, Any]:
     kept_step = record.summary.best_step if record.summary else None
     losses = loss_curve(record.updates, record.evaluations, kept_step)
     rate = learning_rate_curve(record.updates)
-    bars = length_bars(record.data, _max_length(record.plan)) if record.data else None
+    norm = grad_norm_curve(record.updates)
+    bars = length_bars(record.data, _number(record.plan, "max_length")) if record.data else None
     return {
         "losses": losses,
         "loss_svg": draw_losses(losses) if losses else None,
         "rate_svg": draw_learning_rate(rate) if rate else None,
+        "grad_norm_svg": draw_grad_norm(norm, _number(record.plan, "max_grad_norm"))
+        if norm
+        else None,
         "lengths_svg": draw_lengths(bars) if bars else None,
     }
 
 
-def _max_length(plan: Plan | None) -> int | None:
-    return None if plan is None else int(plan.decision("max_length").value)
+def _number(plan: Plan | None, name: str) -> float | None:
+    return None if plan is None else plan.decision(name).value
 
 
 @cache
@@ -87,11 +91,16 @@ def _environment() -> Environment:
         finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters.update(
-        value=value_text, seconds=seconds_text, counted=counted, fact=story.fact_value
+        value=value_text,
+        seconds=seconds_text,
+        counted=counted,
+        fact=story.fact_value,
+        prose=prose,
     )
-    environment.globals["meaning"] = story.meaning
+    environment.globals.update(meaning=story.meaning, decided=story.decided_value)
     return environment
 
 

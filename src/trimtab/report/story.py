@@ -111,7 +111,7 @@ def status(record: RunRecord) -> Status:
         case "interrupted":
             return Status(
                 "Interrupted",
-                f"The run was asked to stop, after {updates}. Go on with: trimtab resume {root}",
+                f"The run was asked to stop, after {updates}. Go on with: `trimtab resume {root}`",
                 "going",
             )
         case "failed":
@@ -126,7 +126,7 @@ def status(record: RunRecord) -> Status:
             return Status(
                 "Cut off",
                 f"The process ended without a word after {updates}: it was killed, or the machine "
-                f"went down. Go on with: trimtab resume {root}",
+                f"went down. Go on with: `trimtab resume {root}`",
                 "bad",
             )
 
@@ -136,6 +136,8 @@ def headline(record: RunRecord) -> tuple[Figure, ...]:
     summary = record.summary
     if summary is None:
         return ()
+    if summary.status == "running":
+        return _headline_so_far(record)
     figures = []
     loss = _loss_figure(summary.base_eval_loss, summary.eval_loss)
     if loss is not None:
@@ -149,7 +151,7 @@ def headline(record: RunRecord) -> tuple[Figure, ...]:
             Figure("Time", seconds_text(summary.seconds), counted(summary.num_steps, "update"))
         )
     if summary.peak_memory_bytes:
-        figures.append(Figure("Peak memory", bytes_text(summary.peak_memory_bytes), ""))
+        figures.append(Figure("Peak memory", bytes_text(summary.peak_memory_bytes)))
     if summary.tokens_per_s is not None:
         figures.append(
             Figure(
@@ -158,6 +160,21 @@ def headline(record: RunRecord) -> tuple[Figure, ...]:
                 f"{counted(summary.num_tokens, 'token')} in all",
             )
         )
+    return tuple(figures)
+
+
+def _headline_so_far(record: RunRecord) -> tuple[Figure, ...]:
+    """From the ledgers: a summary is written when a run begins and when it ends."""
+    figures = []
+    by_step = {one.step: one.eval_loss for one in record.evaluations}
+    latest = next((loss for step, loss in reversed(by_step.items()) if step > 0), None)
+    loss = _loss_figure(by_step.get(0), latest)
+    if loss is not None:
+        figures.append(loss)
+    if record.updates:
+        peak = max(one.peak_memory_bytes for one in record.updates)
+        figures.append(Figure("Latest training loss", float_text(record.updates[-1].loss)))
+        figures.append(Figure("Peak memory", bytes_text(peak), "so far"))
     return tuple(figures)
 
 
@@ -174,8 +191,8 @@ def meaning(name: str) -> str:
     return catalogue()[name].declaration.meaning if name in catalogue() else ""
 
 
-_OVERRULED = re.compile(r"# overruled: (\w+): (.*?)  # (.*)")
-_SET = re.compile(r"(\w+): (.*?)  # (.*)")
+_OVERRULED = re.compile(r"# overruled: (\w+): (.*)  # (.*)")
+_SET = re.compile(r"(\w+): (.*)  # (.*)")
 
 
 def asked(config_yaml: str) -> tuple[Asked, ...]:
@@ -284,6 +301,14 @@ def truncation_sentence(record: RunRecord) -> str:
     return " ".join(parts)
 
 
+def decided_value(name: str, value: Any) -> str:
+    """A hyperparameter's value as a configuration would hold it; bytes as a reader says them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        is_bytes = name in catalogue() and catalogue()[name].declaration.unit == "bytes"
+        return bytes_text(value) if is_bytes else str(value)
+    return value_text(value)
+
+
 def fact_value(value: Any, unit: str | None) -> str:
     """A fact's value with its unit; bytes as a reader would say them."""
     if unit == "bytes" and isinstance(value, int | float):
@@ -313,7 +338,9 @@ def _kept(record: RunRecord) -> str:
 
 
 def _updates_of(record: RunRecord) -> str:
-    num_done = record.summary.num_steps if record.summary else len(record.updates)
+    summary = record.summary
+    last_step = record.updates[-1].step if record.updates else 0
+    num_done = last_step if summary is None or summary.status == "running" else summary.num_steps
     if record.plan is None:
         return counted(num_done, "update")
     num_planned = record.plan.predictions.num_steps
@@ -330,13 +357,18 @@ def _loss_figure(before: float | None, after: float | None) -> Figure | None:
         value = before if after is None else after
         assert value is not None
         return Figure("Held-out loss", _loss_text(value), f"{when}, nats per trainable token")
-    change = f", {(after - before) / before:+.1%}" if _comparable(before, after) else ""
+    change = f", {_change_text((after - before) / before)}" if _comparable(before, after) else ""
     perplexities = " → ".join(_perplexity_text(loss) for loss in (before, after))
     return Figure(
         "Held-out loss",
         f"{_loss_text(before)} → {_loss_text(after)}",
         f"nats per trainable token{change}; perplexity {perplexities}",
     )
+
+
+def _change_text(share: float) -> str:
+    """`−12.3%`, `+4.0%`."""
+    return f"{share:+.1%}".replace("-", "−")
 
 
 def _comparable(before: float, after: float) -> bool:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup, escape
+
 MAX_ITEMS_SHOWN = 8
 
 
@@ -71,6 +73,17 @@ def share_text(part: float, whole: float) -> str:
         return ""
     share = 100 * part / whole
     return f"{share:.1f}%" if 0 < share < 10 else f"{share:.0f}%"
+
+
+def prose(text: str) -> Markup:
+    """A sentence as HTML, escaped, with `names in backticks` as code."""
+    parts = visible(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(visible(text))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if position % 2 else escape(part)
+        for position, part in enumerate(parts)
+    )
 
 
 def visible(text: str) -> str:
