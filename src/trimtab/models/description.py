@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from trimtab.errors import ConfigError
 from trimtab.models.adapters import linear_modules
+from trimtab.models.foreign import UNUSABLE_FILES, first_sentence
 from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
 
@@ -56,10 +57,9 @@ def describe(source: ModelSource) -> ModelDescription:
             model = cast(PreTrainedModel, built)
             # Meta tensors lose the tie between head and embedding; it is made again.
             model.tie_weights()
-    except (ValueError, KeyError, OSError, ImportError, AttributeError, TypeError) as error:
+    except UNUSABLE_FILES as error:
         raise ConfigError(
-            "transformers cannot build a causal language model from it: "
-            f"{str(error).strip().partition(chr(10))[0]}",
+            f"transformers cannot build a causal language model from it: {first_sentence(error)}",
             where=str(source.folder / "config.json"),
             hint="Name a text model that transformers' AutoModelForCausalLM knows.",
         ) from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.errors import ConfigError
+from trimtab.models.foreign import first_sentence
 
 CACHE_VARIABLE: Final = "TRIMTAB_CACHE"
 
@@ -49,12 +50,12 @@ def unpack_gguf(path: Path, on_progress: Callable[[str], None] | None = None) ->
         _move_into_place(staged, folder)
     except OSError as error:
         raise ConfigError(
-            f"model: {path} cannot be unpacked into {folder.parent}: {error}.",
+            f"model: {path} cannot be unpacked into {folder.parent}: {first_sentence(error)}",
             hint=f"Check the file and the room there; {CACHE_VARIABLE} names another cache folder.",
         ) from error
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # the reader believes a broken file's counts, and fails anyhow
         raise ConfigError(
-            f"model: {path} cannot be unpacked: {error}",
+            f"model: {path} cannot be unpacked: {first_sentence(error)}",
             hint="Give the model as a folder in Hugging Face's format instead.",
         ) from error
     finally:

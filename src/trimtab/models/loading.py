@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -16,6 +15,7 @@ from transformers import (
 
 from trimtab.errors import ConfigError, DoesNotFit
 from trimtab.models.attention import IMPLEMENTATION, register_document_attention
+from trimtab.models.foreign import UNUSABLE_FILES, first_sentence
 from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
 
@@ -30,9 +30,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerFast:
             tokenizer = AutoTokenizer.from_pretrained(
                 source.folder, trust_remote_code=source.trust_remote_code
             )
-    except (ValueError, OSError, ImportError, KeyError) as error:
+    except UNUSABLE_FILES as error:
         raise ConfigError(
-            f"the tokenizer cannot be loaded: {_first_line(error)}", where=str(source.folder)
+            f"the tokenizer cannot be loaded: {first_sentence(error)}", where=str(source.folder)
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ConfigError(
@@ -65,11 +65,11 @@ def load_model(
         model: PreTrainedModel = loaded[0].to(device)
     except torch.OutOfMemoryError as error:
         raise _does_not_fit(source, dtype, device) from error
-    except (ValueError, OSError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+    except UNUSABLE_FILES as error:
         if CPU_ALLOCATION_FAILED in str(error):
             raise _does_not_fit(source, dtype, device) from error
         raise ConfigError(
-            f"the model cannot be loaded: {_first_line(error)}",
+            f"the model cannot be loaded: {first_sentence(error)}",
             where=str(source.folder),
             hint="It must be a causal language model that transformers knows, whole.",
         ) from error
@@ -99,7 +99,3 @@ def _does_not_fit(source: ModelSource, dtype: torch.dtype, device: torch.device)
         f"{device}.",
         hint="Take a smaller model, or precision: bf16 with method: lora.",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.models.attention import IMPLEMENTATION, document_arguments
+from trimtab.models.foreign import first_sentence
 from trimtab.models.quiet import quiet_transformers
 
 DOCUMENT_LAYERS = frozenset({"full_attention", "sliding_attention"})
@@ -45,7 +46,7 @@ def packing_refusal(model: PreTrainedModel) -> str | None:
         with quiet_transformers():
             return _leak(model)
     except (TypeError, ValueError, RuntimeError) as error:
-        return f"{kind} cannot take joined documents: {str(error).partition(chr(10))[0]}."
+        return f"{kind} cannot take joined documents: {first_sentence(error)}"
     finally:
         model.train(was_training)
 

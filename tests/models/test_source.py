@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from support.tiny import save_tiny_model
+
+from trimtab.errors import ConfigError
+from trimtab.models import gguf, source
+from trimtab.models.description import describe
+from trimtab.models.loading import load_model, load_tokenizer
+from trimtab.models.packing import packing_refusal
+from trimtab.models.pad_token import choose_pad_token
+from trimtab.models.source import embedded_demo_model, locate
+
+HAS_DEMO_MODEL = all(
+    importlib.util.find_spec(package) is not None for package in (source.DEMO_PACKAGE, "gguf")
+)
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("this must not be asked")
+
+
+def test_a_folder(tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_llama_folder.parent)
+    found = locate(tiny_llama_folder.name, trust_remote_code=False)
+    assert found.name == tiny_llama_folder.name
+    assert found.folder == tiny_llama_folder.resolve()
+    assert found.trust_remote_code is False
+
+
+def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_tiny_model(tmp_path / "models")
+    assert locate("~/models", trust_remote_code=False).folder == (tmp_path / "models").resolve()
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["./absent", "/no/such/model", "~/absent", "../absent", "absent.gguf", "a/b/c", "data/absent"],
+)
+def test_what_looks_like_a_path_never_goes_to_the_hub(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", never)
+    with pytest.raises(ConfigError, match=f"no file or folder {model}"):
+        locate(model, trust_remote_code=False)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(ConfigError, match="not a GGUF file"):
+        locate(str(file), trust_remote_code=False)
+
+
+@pytest.mark.parametrize("model", ["owner/name", "name"])
+def test_a_hub_name_offline_says_what_to_do(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"{model} is neither") as refusal:
+        locate(model, trust_remote_code=False)
+    assert "Connect" in (refusal.value.hint or "")
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_snapshot_is_checked_and_brings_code_only_where_trusted(
+    trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    patterns: list[str] = []
+
+    def snapshot(name: str, *, allow_patterns: list[str]) -> str:
+        assert name == "owner/name"
+        patterns.extend(allow_patterns)
+        (tmp_path / "snapshot").mkdir()
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        locate("owner/name", trust_remote_code=trusted)
+    assert ("*.py" in patterns) is trusted
+    assert not any("bin" in pattern for pattern in patterns)
+
+
+def test_no_demo_model_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="demo"):
+        embedded_demo_model()
+
+
+def test_gguf_without_its_package_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    monkeypatch.setattr(gguf, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"trimtab\[gguf\]"):
+        locate(str(file), trust_remote_code=False)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="the gguf extra is absent")
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"no gguf at all" * 100])
+def test_a_broken_gguf_file_leaves_nothing_behind(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"broken\.gguf cannot be unpacked"):
+        locate(str(file), trust_remote_code=False)
+    assert not list((gguf.cache_folder() / "gguf").glob("*broken*"))
+
+
+@pytest.mark.real_model
+@pytest.mark.skipif(not HAS_DEMO_MODEL, reason="the demo extra is absent")
+def test_the_embedded_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(gguf.CACHE_VARIABLE, str(tmp_path))
+    notes: list[str] = []
+    found = locate(str(embedded_demo_model()), trust_remote_code=False, on_progress=notes.append)
+    assert notes == ["unpacking SmolLM2-135M-Instruct.Q4_1.gguf, once"]
+    assert [path.parent for path in tmp_path.rglob("*.safetensors")] == [found.folder]
+    assert list(found.folder.parent.iterdir()) == [found.folder]
+    description = describe(found)
+    assert (description.num_parameters, description.num_layers) == (134_515_008, 30)
+    tokenizer = load_tokenizer(found)
+    # It declares its end of turn as pad.
+    assert tokenizer.pad_token == "<|im_end|>"
+    assert choose_pad_token(tokenizer, "auto", description.vocab_size).token == "<|endoftext|>"
+    model = load_model(
+        found, dtype=torch.bfloat16, device=torch.device("cpu"), packed_attention=True
+    )
+    assert packing_refusal(model) is None
+    prompt = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        next_id = int(model(input_ids=prompt).logits[0, -1].argmax())
+    assert tokenizer.decode(next_id) == " Paris"
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(gguf, "_unpack", never)
+    assert locate(str(embedded_demo_model()), trust_remote_code=False) == found
+    shutil.rmtree(tmp_path)
