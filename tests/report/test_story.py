@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.run_folders import DATA, PLAN, write_run
+from support.run_folders import PLAN, write_run
 
 from trimtab.report import story
 from trimtab.report.collect import RunRecord, collect
@@ -124,85 +124,3 @@ def test_a_loss_out_of_all_measure_has_a_headline(tmp_path: Path, loss: float) -
     (figure, *_) = story.headline(recorded(tmp_path, eval_loss=loss))
     assert figure.value.startswith("2.0000 → ")
     assert ("−" not in figure.note and "+" not in figure.note) or loss == 800.0
-
-
-def test_predictions_stand_beside_what_came_of_them(tmp_path: Path) -> None:
-    rows = {row.quantity: row for row in story.comparisons(recorded(tmp_path))}
-    assert rows == {
-        "weight updates": story.Comparison("weight updates", "60", "60", "×1.00"),
-        "tokens an update": story.Comparison("tokens an update", "1,000", "1,000", "×1.00"),
-        "peak memory": story.Comparison("peak memory", "1.00 GiB", "1.50 GiB", "×1.50"),
-        # The first update is left out: it took 10 s.
-        "time of an update": story.Comparison("time of an update", "2 s", "4 s", "×2.00"),
-        "time in all": story.Comparison("time in all", "2.2 min", "4.3 min", "×2.00"),
-    }
-
-
-def test_a_run_that_stopped_is_not_compared_in_time(tmp_path: Path) -> None:
-    unpredicted = replace(
-        PLAN, predictions=replace(PLAN.predictions, step_time_s=None, peak_memory_bytes=None)
-    )
-    record = recorded(tmp_path, plan=unpredicted, status="stopped", num_steps=1)
-    rows = {row.quantity: row for row in story.comparisons(record)}
-    assert (rows["time in all"].actual, rows["time in all"].ratio) == ("", "")
-    assert rows["peak memory"].predicted == ""
-    assert "time of an update" not in rows
-
-
-def test_what_was_asked_keeps_its_layer_and_what_was_overruled() -> None:
-    text = (
-        'model: "a  # b"  # file, config.yaml:1\n'
-        "max_steps: 10  # command line, --max-steps\n"
-        "# overruled: num_train_epochs: 3  # file, config.yaml:4; max_steps is set\n"
-        "no comment: here\n"
-    )
-    assert story.asked(text) == (
-        story.Asked("model", '"a  # b"', "file, config.yaml:1"),
-        story.Asked("max_steps", "10", "command line, --max-steps"),
-        story.Asked("num_train_epochs", "3", "file, config.yaml:4; max_steps is set", lost=True),
-        story.Asked("no comment", "here", ""),
-    )
-    assert story.asked("") == ()
-
-
-def test_decisions_stand_by_family_and_unknown_ones_are_kept() -> None:
-    odd = replace(PLAN.decisions[0], name="from_the_future")
-    families = story.families(replace(PLAN, decisions=(*PLAN.decisions, odd)))
-    names = {family.name: [one.name for one in family.decisions] for family in families}
-    assert names["model"] == ["model", "method"]
-    assert names["precision and memory"] == ["precision", "device", "memory_limit"]
-    assert names["other"] == ["from_the_future"]
-    assert story.meaning("from_the_future") == ""
-    assert story.meaning("learning_rate")
-
-
-def test_decided_values_are_as_a_configuration_holds_them() -> None:
-    assert story.decided_value("max_length", 16384) == "16384"
-    assert story.decided_value("memory_limit", 13 * 2**30) == "13.00 GiB"
-    assert story.decided_value("packing", True) == "true"
-    assert story.decided_value("learning_rate", 2e-4) == "2e-4"
-    assert story.fact_value(2**30, "bytes") == "1.00 GiB"
-    assert story.fact_value(1234, "tokens") == "1,234 tokens"
-    assert story.fact_value(True, None) == "true"
-
-
-def test_data_is_told_with_the_shares_that_matter(tmp_path: Path) -> None:
-    figures = {one.label: one for one in story.data_figures(recorded(tmp_path))}
-    assert figures["Tokens"] == story.Figure("Tokens", "190,000", "50% of them trained on")
-    assert figures["Unusable rows"].value == "2"
-    assert figures["Repeated rows"].value == "3"
-    assert figures["Equal to held-out rows"].value == "1"
-    clean = replace(DATA, num_bad_rows=0, num_duplicate_rows=0, num_duplicates_of_held_out=0)
-    labels = [one.label for one in story.data_figures(recorded(tmp_path / "b", data=clean))]
-    assert labels == ["Rows read", "Trained on", "Held out", "Tokens"]
-
-
-def test_truncation_is_told_even_where_it_cost_nothing(tmp_path: Path) -> None:
-    assert story.truncation_sentence(recorded(tmp_path)) == (
-        "4 rows cut: 7,000 tokens gone, 5,000 of them to be learned (5.0% of all such). "
-        "1 row dropped."
-    )
-    clean = replace(DATA, num_truncated=0, num_dropped=0)
-    assert story.truncation_sentence(recorded(tmp_path / "b", data=clean)) == (
-        "No row was cut or dropped for its length."
-    )

@@ -14,7 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from trimtab.planning.plan import Plan
-from trimtab.report import story
+from trimtab.report import story, tables
 from trimtab.report.collect import RunRecord, collect
 from trimtab.report.drawing import draw_grad_norm, draw_learning_rate, draw_lengths, draw_losses
 from trimtab.report.figures import grad_norm_curve, learning_rate_curve, length_bars, loss_curve
@@ -49,12 +49,13 @@ def render_page(record: RunRecord) -> str:
         title=story.title(record),
         status=story.status(record),
         headline=story.headline(record),
-        asked=story.asked(record.config_yaml or ""),
-        families=story.families(record.plan) if record.plan else (),
+        asked=tables.asked(record.config_yaml or ""),
+        families=tables.families(record.plan) if record.plan else (),
         method=story.method_sentence(record.plan) if record.plan else "",
-        comparisons=story.comparisons(record),
-        data_figures=list(story.data_figures(record)),
-        truncation=story.truncation_sentence(record),
+        comparisons=tables.comparisons(record),
+        data_figures=list(tables.data_figures(record)),
+        samples_lead=tables.samples_sentence(record),
+        truncation=tables.truncation_sentence(record),
         max_events=MAX_EVENTS_SHOWN,
         trimtab_version=version("trimtab"),
         **_figures(record),
@@ -97,10 +98,10 @@ def _environment() -> Environment:
         value=value_text,
         seconds=seconds_text,
         counted=counted,
-        fact=story.fact_value,
+        fact=tables.fact_value,
         prose=prose,
     )
-    environment.globals.update(meaning=story.meaning, decided=story.decided_value)
+    environment.globals.update(meaning=tables.meaning, decided=tables.decided_value)
     return environment
 
 

@@ -1,16 +1,12 @@
-"""What the page says of a run in words and tables, from its record alone."""
+"""What the page says of a run first: what it was, how it stands, what it came to."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
-from trimtab.hyperparameters.catalogue import catalogue
-from trimtab.planning.decision import Decision
 from trimtab.planning.plan import Plan
 from trimtab.report.collect import RunRecord
 from trimtab.report.words import (
@@ -18,9 +14,8 @@ from trimtab.report.words import (
     counted,
     float_text,
     seconds_text,
-    share_text,
-    value_text,
 )
+from trimtab.runs.records import RunSummary
 
 Tone = Literal["good", "going", "bad"]
 
@@ -41,34 +36,6 @@ class Figure:
     label: str
     value: str
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Decisions of one family of the catalogue, in the plan's order."""
-
-    name: str
-    decisions: tuple[Decision, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A line of config.yaml: what was set and in which layer, or `lost` where it was overruled."""
-
-    name: str
-    value: str
-    layer: str
-    lost: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A prediction of the plan beside what it came to; texts, empty where unknown."""
-
-    quantity: str
-    predicted: str
-    actual: str
-    ratio: str
 
 
 def title(record: RunRecord) -> str:
@@ -105,7 +72,7 @@ def status(record: RunRecord) -> Status:
         case "stopped":
             return Status(
                 "Stopped",
-                f"The run stopped itself after {updates}. {reason} No weights were handed over.",
+                f"The run stopped itself after {updates}. {reason} {_handed_over(summary)}",
                 "bad",
             )
         case "interrupted":
@@ -117,7 +84,7 @@ def status(record: RunRecord) -> Status:
         case "failed":
             return Status(
                 "Failed",
-                f"The run broke off after {updates}. {reason} No weights were handed over.",
+                f"The run broke off after {updates}. {reason} {_handed_over(summary)}",
                 "bad",
             )
         case "running" if record.is_being_written:
@@ -178,148 +145,16 @@ def _headline_so_far(record: RunRecord) -> tuple[Figure, ...]:
     return tuple(figures)
 
 
-def families(plan: Plan) -> tuple[Family, ...]:
-    """The plan's decisions by family."""
-    grouped: dict[str, list[Decision]] = {}
-    for decision in plan.decisions:
-        grouped.setdefault(_family(decision), []).append(decision)
-    return tuple(Family(name, tuple(decisions)) for name, decisions in grouped.items())
-
-
-def meaning(name: str) -> str:
-    """What a hyperparameter is; empty for one that this version does not know."""
-    return catalogue()[name].declaration.meaning if name in catalogue() else ""
-
-
-_OVERRULED = re.compile(r"# overruled: (\w+): (.*)  # (.*)")
-_SET = re.compile(r"(\w+): (.*)  # (.*)")
-
-
-def asked(config_yaml: str) -> tuple[Asked, ...]:
-    """What the user set, from the run's config.yaml."""
-    found = []
-    for line in config_yaml.splitlines():
-        if match := _OVERRULED.fullmatch(line):
-            found.append(Asked(match[1], match[2], match[3], lost=True))
-        elif match := _SET.fullmatch(line):
-            found.append(Asked(match[1], match[2], match[3]))
-        elif line.strip():
-            name, _, value = line.partition(":")
-            found.append(Asked(name, value.strip(), ""))
-    return tuple(found)
-
-
-def comparisons(record: RunRecord) -> tuple[Comparison, ...]:
-    """The plan's predictions beside what came of them; rows where neither is known are left out."""
-    if record.plan is None:
-        return ()
-    predicted = record.plan.predictions
-    timed = record.updates[1:]
-    summary = record.summary
-    is_done = summary is not None and summary.status == "done"
-    rows = (
-        ("weight updates", predicted.num_steps, len(record.updates) or None, value_text),
-        (
-            "tokens an update",
-            predicted.tokens_per_step,
-            _mean([one.num_tokens for one in record.updates]),
-            lambda number: f"{number:,.0f}",
-        ),
-        (
-            "peak memory",
-            predicted.peak_memory_bytes,
-            (summary.peak_memory_bytes or None) if summary else None,
-            bytes_text,
-        ),
-        (
-            "time of an update",
-            predicted.step_time_s,
-            _mean([one.seconds for one in timed]),
-            seconds_text,
-        ),
-        (
-            "time in all",
-            predicted.total_time_s,
-            summary.seconds if summary and is_done else None,
-            seconds_text,
-        ),
-    )
-    return tuple(
-        Comparison(
-            quantity,
-            "" if expected is None else shown(expected),
-            "" if actual is None else shown(actual),
-            f"×{actual / expected:.2f}" if expected and actual else "",
-        )
-        for quantity, expected, actual, shown in rows
-        if expected is not None or actual is not None
-    )
-
-
-def data_figures(record: RunRecord) -> Iterator[Figure]:
-    """The counts of the data, with the shares that a reader would work out."""
-    data = record.data
-    if data is None:
-        return
-    yield Figure("Rows read", f"{data.num_rows:,}", f"format {data.format}")
-    yield Figure("Trained on", counted(data.num_train_examples, "row"))
-    yield Figure("Held out", counted(data.num_eval_examples, "row"))
-    yield Figure(
-        "Tokens",
-        f"{data.num_tokens:,}",
-        f"{share_text(data.num_trainable_tokens, data.num_tokens)} of them trained on",
-    )
-    if data.num_bad_rows:
-        yield Figure("Unusable rows", f"{data.num_bad_rows:,}", "left out")
-    if data.num_duplicate_rows:
-        yield Figure("Repeated rows", f"{data.num_duplicate_rows:,}", "their tokens occur before")
-    if data.num_duplicates_of_held_out:
-        yield Figure(
-            "Equal to held-out rows", f"{data.num_duplicates_of_held_out:,}", "not trained on"
-        )
-
-
-def truncation_sentence(record: RunRecord) -> str:
-    """What `max_length` cost; that it cost nothing is said too."""
-    data = record.data
-    if data is None:
-        return ""
-    if not data.num_truncated and not data.num_dropped:
-        return "No row was cut or dropped for its length."
-    parts = []
-    if data.num_truncated:
-        lost = share_text(
-            data.num_trainable_tokens_cut,
-            data.num_trainable_tokens_cut + data.num_trainable_tokens,
-        )
-        parts.append(
-            f"{counted(data.num_truncated, 'row')} cut: {counted(data.num_tokens_cut, 'token')} "
-            f"gone, {data.num_trainable_tokens_cut:,} of them to be learned ({lost} of all such)."
-        )
-    if data.num_dropped:
-        parts.append(f"{counted(data.num_dropped, 'row')} dropped.")
-    return " ".join(parts)
-
-
-def decided_value(name: str, value: Any) -> str:
-    """A hyperparameter's value as a configuration would hold it; bytes as a reader says them."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        is_bytes = name in catalogue() and catalogue()[name].declaration.unit == "bytes"
-        return bytes_text(value) if is_bytes else str(value)
-    return value_text(value)
-
-
-def fact_value(value: Any, unit: str | None) -> str:
-    """A fact's value with its unit; bytes as a reader would say them."""
-    if unit == "bytes" and isinstance(value, int | float):
-        return bytes_text(value)
-    return value_text(value) if unit is None else f"{value_text(value)} {unit}"
-
-
 def _not_begun(record: RunRecord) -> Status:
     if record.is_being_written:
         return Status("Starting", "The first update is still to come.", "going")
     return Status("Not begun", "The run did not come to its first update.", "bad")
+
+
+def _handed_over(summary: RunSummary) -> str:
+    if summary.result is None:
+        return "No weights were handed over."
+    return f"{summary.result}/ holds weights of the run."
 
 
 def _kept(record: RunRecord) -> str:
@@ -381,15 +216,6 @@ def _loss_text(loss: float) -> str:
 
 def _perplexity_text(loss: float) -> str:
     return float_text(math.exp(loss)) if loss < 50 else "beyond e⁵⁰"
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
-def _family(decision: Decision) -> str:
-    entry = catalogue().get(decision.name)
-    return "other" if entry is None else entry.declaration.family
 
 
 def _decided(plan: Plan, name: str) -> Any:
