@@ -131,7 +131,7 @@ class _Draft:
             predictions=predictions,
             warnings=tuple(self.warnings),
             not_measured=(
-                "peak memory (arithmetic from the model's shape)",
+                "peak memory (arithmetic, for a micro-batch of the longest rows)",
                 "seconds an update (operations over the timed matmul rate, at an assumed "
                 "utilisation)",
                 *self.not_measured,

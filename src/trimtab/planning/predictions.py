@@ -22,7 +22,9 @@ from trimtab.planning.rules.shape import num_linear_weights
 
 UTILISATION = {"cpu": 0.45, "cuda": 0.35}
 """The share of the matmul rate that an update reaches, norms, softmax and the optimizer included.
-Large trainers report 35–50% of a GPU's peak; it is an assumption until updates are timed."""
+CPU: the best of LoRA updates of 880 tokens on a llama of 135M weights, in bf16 (0.43) and in fp32
+(0.45); smaller micro-batches reach less. CUDA: an assumption, at the low end of the 35–50% of peak
+that large trainers report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ SIZES = ("per_device_train_batch_size", "gradient_accumulation_steps", "global_b
 
 def sizes(plan: Plan) -> tuple[int, int, int]:
     micro, accumulation, total = (plan.decision(name).value for name in SIZES)
+    assert {type(size) for size in (micro, accumulation, total)} == {int}
     return micro, accumulation, total
 
 
@@ -60,6 +61,7 @@ def test_auto_global_batch_keeps_150_updates(num_rows: int, epochs: float, expec
     assert decision.value == expected
     assert decision.origin == "rule"
     assert f"{plan.predictions.num_steps}" in decision.because
+    assert ("under 150" in decision.because) is (plan.predictions.num_steps < 150)
 
 
 def test_max_steps_leaves_the_global_batch_alone() -> None:
@@ -241,7 +243,7 @@ def test_nothing_fits() -> None:
 
 def test_nothing_fits_for_the_rows_length() -> None:
     with pytest.raises(DoesNotFit) as caught:
-        planned(device=PLAIN_CPU, memory_limit="1.4GB", rows=long_rows(8192))
+        planned(device=PLAIN_CPU, memory_limit="1.7GB", rows=long_rows(8192))
     assert caught.value.hint is not None
     assert "lower max_length" in caught.value.hint
 

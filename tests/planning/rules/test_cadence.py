@@ -33,6 +33,7 @@ def test_auto_evaluation_costs_at_most_a_tenth(share: float, expected: int) -> N
     assert decision.value == expected
     assert decision.origin == "rule"
     assert f"{RUN_TOKENS:,}" in decision.because
+    assert ("a tenth" in decision.because) is (share > 0.01)
 
 
 def test_very_short_runs_evaluate_at_each_update() -> None:

@@ -29,17 +29,17 @@ def activations(bytes_per_token: int) -> int:
 
 
 def test_lora_in_fp32() -> None:
-    fixed = 500_000_000 + 4 * NUM_WEIGHTS + NUM_ADAPTER * (4 + 4 + 8)
+    fixed = 800_000_000 + 4 * NUM_WEIGHTS + NUM_ADAPTER * (4 + 4 + 8)
     assert peak() == fixed + activations(4 * FEATURES + 8 * 576)
 
 
 def test_lora_in_bf16_keeps_frozen_weights_in_half() -> None:
-    fixed = 500_000_000 + 2 * NUM_WEIGHTS + NUM_ADAPTER * (4 + 2 + 4 + 8)
+    fixed = 800_000_000 + 2 * NUM_WEIGHTS + NUM_ADAPTER * (4 + 2 + 4 + 8)
     assert peak(device=CPU) == fixed + activations(2 * FEATURES + 18 * 576)
 
 
 def test_full_keeps_fp32_masters() -> None:
-    fixed = 500_000_000 + NUM_WEIGHTS * (4 + 4 + 8)
+    fixed = 800_000_000 + NUM_WEIGHTS * (4 + 4 + 8)
     assert peak(method="full") == fixed + activations(4 * FEATURES + 8 * 576)
     copies = 2 * (LINEAR + HEAD)
     assert peak(method="full", device=CPU) == fixed + copies + activations(2 * FEATURES + 18 * 576)
@@ -47,7 +47,7 @@ def test_full_keeps_fp32_masters() -> None:
 
 def test_a_card_has_no_interpreter_in_its_memory() -> None:
     on_card = peak(device=CARD_80GB, precision="fp32")
-    assert peak(precision="fp32") - on_card == 250_000_000
+    assert peak(precision="fp32") - on_card == 550_000_000
 
 
 def test_checkpointing_keeps_inputs_alone() -> None:

@@ -154,6 +154,7 @@ def test_schedule_free_needs_no_schedule() -> None:
         (60, 6),  # a tenth wins over the least of 10
         (99, 9),
         (100, 10),
+        (300, 10),
         (333, 10),
         (334, 11),
         (1000, 30),
@@ -164,6 +165,8 @@ def test_auto_warmup(num_steps: int, expected: int) -> None:
     decision = of_run(num_steps)
     assert (decision.value, decision.origin) == (expected, "rule")
     assert f"{num_steps:,}" in decision.because
+    assert ("never over 10%" in decision.because) is (num_steps < 100)
+    assert ("at least 10" in decision.because) is (num_steps <= 300)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,8 @@ def test_constant_has_no_warmup() -> None:
     assert of_run(200, lr_scheduler_type="constant_with_warmup", warmup_steps=5).value == 5
 
 
-def test_warmup_longer_than_the_run_is_told() -> None:
-    plan = planned(max_steps=10, warmup_steps=100)
-    assert plan.settings().warmup_steps == 100
-    assert any("never reaches" in warning for warning in plan.warnings)
+@pytest.mark.parametrize(("warmup", "is_told"), [(100, True), (10, True), (9, False)])
+def test_warmup_longer_than_the_run_is_told(warmup: int, is_told: bool) -> None:
+    plan = planned(max_steps=10, warmup_steps=warmup)
+    assert plan.settings().warmup_steps == warmup
+    assert any("never reaches" in warning for warning in plan.warnings) is is_told

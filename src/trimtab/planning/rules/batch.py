@@ -23,7 +23,7 @@ from trimtab.planning.rules.memory import Checkpointing, MemoryModel
 from trimtab.planning.rules.ruling import Ruling, decision, percent, where_set
 
 LADDER: tuple[Checkpointing, ...] = ("off", 2, "full")
-_LIMITS = "memory is arithmetic; no size was timed"
+_LIMITS = "memory is arithmetic, for a micro-batch of the longest rows; no size was timed"
 
 
 @dataclass(frozen=True, slots=True)

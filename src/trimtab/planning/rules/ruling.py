@@ -18,13 +18,6 @@ class Ruling:
     warnings: tuple[str, ...] = ()
     not_measured: tuple[str, ...] = ()
 
-    def value(self, name: str) -> Any:
-        """The decided value. Raises KeyError for a name that this ruling is not about."""
-        for decision in self.decisions:
-            if decision.name == name:
-                return decision.value
-        raise KeyError(name)
-
 
 def where_set(resolved: ResolvedConfig, name: str) -> str | None:
     """The file and line, or the option, that set the field; None in Python and for defaults."""
