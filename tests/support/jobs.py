@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from support.batches import ragged_rows
 from support.models import packed_model
 from support.settings import tiny_settings
-
 from trimtab.data.batches import Batching
 from trimtab.data.rows import TokenRow
 from trimtab.engine.loop import Job, run_updates

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -18,6 +17,7 @@ from rich.text import Text
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.planning.decision import Decision
 from trimtab.planning.plan import Plan, Predictions
+from trimtab.report.words import bytes_text, seconds_text, value_text, visible
 from trimtab.runs.records import DataRecord, RunSummary, Sample, Segment
 from trimtab.workflow.generating import Answer
 from trimtab.workflow.inspecting import Inspection
@@ -36,7 +36,7 @@ def show_plan(console: Console, plan: Plan, learning_rates: Sequence[float]) -> 
     console.print(_curve(learning_rates))
     console.print(_predictions(plan.predictions))
     for warning in plan.warnings:
-        console.print(f"[yellow]![/] {escape(warning)}")
+        console.print(f"[yellow]![/] {escape(visible(warning))}")
     if plan.not_measured:
         console.print(f"[dim]Not measured: {escape('; '.join(plan.not_measured))}.[/]")
     console.print()
@@ -58,26 +58,17 @@ def _decision_table(family: str, decisions: Sequence[Decision]) -> Table:
         style = ORIGIN_STYLES[decision.origin]
         table.add_row(
             escape(decision.name),
-            Text(shown_value(decision.value), style="bold" if decision.origin != "default" else ""),
+            Text(_value(decision), style="bold" if decision.origin != "default" else ""),
             Text(decision.origin, style=style),
-            Text(decision.because, style="" if decision.origin != "default" else "dim"),
+            Text(visible(decision.because), style="" if decision.origin != "default" else "dim"),
         )
     return table
 
 
-def shown_value(value: Any) -> str:
-    """A value as a reader would write it."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(shown_value(item) for item in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {shown_value(item)}" for key, item in value.items()) or "-"
-    return str(value)
+def _value(decision: Decision) -> str:
+    if catalogue()[decision.name].declaration.unit == "bytes":
+        return bytes_text(decision.value)
+    return visible(value_text(decision.value))
 
 
 def sparkline(values: Sequence[float], width: int = CURVE_WIDTH) -> str:
@@ -103,24 +94,12 @@ def _predictions(predictions: Predictions) -> Text:
     if predictions.tokens_per_step is not None:
         parts.append(f"{predictions.tokens_per_step:,.0f} tokens each")
     if predictions.step_time_s is not None:
-        parts.append(f"about {shown_seconds(predictions.step_time_s)} each")
+        parts.append(f"about {seconds_text(predictions.step_time_s)} each")
     if predictions.total_time_s is not None:
-        parts.append(f"{shown_seconds(predictions.total_time_s)} in all")
+        parts.append(f"{seconds_text(predictions.total_time_s)} in all")
     if predictions.peak_memory_bytes is not None:
-        parts.append(f"{shown_bytes(predictions.peak_memory_bytes)} at the peak")
+        parts.append(f"{bytes_text(predictions.peak_memory_bytes)} at the peak")
     return Text.assemble(("predicted      ", "bold"), ", ".join(parts))
-
-
-def shown_seconds(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.3g} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def shown_bytes(number: float) -> str:
-    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
 def show_summary(console: Console, summary: RunSummary, root: str, report: str | None) -> None:
@@ -141,8 +120,8 @@ def show_summary(console: Console, summary: RunSummary, root: str, report: str |
     speed = "" if summary.tokens_per_s is None else f", {summary.tokens_per_s:,.0f} tokens/s"
     table.add_row("trained", f"{summary.num_steps:,} updates, {summary.num_tokens:,} tokens{speed}")
     if summary.seconds is not None:
-        memory = shown_bytes(summary.peak_memory_bytes)
-        table.add_row("took", f"{shown_seconds(summary.seconds)}, {memory} at the peak")
+        memory = bytes_text(summary.peak_memory_bytes)
+        table.add_row("took", f"{seconds_text(summary.seconds)}, {memory} at the peak")
     if summary.decisions_changed:
         table.add_row("changed", f"{', '.join(summary.decisions_changed)} during the run")
     if summary.result is not None:
@@ -178,8 +157,8 @@ def _sample_panel(title: str, prompt: str, rows: Sequence[tuple[str, str | None]
     table.add_column(overflow="fold")
     for name, text in rows:
         style = "green" if name == "tuned" else ""
-        table.add_row(name, Text((text or "").strip() or "(nothing)", style=style))
-    body: list[RenderableType] = [Text(prompt.strip(), style="dim"), Text(), table]
+        table.add_row(name, Text(visible((text or "").strip()) or "(nothing)", style=style))
+    body: list[RenderableType] = [Text(visible(prompt.strip()), style="dim"), Text(), table]
     return Panel(Group(*body), title=title or None, title_align="left", box=box.ROUNDED)
 
 
@@ -189,9 +168,9 @@ def show_inspection(console: Console, inspection: Inspection) -> None:
     console.rule("[bold]Data[/]", align="left", style="dim")
     console.print(_counts(data))
     for where, reason in inspection.bad_rows:
-        console.print(f"[red]x[/] {escape(where)}: {escape(reason)}")
+        console.print(f"[red]x[/] {escape(visible(where))}: {escape(visible(reason))}")
     for warning in inspection.plan.warnings:
-        console.print(f"[yellow]![/] {escape(warning)}")
+        console.print(f"[yellow]![/] {escape(visible(warning))}")
     console.print()
     console.print(_histogram(data))
     if inspection.template_text is not None:
@@ -242,5 +221,5 @@ def _histogram(data: DataRecord) -> Table:
 def _coloured(example: Sequence[Segment]) -> Text:
     text = Text()
     for segment in example:
-        text.append(segment.text, style="black on green" if segment.trained else "dim")
+        text.append(visible(segment.text), style="black on green" if segment.trained else "dim")
     return text

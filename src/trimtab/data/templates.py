@@ -58,31 +58,47 @@ class Rendering:
 def choose_template(
     model_template: str | None, choice: str, *, conversational: bool, adds_bos: bool
 ) -> TemplateChoice:
-    """The template that `chat_template` asks for: `auto`, `none` or a Jinja file's path.
+    """The template that `chat_template` asks for.
 
-    `auto` is the model's own; where it has none and the rows are `conversational`, plain text of
-    the form `User: …`, `Assistant: …`, in which eos ends the assistant's turn, so that no new
-    token has to be learnt. `adds_bos`: the tokenizer begins each text with its bos token, which
-    the plain template then writes.
+    `model` is the model's own. `plain` is text of the form `User: …`, `Assistant: …`, in which eos
+    ends the assistant's turn, so that no new token has to be learnt. `none` joins the parts as they
+    stand. `auto` is `model`, or where it has none `plain` for rows that are `conversational` and
+    `none` for others. Anything else is the path of a Jinja file. `adds_bos`: the tokenizer begins
+    each text with its bos token, which the plain template then writes.
 
-    Raises ConfigError for a file that cannot be read, and for `none` with conversations.
+    Raises ConfigError for a file that cannot be read, for `model` where the model has none, and
+    for `none` with conversations.
     """
-    if choice == "none":
+    if choice == AUTO:
+        kind, because = _automatic(model_template, conversational)
+    else:
+        kind, because = choice, f"chat_template is {choice}"
+    if kind == "none":
         if conversational:
             raise ConfigError(
                 "chat_template is `none`, but the rows are conversations.",
                 hint="Set it to `auto` or to the path of a Jinja file.",
             )
-        return TemplateChoice("none", None, "chat_template is none: the parts are joined as is")
-    if choice != AUTO:
-        return TemplateChoice(choice, _read(choice), f"chat_template is the file {choice}")
-    if model_template is not None:
-        return TemplateChoice("the model's own", model_template, "the tokenizer has a template")
-    if conversational:
+        return TemplateChoice("none", None, because)
+    if kind == "plain":
         bos = "{{ bos_token }}" if adds_bos else ""
-        because = "the tokenizer has no template and the rows are conversations"
         return TemplateChoice("plain User/Assistant", bos + PLAIN_TEMPLATE, because)
-    return TemplateChoice("none", None, "the tokenizer has no template and the rows need none")
+    if kind == "model":
+        if model_template is None:
+            raise ConfigError(
+                "chat_template is `model`, and the model's tokenizer has none.",
+                hint="Set it to `auto`, `plain` or to the path of a Jinja file.",
+            )
+        return TemplateChoice("the model's own", model_template, because)
+    return TemplateChoice(kind, _read(kind), because)
+
+
+def _automatic(model_template: str | None, conversational: bool) -> tuple[str, str]:
+    if model_template is not None:
+        return "model", "the tokenizer has a template"
+    if conversational:
+        return "plain", "the tokenizer has no template and the rows are conversations"
+    return "none", "the tokenizer has no template and the rows need none"
 
 
 def render(
@@ -193,7 +209,8 @@ def _read(path: str) -> str:
         return Path(path).expanduser().read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"chat_template: no such file: {path}.", hint="Use `auto`, `none` or a Jinja file."
+            f"chat_template: no such file: {path}.",
+            hint="Use `auto`, `model`, `plain`, `none` or a Jinja file.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"chat_template: {path} cannot be read: {error}.") from None

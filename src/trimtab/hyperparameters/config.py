@@ -115,9 +115,10 @@ class TrainingConfig(BaseModel):
     ] = False
     chat_template: Annotated[
         Text,
-        FreeText("auto, none, or a Jinja file's path"),
+        FreeText("auto, model, plain, none, or a Jinja file's path"),
         Hyperparameter(
-            "The template that turns messages into text: `auto`, `none`, or a Jinja file's path.",
+            "The template that turns messages into text: the model's own, `plain` User/Assistant "
+            "text, `none`, or a Jinja file's path.",
             "model",
             auto="The model's own; a plain User/Assistant template where it has none and the rows "
             "are conversations.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -70,12 +72,25 @@ def add_lora(
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in modules.values()),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft asks transformers by a name that transformers has since replaced.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    with torch.random.fork_rng(devices=[]), _without_renamed_warning():
         torch.default_generator.manual_seed(seed)
         adapted: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
     return adapted
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The model under the adapter that `save_result` wrote into the folder."""
+    with _without_renamed_warning():
+        adapted: PeftModel = PeftModel.from_pretrained(model, folder)
+    return adapted
+
+
+@contextmanager
+def _without_renamed_warning() -> Iterator[None]:
+    """peft asks transformers by a name that transformers has since replaced."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def _check_targets(targets: tuple[str, ...], names: list[str]) -> None:

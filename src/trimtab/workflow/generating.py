@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 
 from trimtab.data.rows import Conversation, Message
 from trimtab.data.templates import TemplateChoice
 from trimtab.data.tokens import prompt_ids
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
-from trimtab.models.adapters import Model
+from trimtab.models.adapters import Model, load_adapter
 from trimtab.models.generation import generate_greedy
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.pad_token import end_of_turn_token_ids
@@ -88,7 +87,7 @@ def generate(
     observer.activity("asking the tuned model", len(token_ids))
     tuned: Model
     if settings.method == "lora":
-        tuned = PeftModel.from_pretrained(base, result)
+        tuned = load_adapter(base, result)
     else:
         tuned = load_model(
             ModelSource(str(result), result),

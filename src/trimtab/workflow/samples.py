@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimtab.data.rows import Conversation
+from trimtab.data.templates import TemplateChoice
 from trimtab.data.tokens import prompt_ids, prompt_text, reference_text
 from trimtab.models.adapters import Model
 from trimtab.models.generation import generate_greedy
@@ -17,7 +19,7 @@ from trimtab.workflow.materials import Materials, TrainingRows
 
 @dataclass(frozen=True, slots=True)
 class SamplePrompt:
-    """A prompt as text and as tokens, with the answer that the row itself gives."""
+    """A prompt as its row words it and as the model's tokens, with the row's own answer."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -47,12 +49,20 @@ def sample_prompts(
         if len(token_ids) < settings.max_length:
             prompts.append(
                 SamplePrompt(
-                    prompt_text(conversation, materials.tokenizer, corpus.template),
+                    _shown(conversation, materials, corpus.template),
                     tuple(token_ids),
                     reference_text(conversation),
                 )
             )
     return tuple(prompts)
+
+
+def _shown(conversation: Conversation, materials: Materials, template: TemplateChoice) -> str:
+    """The last turn before the answer, without what the template puts around it."""
+    if not conversation.templated:
+        return prompt_text(conversation, materials.tokenizer, template)
+    answers_at = max(i for i, m in enumerate(conversation.messages) if m.role == "assistant")
+    return conversation.messages[max(0, answers_at - 1)].content
 
 
 def answers(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from planning.facts import (
     CARD_8GB,
+    CARD_24GB,
     CARD_80GB,
     CPU,
     GB,
@@ -62,6 +63,14 @@ def test_auto_global_batch_keeps_150_updates(num_rows: int, epochs: float, expec
     assert decision.origin == "rule"
     assert f"{plan.predictions.num_steps}" in decision.because
     assert ("under 150" in decision.because) is (plan.predictions.num_steps < 150)
+
+
+def test_sizes_turned_down_are_of_the_aimed_batch_alone() -> None:
+    aimed = planned(device=CARD_80GB).decision("global_batch_size")
+    assert [one.value for one in aimed.alternatives] == [8]
+    for values in ({"global_batch_size": 16}, {"per_device_train_batch_size": 6}):
+        asked = planned(device=CARD_80GB, **values).decision("global_batch_size")
+        assert asked.alternatives == ()
 
 
 def test_max_steps_leaves_the_global_batch_alone() -> None:
@@ -229,6 +238,20 @@ def test_asked_checkpointing_makes_room_for_larger_micro_batches() -> None:
     full = sizes(planned(activation_checkpointing="full", **limits))
     assert full[0] > off[0]
     assert full[2] == off[2]
+
+
+def test_a_card_recomputes_before_it_runs_nearly_empty_micro_batches() -> None:
+    # Rows of 160 tokens: 4 of them are the first friendly size of at least 512.
+    plan = planned(device=CARD_24GB, model=LLAMA_8B)
+    assert plan.decision("activation_checkpointing").value == "full"
+    assert sizes(plan) == (8, 2, 16)
+    off = planned(device=CARD_24GB, model=LLAMA_8B, activation_checkpointing="off")
+    assert sizes(off) == (1, 16, 16)
+    # Where recomputing everything does not make room for that, the largest size that fits.
+    limit = {"device": CARD_24GB, "memory_limit": "17.7GB"}
+    tight = planned(model=LLAMA_8B, **limit)
+    assert tight.decision("activation_checkpointing").value == "full"
+    assert sizes(tight)[0] == 1
 
 
 def test_nothing_fits() -> None:

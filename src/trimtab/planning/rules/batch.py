@@ -22,6 +22,10 @@ from trimtab.planning.rules.global_batch import (
 from trimtab.planning.rules.memory import Checkpointing, MemoryModel
 from trimtab.planning.rules.ruling import Ruling, decision, percent, where_set
 
+MIN_BUSY_TOKENS = {"cpu": 1, "cuda": 512}
+"""Tokens of a micro-batch below which a device waits for weights to be read rather than multiplies:
+a weight of two bytes is used twice a token, and cards do 200–300 operations in the time of a byte.
+"""
 LADDER: tuple[Checkpointing, ...] = ("off", 2, "full")
 _LIMITS = "memory is arithmetic, for a micro-batch of the longest rows; no size was timed"
 
@@ -74,7 +78,9 @@ def decide_batch(
     is_fixed = given.micro is not None or (
         given.total is not None and given.accumulation is not None
     )
-    micro, checkpointing = _largest_that_fits(candidates, ladder, memory, room)
+    tokens_per_row = facts.number("rows.num_tokens") / facts.number("rows.num_rows")
+    least = MIN_BUSY_TOKENS[facts.text("device.kind")] / tokens_per_row
+    micro, checkpointing = _largest_that_fits(candidates, least, ladder, memory, room)
     if memory.peak_bytes(micro, checkpointing) > room.limit_bytes and (
         not is_fixed or memory.peak_bytes(micro, checkpointing) > room.ceiling_bytes
     ):
@@ -130,18 +136,21 @@ def micro_batch_candidates(given: GivenSizes, target_size: int) -> tuple[int, ..
 
 def _largest_that_fits(
     candidates: tuple[int, ...],
+    least_busy_size: float,
     ladder: tuple[Checkpointing, ...],
     memory: MemoryModel,
     room: MemoryRoom,
 ) -> tuple[int, Checkpointing]:
-    """Recomputing less comes before a larger micro-batch: it costs time in every update.
+    """Recomputing less comes before a larger micro-batch, as long as the device is kept busy.
 
     Where nothing fits, the pair that needs least.
     """
-    for checkpointing in ladder:
-        for size in candidates:
-            if memory.peak_bytes(size, checkpointing) <= room.limit_bytes:
-                return size, checkpointing
+    busy = tuple(size for size in candidates if size >= least_busy_size) or candidates[:1]
+    for sizes in (busy, candidates):
+        for checkpointing in ladder:
+            for size in sizes:
+                if memory.peak_bytes(size, checkpointing) <= room.limit_bytes:
+                    return size, checkpointing
     return candidates[-1], ladder[-1]
 
 
@@ -307,8 +316,8 @@ def _does_not_fit(
     elif memory.fixed_bytes > room.limit_bytes:
         hint = (
             f"Weights, gradients and optimizer state alone need "
-            f"{format_bytes(memory.fixed_bytes)}: take a smaller model, method lora, or a "
-            "half-precision format."
+            f"{format_bytes(memory.fixed_bytes)}: take a smaller model"
+            f"{' or method lora' if resolved.config.method == 'full' else ''}."
         )
     else:
         share = (room.limit_bytes - memory.fixed_bytes) / (peak - memory.fixed_bytes)

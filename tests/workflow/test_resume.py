@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from support.runs import read_jsonl, tiny_config
+
+import trimtab
+
+
+def config_file(folder: Path, model: Path, **changes: object) -> Path:
+    folder.mkdir()
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(tiny_config(folder, model, **changes)))
+    return path
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    lines = read_jsonl(run / "metrics.jsonl")
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def digest(run: Path) -> str:
+    return hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def interrupted(config: Path, number: signal.Signals, *, after: int) -> subprocess.Popen[str]:
+    """Train in a process of its own and signal it once `after` updates are recorded."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trimtab", "train", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    metrics = config.parent / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if metrics.exists() and len(metrics.read_text().splitlines()) > after:
+            process.send_signal(number)
+            break
+        time.sleep(0.005)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_then_resume_ends_bitwise_as_without(
+    tmp_path: Path, tiny_llama_folder: Path, number: signal.Signals
+) -> None:
+    changes = {
+        "max_steps": 300,
+        "save_steps": 20,
+        "lora_dropout": 0.1,
+        "packing": True,
+        "max_length": 64,
+        "global_batch_size": 4,
+        "per_device_train_batch_size": 2,
+        "report_samples": 0,
+    }
+    whole = config_file(tmp_path / "whole", tiny_llama_folder, **changes)
+    trimtab.train(whole)
+    cut = config_file(tmp_path / "cut", tiny_llama_folder, **changes)
+    process = interrupted(cut, number, after=45)
+    _, errors = process.communicate(timeout=120)
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 75, errors
+        assert "trimtab resume" in errors
+    run = cut.parent / "run"
+    assert not (run / "adapter").exists()
+    summary = trimtab.resume(run)
+    assert summary.num_steps == 300
+    assert losses(run) == losses(whole.parent / "run")
+    assert digest(run) == digest(whole.parent / "run")
+
+
+def test_a_finished_run_is_not_resumed(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    run = trimtab.train(tiny_config(tmp_path, tiny_llama_folder, max_steps=1)).run
+    with pytest.raises(trimtab.ConfigError, match="finished"):
+        trimtab.resume(run)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(trimtab.ConfigError):
+        trimtab.resume(tmp_path)
