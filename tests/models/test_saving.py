@@ -126,6 +126,7 @@ def test_an_adapter_names_its_base_and_holds_only_itself(
 ) -> None:
     base = tiny_sources["llama"]
     model = trained(load("llama", dtype=torch.bfloat16), "lora")
+    model.active_peft_config.base_model_name_or_path = "elsewhere"
     save(model, tmp_path, base)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(base.folder)

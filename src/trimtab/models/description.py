@@ -55,8 +55,6 @@ def describe(source: ModelSource) -> ModelDescription:
                 config, trust_remote_code=source.trust_remote_code
             )
             model = cast(PreTrainedModel, built)
-            # Meta tensors lose the tie between head and embedding; it is made again.
-            model.tie_weights()
     except UNUSABLE_FILES as error:
         raise ConfigError(
             f"transformers cannot build a causal language model from it: {first_sentence(error)}",

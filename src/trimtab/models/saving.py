@@ -68,6 +68,8 @@ def save_result(
         if isinstance(model, PeftModel):
             model.active_peft_config.base_model_name_or_path = str(base.folder)
             model.save_pretrained(str(folder), save_embedding_layers=False)
+            # peft's model card is a form with nothing filled in.
+            (folder / "README.md").unlink()
         else:
             _save_full(model, folder, generation_config)
         saved.save_pretrained(folder)
