@@ -96,7 +96,7 @@ LLAMA_8B = LLAMA_135M | {
 }
 
 
-def quantiles(num_rows: int, longest: int, nearly_all: int) -> list[float]:
+def quantiles(num_rows: int, longest: int, nearly_all: float) -> list[float]:
     """201 lengths that rise to the 99.5th percentile `nearly_all`, then to `longest`."""
     return [40 + (nearly_all - 40) * index / 199 for index in range(200)] + [longest]
 

@@ -68,6 +68,7 @@ def test_auto_global_batch_keeps_150_updates(num_rows: int, epochs: float, expec
 def test_sizes_turned_down_are_of_the_aimed_batch_alone() -> None:
     aimed = planned(device=CARD_80GB).decision("global_batch_size")
     assert [one.value for one in aimed.alternatives] == [8]
+    assert aimed.because == "3 epochs of 973 rows give 183 updates, at least 150"
     for values in ({"global_batch_size": 16}, {"per_device_train_batch_size": 6}):
         asked = planned(device=CARD_80GB, **values).decision("global_batch_size")
         assert asked.alternatives == ()
@@ -158,6 +159,26 @@ def test_two_given_decide_the_third(
     assert sizes(plan) == expected
     origins = {name: plan.decision(name).origin for name in SIZES}
     assert origins == {name: "user" if name in values else "rule" for name in SIZES}
+
+
+@pytest.mark.parametrize(
+    ("given", "micro_told", "total_told"),
+    [
+        ((None, None, 12), "the largest friendly size", "12 rows an update = 4 × 3"),
+        ((None, 3, 12), "12 rows an update = 4 × 3", "12 rows an update = 4 × 3"),
+        ((6, None, None), "predicted peak", "near 16 ("),
+        ((4, 3, None), "predicted peak", "both factors are set: 12 rows"),
+        ((None, 3, None), "the largest friendly size", "near 16 ("),
+    ],
+)
+def test_reasons_say_what_decided(
+    given: tuple[int | None, ...], micro_told: str, total_told: str
+) -> None:
+    values = {name: size for name, size in zip(SIZES, given, strict=True) if size is not None}
+    plan = planned(device=CARD_80GB, **values)
+    because = {name: plan.decision(name).because for name in SIZES}
+    assert because[SIZES[0]].removeprefix("set in Python; ").startswith(micro_told)
+    assert because[SIZES[2]].removeprefix("set in Python; ").startswith(total_told)
 
 
 def test_ranks_count_in_the_product() -> None:

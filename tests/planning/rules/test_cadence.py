@@ -36,6 +36,12 @@ def test_auto_evaluation_costs_at_most_a_tenth(share: float, expected: int) -> N
     assert ("a tenth" in decision.because) is (share > 0.01)
 
 
+def test_the_reason_counts_every_evaluation() -> None:
+    decision = eval_steps(int(0.0101 * RUN_TOKENS), eval_dataset=48 / 1008)
+    assert decision.value == 7
+    assert decision.because.startswith("9 evaluations of ")  # 7, 14, … 56 and the end
+
+
 def test_very_short_runs_evaluate_at_each_update() -> None:
     assert eval_steps(16, max_steps=4).value == 1
 

@@ -13,7 +13,7 @@ REFUSAL = "changing one document moved the logits of the next by 0.3"
 LEAKY = LLAMA_135M | {"model.packing_refusal": REFUSAL}
 
 
-def lengths(longest: int, nearly_all: int) -> dict[str, object]:
+def lengths(longest: int, nearly_all: float) -> dict[str, object]:
     return data(length_max=longest, length_quantiles=quantiles(1024, longest, nearly_all))
 
 
@@ -26,10 +26,11 @@ def lengths(longest: int, nearly_all: int) -> dict[str, object]:
         (250, 200, 256),  # 1.25 times: still near
         (251, 200, 256),  # beyond: the percentile, 200, rounded up
         (5369, 200, 256),
+        (5369, 256.4, 320),  # a length between two rows counts as the longer
         (9000, 8500, 8192),  # the model's positions
     ],
 )
-def test_auto_max_length(longest: int, nearly_all: int, expected: int) -> None:
+def test_auto_max_length(longest: int, nearly_all: float, expected: int) -> None:
     decision = planned(rows=lengths(longest, nearly_all)).decision("max_length")
     assert decision.value == expected
     assert decision.origin == "measured"

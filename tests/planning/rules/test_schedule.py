@@ -69,6 +69,24 @@ def test_linear_is_the_default() -> None:
     assert "2502.15938" in decision.because
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "kwargs"),
+    [
+        ("cosine_with_restarts", {"num_cycles": 1}),
+        ("cosine_with_min_lr", {"min_lr": 0}),
+        ("cosine_with_min_lr", {"min_lr_rate": 1}),
+        ("polynomial", {"lr_end": 0}),
+        ("warmup_stable_decay", {"num_decay_steps": 0, "min_lr_ratio": 0}),
+        ("warmup_stable_decay", {"num_decay_steps": 190}),
+    ],
+)
+def test_the_ends_of_the_domains_are_taken(scheduler: str, kwargs: dict[str, Any]) -> None:
+    decided = of_run(
+        200, "lr_scheduler_kwargs", lr_scheduler_type=scheduler, lr_scheduler_kwargs=kwargs
+    )
+    assert decided.value == kwargs
+
+
 @pytest.mark.parametrize("scheduler", GOOD)
 def test_an_unknown_argument_is_refused_with_the_known(scheduler: str) -> None:
     with pytest.raises(ConfigError) as caught:
