@@ -1,7 +1,7 @@
 """Train with TRL's SFTTrainer on rows in the order that they stand in; for its own environment.
 
-    python benchmarks/peers/trl_sft.py --model DIR --rows ordered.jsonl --method full --rate 3.5e-5 \
-        --steps 60 --out DIR
+    python benchmarks/peers/trl_sft.py --model DIR --rows ordered.jsonl --method full \
+        --rate 3.5e-5 --steps 60 --out DIR
 
 `--rows` holds {"prompt": [message], "completion": [message]} in the order of training. Everything
 that is not named on the command line is TRL's default. Prints one line of JSON.
