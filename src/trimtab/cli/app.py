@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
 
@@ -32,7 +32,6 @@ EXIT_ABORTED = 130
 app = typer.Typer(
     name="trimtab",
     help="Fine-tune a language model with every hyperparameter decided by a measurement.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -60,13 +59,13 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     debug = "--debug" in arguments
     try:
-        app(args=list(arguments), standalone_mode=False)
+        app(args=list(arguments) or ["--help"], standalone_mode=False)
     except TrimtabError as error:
         return _told(error, debug, "" if isinstance(error, Interrupted) else "Error: ")
-    except click.UsageError as error:
-        _complain(f"Error: {error.format_message()} Try: trimtab --help")
+    except TyperException as error:
+        _complain(f"Error: {error} Try: trimtab --help")
         return ConfigError.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _complain("Aborted; nothing was saved.")
         return EXIT_ABORTED
     except BrokenPipeError:
@@ -152,12 +151,12 @@ def train(arguments: Arguments = None, json_: Json = False, debug: Debug = False
 
 
 @app.command()
-def resume(run_: RunArgument, json_: Json = False, debug: Debug = False) -> None:
+def resume(run_folder: RunArgument, json_: Json = False, debug: Debug = False) -> None:
     """Go on with an interrupted run, exactly where it was saved."""
     import trimtab
 
-    with _observer(json_) as observer, _page_in_any_case(observer, run_):
-        summary = trimtab.resume(run_, observer=observer)
+    with _observer(json_) as observer, _page_in_any_case(observer, run_folder):
+        summary = trimtab.resume(run_folder, observer=observer)
     _show_end(summary, json_)
 
 
@@ -272,7 +271,7 @@ def inspect(
 
 @app.command()
 def generate(
-    run_: RunArgument,
+    run_folder: RunArgument,
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt; `-` or nothing reads standard input.")
     ] = None,
@@ -292,7 +291,7 @@ def generate(
     prompts = _prompts(prompt, prompts_file)
     with _observer(json_) as observer:
         answers = trimtab.generate(
-            run_, prompts, max_new_tokens=max_new_tokens, device=device, observer=observer
+            run_folder, prompts, max_new_tokens=max_new_tokens, device=device, observer=observer
         )
     if json_:
         _print_json(

@@ -13,7 +13,7 @@ from trimtab.runs.folder import free_output_dir
 from trimtab.runs.records import RunSummary
 from trimtab.workflow.training import train
 
-NUM_TRAIN = 384
+NUM_TRAIN = 288
 NUM_EVAL = 48
 SEED = 20
 

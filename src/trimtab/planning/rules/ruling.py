@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.hyperparameters.declaration import AUTO
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.decision import Alternative, Decision, Origin
 
@@ -55,8 +56,11 @@ def decision(
     alternatives: tuple[Alternative, ...] = (),
     limits: str | None = None,
 ) -> Decision:
-    """A decision; where the user set the field, the origin is theirs and the place leads."""
-    if resolved.is_set(name):
+    """A decision; where the user set the field, the origin is theirs and the place leads.
+
+    A field that the user set to `auto` is left to the plan, and so is its origin.
+    """
+    if resolved.is_set(name) and dict(resolved.config)[name] != AUTO:
         told = set_by(resolved, name)
         because = f"{told}; {because}" if because else told
         origin, limits = "user", None
