@@ -191,7 +191,7 @@ def test_a_mistake_is_one_short_paragraph_and_its_code(
     )
     captured = capsys.readouterr()
     assert captured.out == ""
-    (paragraph,) = [text for text in captured.err.split("Error: ")[1:]]
+    _, paragraph = captured.err.split("Error: ")
     assert named in paragraph
     assert "Traceback" not in captured.err
     assert len(paragraph) < 900

@@ -50,12 +50,17 @@ def interrupted(config: Path, number: signal.Signals, *, after: int) -> subproce
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "eval_dataset"),
+    [(signal.SIGINT, "auto"), (signal.SIGTERM, "none"), (signal.SIGKILL, "auto")],
+    ids=["SIGINT", "SIGTERM and nothing held out", "SIGKILL"],
+)
 def test_a_signal_then_resume_ends_bitwise_as_without(
-    tmp_path: Path, tiny_llama_folder: Path, number: signal.Signals
+    tmp_path: Path, tiny_llama_folder: Path, number: signal.Signals, eval_dataset: str
 ) -> None:
     changes = {
-        "max_steps": 300,
+        "eval_dataset": eval_dataset,
+        "max_steps": 200,
         "save_steps": 20,
         "lora_dropout": 0.1,
         "packing": True,
@@ -77,7 +82,7 @@ def test_a_signal_then_resume_ends_bitwise_as_without(
     run = cut.parent / "run"
     assert not (run / "adapter").exists()
     summary = trimtab.resume(run)
-    assert summary.num_steps == 300
+    assert summary.num_steps == 200
     assert losses(run) == losses(whole.parent / "run")
     assert digest(run) == digest(whole.parent / "run")
 

@@ -38,7 +38,7 @@ def probe_model(
         yield Fact(f"model.{name}", value, unit, method=method, cost_s=cost_s)
     yield Fact(
         "model.packing_refusal",
-        packing_refusal,
+        None if packing_refusal is None else packing_refusal.rstrip("."),
         method="two documents joined against each alone, on the loaded model",
         cost_s=packing_check_s,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from trimtab.engine.observer import Observer, Silent
 from trimtab.engine.schedule import make_schedule
+from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
 from trimtab.planning.fact import Facts
@@ -17,6 +18,10 @@ from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
 from trimtab.runs.folder import free_output_dir
 from trimtab.workflow.materials import Materials
+
+MATERIAL_FAMILIES = ("model", "data", "length and padding", "precision and memory")
+"""What the model, tokenizer and rows depend on; a plan's other values may lie outside the domain
+of a configuration, as an `eval_steps` of 0 that means never."""
 
 ConfigLike = str | Path | Mapping[str, Any] | ResolvedConfig
 
@@ -78,7 +83,13 @@ def plan_run(resolved: ResolvedConfig, observer: Observer) -> PlannedRun:
 
 def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
     """A plan with fresh materials, for training it or for going on with its run."""
-    config = TrainingConfig.model_validate({each.name: each.value for each in plan.decisions})
+    config = TrainingConfig.model_validate(
+        {
+            each.name: each.value
+            for each in plan.decisions
+            if catalogue()[each.name].declaration.family in MATERIAL_FAMILIES
+        }
+    )
     asked = {each.name: each.value for each in plan.decisions if each.origin == "user"}
     return PlannedRun(plan, resolve(values=asked), Materials(config, observer))
 

@@ -35,11 +35,11 @@ def check_layout(resolved: ResolvedConfig) -> None:
 def choose_max_length(resolved: ResolvedConfig, facts: Facts) -> int:
     """Tokens. Raises ConfigError where the asked length is over the model's positions."""
     asked = resolved.config.max_length
-    positions = facts.integer("model.max_position_embeddings")
+    positions = _positions(facts)
     if asked == "auto":
         base = _nearly_all(facts) if _has_outlier(facts) else facts.integer("data.length_max")
-        return min(_round_up(base), positions)
-    if asked > positions:
+        return _within(_round_up(base), positions)
+    if positions is not None and asked > positions:
         raise ConfigError(
             f"max_length {asked:,} is over the {positions:,} positions of the model.",
             where=where_set(resolved, "max_length"),
@@ -90,9 +90,30 @@ def decide_lengths(resolved: ResolvedConfig, facts: Facts) -> Ruling:
     )
 
 
+def _positions(facts: Facts) -> int | None:
+    """The model's bound on a row's length; None where its architecture has none."""
+    if facts.value("model.max_position_embeddings") is None:
+        return None
+    return facts.integer("model.max_position_embeddings")
+
+
+def _within(length: int, positions: int | None) -> int:
+    return length if positions is None else min(length, positions)
+
+
 def _nearly_all(facts: Facts) -> int:
+    """The 99.5th percentile; of fewer rows than it can tell apart, all but the longest."""
     quantiles = cast(list[float], facts.value("data.length_quantiles"))
-    return math.ceil(quantiles[_NEARLY_ALL])
+    if facts.integer("data.num_rows") >= _NEARLY_ALL + 1:
+        return math.ceil(quantiles[_NEARLY_ALL])
+    longest = quantiles[-1]
+    return math.ceil(max((length for length in quantiles if length < longest), default=longest))
+
+
+def _nearly_all_named(facts: Facts) -> str:
+    if facts.integer("data.num_rows") >= _NEARLY_ALL + 1:
+        return f"the 99.5th percentile is {_nearly_all(facts):,} tokens"
+    return f"the second longest row is {_nearly_all(facts):,} tokens"
 
 
 def _has_outlier(facts: Facts) -> bool:
@@ -128,14 +149,14 @@ def _max_length(resolved: ResolvedConfig, facts: Facts) -> Decision:
         because += f"; {consequence}"
     elif _has_outlier(facts):
         because = (
-            f"the 99.5th percentile is {nearly_all:,} tokens, rounded up to 64; the longest row, "
-            f"{longest:,}, is an outlier and sets nothing; {consequence}"
+            f"{_nearly_all_named(facts)}, rounded up to 64; the longest row, {longest:,}, is an "
+            f"outlier and sets nothing; {consequence}"
         )
         alternatives = (
             Alternative(
-                min(_round_up(longest), facts.integer("model.max_position_embeddings")),
-                f"would keep every row for {longest / nearly_all:.1f}× the length that 99.5% of "
-                "the rows need",
+                _within(_round_up(longest), _positions(facts)),
+                f"would keep every row for {longest / nearly_all:.1f}× the length that nearly all "
+                "rows need",
             ),
         )
     else:
