@@ -20,7 +20,7 @@ def result(loss: float, *, applied: bool = True, grad_norm: float = 1.0) -> Step
 def test_the_first_non_finite_number_stops_without_a_loss_scale(
     loss: float, grad_norm: float, named: str
 ) -> None:
-    verdict = Guard().judge(result(loss, applied=False, grad_norm=grad_norm), None)
+    verdict = Guard().judge(result(loss, applied=False, grad_norm=grad_norm), "bf16", None)
     assert verdict.fault == "not finite"
     assert named in verdict.reason
 
@@ -29,9 +29,9 @@ def test_an_fp16_overflow_is_skipped_until_it_persists() -> None:
     guard, scale = Guard(), LossScale()
     for _ in range(MAX_SKIPS_IN_A_ROW - 1):
         scale.overflowed()
-        assert guard.judge(result(1.0, applied=False), scale).fault is None
+        assert guard.judge(result(1.0, applied=False), "fp16", scale).fault is None
     scale.overflowed()
-    assert guard.judge(result(1.0, applied=False), scale).fault == "overflow persisted"
+    assert guard.judge(result(1.0, applied=False), "fp16", scale).fault == "overflow persisted"
 
 
 def test_a_good_update_ends_the_row_of_skips() -> None:
@@ -51,13 +51,14 @@ def test_the_scale_grows_after_its_interval() -> None:
 
 
 def test_a_loss_of_exactly_zero_is_a_collapse() -> None:
-    assert Guard().judge(result(0.0), None).fault == "collapsed"
+    assert Guard().judge(result(0.0), "bf16", None).fault == "collapsed"
+    assert Guard().judge(result(0.0), "fp32", None).fault is None
 
 
 def test_divergence_by_the_stated_rule() -> None:
     guard = Guard()
-    assert guard.judge(result(2.0), None).fault is None
-    verdicts = [guard.judge(result(9.0), None).fault for _ in range(DIVERGENCE_WINDOW)]
+    assert guard.judge(result(2.0), "fp32", None).fault is None
+    verdicts = [guard.judge(result(9.0), "fp32", None).fault for _ in range(DIVERGENCE_WINDOW)]
     assert verdicts[-1] == "diverged"
     assert verdicts[0] is None
 
@@ -65,4 +66,4 @@ def test_divergence_by_the_stated_rule() -> None:
 def test_noise_and_a_single_spike_are_no_divergence() -> None:
     guard = Guard()
     for loss in (2.0, 2.6, 1.9, 9.0, 2.1, 1.8, 2.4, 2.0):
-        assert guard.judge(result(loss), None).fault is None
+        assert guard.judge(result(loss), "fp32", None).fault is None

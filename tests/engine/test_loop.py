@@ -146,7 +146,7 @@ def test_a_stop_saves_at_the_update_s_end(tmp_path: Path) -> None:
 def test_checkpoints_come_every_save_steps_and_old_ones_go(tmp_path: Path) -> None:
     job = tiny_job(tmp_path, num_train_steps=9, save_steps=2, save_total_limit=2)
     run_to_end(job)
-    assert [path.name for path in step_checkpoints(tmp_path)] == ["step-000006", "step-000008"]
+    assert [path.name for path in step_checkpoints(tmp_path)] == ["step-000008", "step-000009"]
 
 
 RESUMED = [

@@ -126,7 +126,7 @@ def test_the_run_folder_is_as_drawn(tmp_path: Path, tiny_llama_folder: Path) -> 
     }  # fmt: skip
     assert wanted <= updates[0].keys()
     saved = [line for line in read_jsonl(run / "events.jsonl") if line["event"].endswith("saved")]
-    assert [line["step"] for line in saved] == [2, 4]
+    assert [line["step"] for line in saved] == [2, 4, 6]
     record = RunSummary.from_json(json.loads((run / "summary.json").read_text()))
     assert record.status == "done"
     page = trimtab.write_report(run)

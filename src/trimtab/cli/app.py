@@ -145,7 +145,7 @@ def train(arguments: Arguments = None, json_: Json = False, debug: Debug = False
     import trimtab
 
     config, options = _config_and_options(arguments)
-    with _observer(json_) as observer, _page_in_any_case(observer):
+    with _observer(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.train(config, options=options, observer=observer)
     _show_end(summary, json_)
 
@@ -155,7 +155,7 @@ def resume(run_folder: RunArgument, json_: Json = False, debug: Debug = False) -
     """Go on with an interrupted run, exactly where it was saved."""
     import trimtab
 
-    with _observer(json_) as observer, _page_in_any_case(observer, run_folder):
+    with _observer(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.resume(run_folder, observer=observer)
     _show_end(summary, json_)
 
@@ -171,27 +171,39 @@ def demo(
     """Teach the embedded model to write docstring summaries, in a few minutes on a CPU."""
     import trimtab
 
-    with _observer(json_) as observer, _page_in_any_case(observer):
+    with _observer(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.demo(output_dir=output_dir, observer=observer)
     _show_end(summary, json_)
 
 
 @contextmanager
-def _page_in_any_case(observer: ConsoleObserver, run_: Path | None = None) -> Iterator[None]:
-    """Write the page of a run that stopped too; one that never began has no folder."""
+def _told_in_any_case(observer: ConsoleObserver, json_wanted: bool) -> Iterator[None]:
+    """The page, and the JSON, of a run that stopped too; one that never began has neither."""
     try:
         yield
     except TrimtabError:
-        folder = run_ or observer.run
-        if folder is not None and (folder / "summary.json").is_file():
-            _write_page(folder)
+        if observer.run is not None and (observer.run / "summary.json").is_file():
+            _write_page(observer.run)
+            if json_wanted:
+                _print_json(_result(_summary_on_disk(observer.run)))
         raise
 
 
-def _write_page(run_: Path) -> Path:
+def _summary_on_disk(folder: Path) -> RunSummary:
+    from trimtab.runs.records import RunSummary
+
+    return RunSummary.from_json(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+
+
+def _write_page(folder: Path) -> Path | None:
+    """The page's path; None, told on stderr, where it could not be written."""
     import trimtab
 
-    return trimtab.write_report(run_)
+    try:
+        return trimtab.write_report(folder)
+    except Exception as error:
+        _complain(f"The page could not be written: {type(error).__name__}: {error}")
+        return None
 
 
 def _show_end(summary: RunSummary, json_wanted: bool) -> None:
@@ -205,7 +217,7 @@ def _show_end(summary: RunSummary, json_wanted: bool) -> None:
         return
     console = Consoles().out
     show_samples(console, collect(Path(summary.run)).samples or ())
-    show_summary(console, summary, summary.run, str(page))
+    show_summary(console, summary, summary.run, None if page is None else str(page))
 
 
 RESULT_KEYS = (
@@ -244,7 +256,9 @@ def plan(arguments: Arguments = None, json_: Json = False, debug: Debug = False)
 @app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)
 def inspect(
     arguments: Arguments = None,
-    rows: Annotated[int, typer.Option("--rows", help="How many rows are shown decoded.")] = 3,
+    rows: Annotated[
+        int, typer.Option("--rows", min=0, help="How many rows are shown decoded.")
+    ] = 3,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -278,7 +292,9 @@ def generate(
     prompts_file: Annotated[
         Path | None, typer.Option("--file", help="A file with a prompt in each line.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 128,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="The longest answer, in tokens.")
+    ] = 128,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json_: Json = False,
     debug: Debug = False,
@@ -305,7 +321,11 @@ def _prompts(prompt: str | None, file: Path | None) -> list[str]:
     if file is not None:
         if not file.is_file():
             raise ConfigError("there is no such file.", where=str(file))
-        found = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"not UTF-8 text: {error}.", where=str(file)) from error
+        found = [line for line in lines if line.strip()]
     elif prompt is None or prompt == "-":
         if sys.stdin.isatty():
             _complain("Type the prompt and end with Ctrl-D.")
@@ -323,8 +343,10 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write the page of each run again, from its folder alone."""
+    import trimtab
+
     for each in runs:
-        typer.echo(_write_page(each))
+        typer.echo(trimtab.write_report(each))
 
 
 @app.command()

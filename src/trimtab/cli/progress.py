@@ -28,7 +28,7 @@ SECONDS_BETWEEN_PLAIN_LINES = 15.0
 class ConsoleObserver:
     """Shows what the observer is told of on a console; `show_plan` renders the plan.
 
-    `run` is the run folder, once the plan names it.
+    `run` is the run folder, once it is this process's.
     """
 
     def __init__(self, console: Console, show_plan: Callable[[Plan], None]) -> None:
@@ -94,10 +94,11 @@ class ConsoleObserver:
         self._activity = ""
 
     def planned(self, plan: Plan) -> None:
-        settings = plan.settings()
-        self.run = Path(settings.output_dir)
-        self._logging_steps = settings.logging_steps
         self._show_plan(plan)
+
+    def run_opened(self, root: Path, plan: Plan) -> None:
+        self.run = root
+        self._logging_steps = plan.settings().logging_steps
 
     def updated(self, record: UpdateRecord, num_steps: int) -> None:
         detail = (

@@ -17,7 +17,7 @@ from trimtab.engine.state import TrainingState
 from trimtab.models.adapters import Model
 from trimtab.models.saving import load_trainable_state, trainable_state
 from trimtab.runs.atomic import staged_folder, write_json
-from trimtab.runs.manifest import write_manifest
+from trimtab.runs.manifest import verify, write_manifest
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -64,9 +64,16 @@ def save_best(checkpoints: Path, model: Model, step: int) -> None:
             shutil.rmtree(former)
 
 
-def load_best(checkpoints: Path, model: Model, step: int) -> None:
-    """Put the best weights, which `save_best` kept, into the model."""
-    load_trainable_state(model, load_file(checkpoints / f"{BEST_PREFIX}{step:06d}" / WEIGHTS))
+def load_best(checkpoints: Path, model: Model, step: int) -> tuple[str, ...]:
+    """Put the best weights, which `save_best` kept, into the model.
+
+    Returns what is wrong with them where they are damaged or gone; the model is then untouched.
+    """
+    folder = checkpoints / f"{BEST_PREFIX}{step:06d}"
+    problems = verify(folder)
+    if not problems:
+        load_trainable_state(model, load_file(folder / WEIGHTS))
+    return problems
 
 
 def remove_best(checkpoints: Path) -> None:

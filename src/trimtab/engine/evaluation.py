@@ -36,21 +36,24 @@ def evaluate(
 ) -> Evaluation:
     """The loss over the batches, each token weighted alike, so their size does not matter.
 
-    `on_tokens` is told the tokens of every batch as it is done. Raises ValueError without batches.
+    `on_tokens` is told the tokens of every batch as it is done, and may raise to stop. Raises
+    ValueError without batches.
     """
     started = time.perf_counter()
     was_training = model.training
     model.eval()
     total_loss = torch.zeros((), dtype=torch.float64)
     num_tokens = num_trainable_tokens = 0
-    for batch in batches:
-        with autocast(precision, device):
-            total_loss += summed_loss(model, batch.to(device)).double().cpu()
-        num_tokens += batch.num_tokens
-        num_trainable_tokens += batch.num_trainable_tokens
-        if on_tokens is not None:
-            on_tokens(batch.num_tokens)
-    model.train(was_training)
+    try:
+        for batch in batches:
+            with autocast(precision, device):
+                total_loss += summed_loss(model, batch.to(device)).double().cpu()
+            num_tokens += batch.num_tokens
+            num_trainable_tokens += batch.num_trainable_tokens
+            if on_tokens is not None:
+                on_tokens(batch.num_tokens)
+    finally:
+        model.train(was_training)
     if num_trainable_tokens == 0:
         raise ValueError("no held-out token to evaluate on")
     return Evaluation(

@@ -2,9 +2,10 @@
 
 Stated rules:
 - not finite: the loss or the gradient norm of an update is NaN or infinite. Under fp16 the update
-  is skipped and the loss scale halved; `MAX_SKIPS_IN_A_ROW` of them in a row stop. In other
-  precisions the first one stops.
-- collapsed: the loss of an update that has tokens to train on is exactly 0.0.
+  is not applied, the loss scale halved and the same rows are taken again; `MAX_SKIPS_IN_A_ROW` of
+  them in a row stop. In other precisions the first one stops.
+- collapsed: in a 16-bit precision the loss of an update that has tokens to train on is exactly
+  0.0. In fp32 that is what perfectly learned rows give.
 - diverged: the mean loss of the last `DIVERGENCE_WINDOW` updates is above both twice the first
   update's and 2 nats over it. A model that has learned nothing stays at the first update's loss.
 """
@@ -18,6 +19,7 @@ from typing import Literal
 
 from trimtab.engine.precision import LossScale
 from trimtab.engine.step import StepResult
+from trimtab.hyperparameters.config import Precision
 
 MAX_SKIPS_IN_A_ROW = 16
 DIVERGENCE_WINDOW = 5
@@ -45,11 +47,13 @@ class Guard:
     first_loss: float | None = None
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=DIVERGENCE_WINDOW))
 
-    def judge(self, result: StepResult, loss_scale: LossScale | None) -> Verdict:
+    def judge(
+        self, result: StepResult, precision: Precision, loss_scale: LossScale | None
+    ) -> Verdict:
         """The verdict on an update; call it once for each, in order."""
         if not result.applied:
             return self._not_applied(result, loss_scale)
-        if result.loss == 0.0:
+        if result.loss == 0.0 and precision != "fp32":
             return Verdict("collapsed", "the loss fell to exactly 0.0")
         if self.first_loss is None:
             self.first_loss = result.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from trimtab.data.batches import Batching, Update, eval_batches, updates
 from trimtab.data.rows import TokenRow
 from trimtab.engine import checkpoint
-from trimtab.engine.evaluation import evaluate
+from trimtab.engine.evaluation import Evaluation, evaluate
 from trimtab.engine.guard import Fault
 from trimtab.engine.memory import peak_memory_bytes
 from trimtab.engine.observer import Observer
@@ -65,9 +66,10 @@ def run_updates(
     touched by an update that was not finite.
     """
     num_steps = job.settings.num_train_steps
-    if state.num_updates == 0 and state.base_eval_loss is None:
-        _evaluate(job, state, observer)
+    if state.evaluation_is_due or (state.num_updates == 0 and state.base_eval_loss is None):
+        _evaluate(job, state, observer, stop_requested)
     stream = updates(job.train_rows, job.batching, state.position)
+    is_first = True
     while state.num_updates < num_steps:
         started = time.perf_counter()
         update = next(stream)
@@ -77,16 +79,16 @@ def run_updates(
         state.num_updates += 1
         state.epoch = update.epoch
         state.position = update.position
-        _count(state, result, seconds)
+        _count(state, result, seconds, is_timed=not is_first)
+        is_first = False
         observer.updated(_update_record(job, state, result, rate, seconds), num_steps)
         is_last = state.num_updates == num_steps
         if is_last or _due(state.num_updates, job.settings.eval_steps):
-            _evaluate(job, state, observer)
+            _evaluate(job, state, observer, stop_requested)
+        if is_last or stop_requested() or _due(state.num_updates, job.settings.save_steps):
+            _save(job, state, observer)
         if stop_requested() and not is_last:
-            _save(job, state, observer)
             raise StopRequested
-        if _due(state.num_updates, job.settings.save_steps) and not is_last:
-            _save(job, state, observer)
 
 
 def _due(step: int, every: int) -> bool:
@@ -115,7 +117,7 @@ def _applied_step(
 
 
 def _judge(state: TrainingState, update: Update, result: StepResult, observer: Observer) -> None:
-    verdict = state.guard.judge(result, state.loss_scale)
+    verdict = state.guard.judge(result, state.precision, state.loss_scale)
     step = state.num_updates + 1
     row_ids = tuple(row for batch in update.micro_batches for row in batch.row_ids)
     if not result.applied:
@@ -136,12 +138,13 @@ def _judge(state: TrainingState, update: Update, result: StepResult, observer: O
         raise UpdateStopped(verdict.fault, verdict.reason, step, row_ids)
 
 
-def _count(state: TrainingState, result: StepResult, seconds: float) -> None:
+def _count(state: TrainingState, result: StepResult, seconds: float, *, is_timed: bool) -> None:
     totals = state.totals
     totals.num_tokens += result.num_tokens
     totals.num_trainable_tokens += result.num_trainable_tokens
     totals.loss_nats += result.loss * result.num_trainable_tokens
-    if state.num_updates > 1:
+    totals.run_seconds += seconds
+    if is_timed:
         totals.timed_tokens += result.num_tokens
         totals.timed_seconds += seconds
 
@@ -163,22 +166,28 @@ def _update_record(
     )
 
 
-def _evaluate(job: Job, state: TrainingState, observer: Observer) -> None:
+def _evaluate(
+    job: Job, state: TrainingState, observer: Observer, stop_requested: Callable[[], bool]
+) -> None:
+    """Measure the held-out loss, and keep the weights where it is the lowest yet.
+
+    Raises UpdateStopped where it is not finite, and StopRequested, after saving what there is,
+    where a stop is asked for meanwhile.
+    """
     if not job.eval_rows or job.settings.eval_strategy == "no":
         return
-    observer.activity("held-out loss", sum(row.num_tokens for row in job.eval_rows))
-    job.optimizer.for_evaluation()
-    batches = eval_batches(job.eval_rows, job.settings.per_device_eval_batch_size, job.batching)
-    measured = evaluate(
-        job.model,
-        batches,
-        precision=job.settings.precision,
-        device=job.device,
-        on_tokens=observer.advanced,
-    )
-    observer.activity_done()
+    state.evaluation_is_due = True
+    measured = _held_out_loss(job, state, observer, stop_requested)
+    state.evaluation_is_due = False
     loss = measured.eval_loss
-    if state.base_eval_loss is None:
+    state.totals.run_seconds += measured.seconds
+    observer.evaluated(
+        EvaluationRecord(state.num_updates, loss, measured.num_tokens, measured.seconds)
+    )
+    if not math.isfinite(loss):
+        state.evaluation_is_due = True
+        raise UpdateStopped("not finite", f"the held-out loss is {loss}", state.num_updates, ())
+    if state.base_eval_loss is None and state.num_updates == 0:
         state.base_eval_loss = loss
     state.eval_loss = loss
     is_trained = state.num_updates > 0
@@ -186,11 +195,37 @@ def _evaluate(job: Job, state: TrainingState, observer: Observer) -> None:
         state.best_eval_loss = loss
         state.best_step = state.num_updates
         if state.num_updates < job.settings.num_train_steps:
+            job.optimizer.for_evaluation()
             checkpoint.save_best(job.checkpoints, job.model, state.num_updates)
-    job.optimizer.for_training()
-    observer.evaluated(
-        EvaluationRecord(state.num_updates, loss, measured.num_tokens, measured.seconds)
-    )
+            job.optimizer.for_training()
+
+
+def _held_out_loss(
+    job: Job, state: TrainingState, observer: Observer, stop_requested: Callable[[], bool]
+) -> Evaluation:
+    def advanced(num_tokens: int) -> None:
+        observer.advanced(num_tokens)
+        if stop_requested() and state.num_updates < job.settings.num_train_steps:
+            raise StopRequested
+
+    observer.activity("held-out loss", sum(row.num_tokens for row in job.eval_rows))
+    job.optimizer.for_evaluation()
+    try:
+        return evaluate(
+            job.model,
+            eval_batches(job.eval_rows, job.settings.per_device_eval_batch_size, job.batching),
+            precision=job.settings.precision,
+            device=job.device,
+            on_tokens=advanced,
+        )
+    except StopRequested:
+        job.optimizer.for_training()
+        if state.num_updates > 0:
+            _save(job, state, observer)
+        raise
+    finally:
+        job.optimizer.for_training()
+        observer.activity_done()
 
 
 def _save(job: Job, state: TrainingState, observer: Observer) -> None:

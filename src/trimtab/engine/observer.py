@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from trimtab.planning.plan import Plan
@@ -22,6 +23,9 @@ class Observer(Protocol):
 
     def planned(self, plan: Plan) -> None:
         """The plan that training will follow."""
+
+    def run_opened(self, root: Path, plan: Plan) -> None:
+        """The run folder is ours from here on."""
 
     def updated(self, record: UpdateRecord, num_steps: int) -> None:
         """One weight update was applied."""
@@ -49,6 +53,9 @@ class Silent:
         pass
 
     def planned(self, plan: Plan) -> None:
+        pass
+
+    def run_opened(self, root: Path, plan: Plan) -> None:
         pass
 
     def updated(self, record: UpdateRecord, num_steps: int) -> None:

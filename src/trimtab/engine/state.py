@@ -10,12 +10,15 @@ from trimtab.data.batches import DataPosition
 from trimtab.engine.guard import Guard
 from trimtab.engine.precision import LossScale
 from trimtab.hyperparameters.config import Precision
+from trimtab.runs.non_finite import as_text, from_text
 
 
 @dataclass
 class Totals:
-    """Sums over the updates so far. The first update's seconds and tokens are kept apart, since
-    it also pays for warming up.
+    """Sums over the updates so far, whatever processes made them.
+
+    `timed_` leaves out each process's first update, which also pays for warming up; `run_seconds`
+    are those of all updates and evaluations.
     """
 
     num_tokens: int = 0
@@ -23,6 +26,7 @@ class Totals:
     num_trainable_tokens: int = 0
     timed_seconds: float = 0.0
     timed_tokens: int = 0
+    run_seconds: float = 0.0
 
     def tokens_per_s(self) -> float | None:
         return self.timed_tokens / self.timed_seconds if self.timed_seconds > 0 else None
@@ -32,7 +36,8 @@ class Totals:
 class TrainingState:
     """`num_updates` counts applied weight updates; `position` is where the data goes on.
 
-    `precision` is the one in force, which may be safer than the plan's.
+    `precision` is the one in force, which may be safer than the plan's. `evaluation_is_due`: a
+    held-out pass was begun and did not come to its end.
     """
 
     precision: Precision
@@ -46,14 +51,17 @@ class TrainingState:
     eval_loss: float | None = None
     best_eval_loss: float | None = None
     best_step: int | None = None
+    evaluation_is_due: bool = False
 
     def to_json(self) -> dict[str, Any]:
         record = asdict(self)
         record["guard"]["recent"] = list(self.guard.recent)
-        return record
+        text: dict[str, Any] = as_text(record)
+        return text
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TrainingState:
+        record = from_text(record)
         guard = Guard(first_loss=record["guard"]["first_loss"])
         guard.recent.extend(record["guard"]["recent"])
         scale = record["loss_scale"]

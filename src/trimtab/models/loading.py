@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 import torch
 from transformers import (
@@ -16,10 +16,10 @@ from transformers import (
 from trimtab.errors import ConfigError, DoesNotFit
 from trimtab.models.attention import IMPLEMENTATION, register_document_attention
 from trimtab.models.foreign import UNUSABLE_FILES, first_sentence
+from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
 
-CPU_ALLOCATION_FAILED: Final = "can't allocate memory"
 """What torch says where the CPU's memory is short; it has no exception of its own for that."""
 
 
@@ -63,10 +63,8 @@ def load_model(
                 output_loading_info=True,
             )
         model: PreTrainedModel = loaded[0].to(device)
-    except torch.OutOfMemoryError as error:
-        raise _does_not_fit(source, dtype, device) from error
     except UNUSABLE_FILES as error:
-        if CPU_ALLOCATION_FAILED in str(error):
+        if is_out_of_memory(error):
             raise _does_not_fit(source, dtype, device) from error
         raise ConfigError(
             f"the model cannot be loaded: {first_sentence(error)}",

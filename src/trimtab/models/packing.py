@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from trimtab.models.attention import IMPLEMENTATION, document_arguments
 from trimtab.models.foreign import first_sentence
+from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.models.quiet import quiet_transformers
 
 DOCUMENT_LAYERS = frozenset({"full_attention", "sliding_attention"})
@@ -46,6 +47,8 @@ def packing_refusal(model: PreTrainedModel) -> str | None:
         with quiet_transformers():
             return _leak(model)
     except (TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         return f"{kind} cannot take joined documents: {first_sentence(error)}"
     finally:
         model.train(was_training)

@@ -20,6 +20,7 @@ row lengths in tokens; a row is one example.
     data.length_quantiles (201 lengths: 0, 0.5, … 100%), data.templated (bool),
     data.template_because, data.eval_num_rows (only where eval_dataset is a path)
 `TrainingRowsQuestion` (after hold-out, truncation and packing)
+    rows.digest (of all tokens),
     rows.key (the question's `key`: facts under another key are no answer),
     rows.num_examples, rows.num_rows (packed rows where packing is on, else the examples),
     rows.num_tokens, rows.num_trainable_tokens, rows.num_truncated, rows.num_tokens_cut,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ def choose_device(choice: str) -> torch.device:
     """
     if choice == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if choice != "cpu" and not choice.startswith("cuda"):
+    if re.fullmatch(r"cpu|cuda(:\d+)?", choice) is None:
         raise ConfigError(
             f"device: {choice!r} is not known.", hint="Write auto, cpu, cuda or cuda:N."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -46,6 +47,18 @@ def probe_corpus(
         yield Fact("data.eval_num_rows", num_separate_eval_rows, "rows", method=method)
 
 
+def rows_digest(train_rows: Sequence[TokenRow], eval_rows: Sequence[TokenRow]) -> str:
+    """The same for the same tokens, targets and order, and for nothing else."""
+    digest = hashlib.blake2b(digest_size=16)
+    for rows in (train_rows, eval_rows):
+        digest.update(len(rows).to_bytes(8, "little"))
+        for row in rows:
+            digest.update(row.num_tokens.to_bytes(8, "little"))
+            digest.update(row.input_ids.tobytes())
+            digest.update(row.trainable.tobytes())
+    return digest.hexdigest()
+
+
 def probe_training_rows(
     question: TrainingRowsQuestion,
     train_rows: Sequence[TokenRow],
@@ -64,7 +77,7 @@ def probe_training_rows(
         "num_truncated": (counts.num_truncated, "rows"),
         "num_tokens_cut": (counts.num_tokens_cut, "tokens"),
         "num_trainable_tokens_cut": (counts.num_trainable_tokens_cut, "tokens"),
-        "num_dropped": (counts.num_dropped, "rows"),
+        "num_dropped": (counts.num_dropped + counts.num_left_without_target, "rows"),
         "length_max": (max(lengths), "tokens"),
         "length_mean": (sum(lengths) / len(lengths), "tokens"),
         "trainable_length_max": (max(row.num_trainable_tokens for row in train_rows), "tokens"),
@@ -72,5 +85,6 @@ def probe_training_rows(
         "eval_num_tokens": (sum(row.num_tokens for row in eval_rows), "tokens"),
     }
     yield Fact("rows.key", question.key, method=method)
+    yield Fact("rows.digest", rows_digest(train_rows, eval_rows), method="blake2b of all tokens")
     for name, (value, unit) in values.items():
         yield Fact(f"rows.{name}", value, unit, method=method)

@@ -72,15 +72,31 @@ class RunFolder:
         return self.root / ".lock"
 
 
+def refuse_taken(output_dir: Path) -> None:
+    """Raises ConfigError where a run could not be made there, before anything is spent on it."""
+    _refuse_unusable(output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise _taken(output_dir)
+
+
+def discard_run(run: RunFolder, *, keep_folder: bool) -> None:
+    """Remove what a run has written that never began; the folder too, unless it was the user's."""
+    for path in run.root.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if not keep_folder:
+        run.root.rmdir()
+
+
 def create_run(output_dir: Path) -> RunFolder:
     """Make the run folder at the path as given; an empty folder that is there is taken.
 
     Raises ConfigError where something else is there already or the folder cannot be made.
     """
-    _refuse_unusable(output_dir)
     try:
-        if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-            raise _taken(output_dir)
+        refuse_taken(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "checkpoints").mkdir()
     except OSError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from trimtab.data.rows import Conversation, Message
 from trimtab.data.templates import TemplateChoice
@@ -15,14 +16,15 @@ from trimtab.data.tokens import prompt_ids
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
 from trimtab.models.adapters import Model, load_adapter
+from trimtab.models.description import max_positions
 from trimtab.models.generation import generate_greedy
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.pad_token import end_of_turn_token_ids
 from trimtab.models.source import ModelSource, locate
-from trimtab.planning.plan import Plan
 from trimtab.probes.device import choose_device
 from trimtab.runs.folder import RunFolder, open_run
 from trimtab.runs.records import DataRecord
+from trimtab.workflow.records import read_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def generate(
     """
     observer = observer or Silent()
     folder = open_run(Path(run))
-    settings = Plan.from_json(json.loads(folder.plan_json.read_text(encoding="utf-8"))).settings()
+    settings = read_plan(folder).settings()
     result = folder.adapter if settings.method == "lora" else folder.model
     if not result.is_dir():
         raise ConfigError(
@@ -66,6 +68,8 @@ def generate(
         prompt_ids(conversation, tokenizer, template)
         for conversation, template in _conversations(prompts, folder, tokenizer.chat_template)
     ]
+
+    _refuse_too_long(token_ids, max_new_tokens, base)
 
     def answered(model: Model) -> list[str]:
         # One at a time: an answer must not depend on the prompts beside it.
@@ -103,6 +107,19 @@ def generate(
             prompts, base_answers, tuned_answers, strict=True
         )
     ]
+
+
+def _refuse_too_long(
+    token_ids: Sequence[Sequence[int]], max_new_tokens: int, model: PreTrainedModel
+) -> None:
+    positions = max_positions(model.config)
+    longest = max(len(ids) for ids in token_ids)
+    if positions is not None and longest + max_new_tokens > positions:
+        raise ConfigError(
+            f"a prompt of {longest:,} tokens and {max_new_tokens:,} new ones are more than the "
+            f"model's {positions:,} positions.",
+            hint="Shorten the prompt or lower --max-new-tokens.",
+        )
 
 
 def _conversations(

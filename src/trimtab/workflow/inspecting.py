@@ -1,4 +1,4 @@
-"""What a model will be trained on, before anything is planned or loaded."""
+"""What a model will be trained on, before it is."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from trimtab.engine.loop import Job
 from trimtab.engine.optimizer import make_optimizer
 from trimtab.engine.precision import LossScale, weight_dtype
 from trimtab.engine.schedule import make_schedule
+from trimtab.hyperparameters.config import Precision
 from trimtab.models.adapters import Model, add_lora
 from trimtab.models.checkpointing import set_activation_checkpointing
 from trimtab.models.loading import load_model
@@ -84,5 +85,5 @@ def make_job(settings: Settings, materials: Materials, rows: TrainingRows, run: 
     )
 
 
-def new_loss_scale(settings: Settings) -> LossScale | None:
-    return LossScale() if settings.precision == "fp16" else None
+def new_loss_scale(precision: Precision) -> LossScale | None:
+    return LossScale() if precision == "fp16" else None

@@ -34,6 +34,8 @@ from trimtab.probes.device import choose_device, probe_device
 from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus, probe_training_rows
 
+NUM_PARAMETERS_CHECKED_IN_FP32 = 1_000_000_000
+
 
 @dataclass(frozen=True)
 class TrainingRows:
@@ -147,9 +149,10 @@ class Materials:
         pad_token = choose_pad_token(self.tokenizer, self.config.pad_token, description.vocab_size)
         self._observer.activity("checking that joined rows stay apart")
         started = time.perf_counter()
-        model = load_model(
-            self.source, dtype=torch.float32, device=self.device, packed_attention=True
-        )
+        # The check needs no exactness; a model that is trained in 16 bits may not fit in 32.
+        is_large = description.num_parameters > NUM_PARAMETERS_CHECKED_IN_FP32
+        dtype = torch.bfloat16 if is_large else torch.float32
+        model = load_model(self.source, dtype=dtype, device=self.device, packed_attention=True)
         refusal = packing_refusal(model)
         del model
         self._observer.activity_done()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from trimtab.engine.observer import Observer
 from trimtab.planning.plan import Plan
 from trimtab.runs.ledger import Ledger
@@ -27,6 +29,9 @@ class RecordingObserver:
 
     def planned(self, plan: Plan) -> None:
         self._shown.planned(plan)
+
+    def run_opened(self, root: Path, plan: Plan) -> None:
+        self._shown.run_opened(root, plan)
 
     def updated(self, record: UpdateRecord, num_steps: int) -> None:
         self._metrics.append(record.to_json())

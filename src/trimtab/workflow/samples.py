@@ -70,16 +70,13 @@ def answers(
     materials: Materials,
     prompts: Sequence[SamplePrompt],
     settings: Settings,
-    *,
-    base: bool = False,
 ) -> list[str]:
-    """The greedy answer to each prompt; `base` leaves the adapters out."""
+    """The greedy answer to each prompt."""
     new_ids = generate_greedy(
         model,
         [prompt.token_ids for prompt in prompts],
         max_new_tokens=settings.max_new_tokens,
         eos_token_ids=end_of_turn_token_ids(materials.tokenizer),
         pad_token_id=settings.pad_token_id,
-        base=base,
     )
     return [str(materials.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new_ids]

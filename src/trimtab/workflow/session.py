@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from trimtab.engine.loop import Job
 from trimtab.engine.memory import peak_memory_bytes
 from trimtab.engine.observer import Observer
 from trimtab.engine.state import TrainingState
+from trimtab.errors import DataError
+from trimtab.models.adapters import causal_model
+from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.settings import Settings
+from trimtab.probes.device import choose_device
+from trimtab.probes.rows import rows_digest
 from trimtab.runs.atomic import write_json
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
@@ -24,6 +29,20 @@ from trimtab.workflow.samples import SamplePrompt, sample_prompts
 VERSIONED_PACKAGES = ("trimtab", "torch", "transformers", "peft", "tokenizers", "safetensors")
 
 
+@dataclass
+class Progress:
+    """The job and the state in force; a change of precision replaces both."""
+
+    job: Job
+    state: TrainingState
+
+    def release_job(self) -> None:
+        """Let go of the job's weights and optimizer state, before another job takes its place."""
+        for optimizer in self.job.optimizer.optimizers:
+            optimizer.state.clear()
+        causal_model(self.job.model).to_empty(device="meta")
+
+
 @dataclass(frozen=True)
 class Session:
     """One run: its plan, what it was measured on, and who is told. `settings` are the plan's."""
@@ -35,7 +54,6 @@ class Session:
     run: RunFolder
     observer: Observer
     prompts: tuple[SamplePrompt, ...]
-    begun: float
 
     def note_samples(self, base: list[str | None], tuned: list[str | None]) -> None:
         """Write what the base and the tuned model answer to the sample prompts."""
@@ -71,7 +89,7 @@ class Session:
             stopped_by=stopped_by,
             decisions_changed=changed,
             best_step=state.best_step,
-            seconds=time.perf_counter() - self.begun,
+            seconds=totals.run_seconds,
             result=result,
             versions={name: version(name) for name in VERSIONED_PACKAGES},
         )
@@ -80,10 +98,22 @@ class Session:
 
 
 def open_session(planned: PlannedRun, run: RunFolder, shown: Observer) -> Session:
-    """Load the rows that the plan trains on, and open the run's ledgers."""
-    begun = time.perf_counter()
+    """Load the rows that the plan trains on, and open the run's ledgers.
+
+    Raises DataError where the rows are not those that were planned, ConfigError where the plan's
+    device is not there.
+    """
     settings = planned.plan.settings()
+    choose_device(settings.device)
     rows = planned.materials.rows(rows_question(settings))
+    planned_digest = Facts().adding(planned.plan.facts).value("rows.digest")
+    if rows_digest(rows.train, rows.eval) != planned_digest:
+        raise DataError(
+            "the rows are not those that were planned: the file, the tokenizer or the chat "
+            "template has changed since.",
+            where=settings.dataset,
+            hint="Put them back, or plan and train anew.",
+        )
     return Session(
         plan=planned.plan,
         settings=settings,
@@ -92,5 +122,4 @@ def open_session(planned: PlannedRun, run: RunFolder, shown: Observer) -> Sessio
         run=run,
         observer=RecordingObserver(Ledger(run.metrics_jsonl), Ledger(run.events_jsonl), shown),
         prompts=sample_prompts(planned.materials, rows, settings),
-        begun=begun,
     )

@@ -1,35 +1,44 @@
-"""Train a plan, resume a run; where the engine stops with a reason, ask the planner again."""
+"""Train a plan, resume a run."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from trimtab.engine.checkpoint import load_best, load_checkpoint, remove_best, save_checkpoint
-from trimtab.engine.loop import Job, StopRequested, UpdateStopped, run_updates
+from trimtab.engine.checkpoint import STATE, load_checkpoint
+from trimtab.engine.loop import Job
 from trimtab.engine.observer import Observer, Silent
 from trimtab.engine.state import TrainingState
-from trimtab.errors import ConfigError, DoesNotFit, GuardStop, Interrupted, TrimtabError
-from trimtab.models.saving import save_result, trainable_state
-from trimtab.planning.fact import Facts
+from trimtab.errors import ConfigError, DoesNotFit
+from trimtab.models.memory_errors import is_out_of_memory
+from trimtab.models.saving import trainable_state
 from trimtab.planning.plan import Plan
-from trimtab.planning.rules.fallback import safer_precision
-from trimtab.runs.atomic import remove_staged, staged_folder, write_json, write_text
-from trimtab.runs.checkpoints import checkpoint_name, newest_verified
-from trimtab.runs.folder import RunFolder, check_room_on_disk, create_run, open_run
-from trimtab.runs.ledger import Ledger
+from trimtab.runs.atomic import remove_folder, remove_staged, write_json, write_text
+from trimtab.runs.checkpoints import newest_verified
+from trimtab.runs.folder import (
+    RunFolder,
+    check_room_on_disk,
+    create_run,
+    discard_run,
+    open_run,
+    refuse_taken,
+)
 from trimtab.runs.lock import run_lock
-from trimtab.runs.records import EventRecord, RunSummary, Sample
+from trimtab.runs.records import EventRecord, RunSummary
 from trimtab.workflow.describing import data_record
+from trimtab.workflow.handing_over import hand_over
 from trimtab.workflow.jobs import make_job, new_loss_scale
-from trimtab.workflow.planning import ConfigLike, from_plan, plan_run, resolve_config
+from trimtab.workflow.outcome import told_outcome
+from trimtab.workflow.planning import ConfigLike, PlannedRun, from_plan, plan_run, resolve_config
+from trimtab.workflow.records import read_plan
+from trimtab.workflow.recovering import forget_after, train_through
 from trimtab.workflow.samples import answers
-from trimtab.workflow.session import Session, open_session
+from trimtab.workflow.session import Progress, Session, open_session
 from trimtab.workflow.stopping import stop_at_update_end
 
 ADAM_STATES = 2
@@ -47,61 +56,75 @@ def train(
     held-out loss (the last, where nothing is held out).
 
     Raises ConfigError, DataError, DoesNotFit, GuardStop (a bad number; nothing is handed over) or
-    Interrupted (saved, resumable).
+    Interrupted (saved, resumable); TypeError for options beside a plan, which is decided already.
     """
     observer = observer or Silent()
-    if isinstance(config, Plan):
-        planned = from_plan(config, observer)
-    else:
-        planned = plan_run(resolve_config(config, options), observer)
-    observer.planned(planned.plan)
-    run = create_run(Path(planned.plan.settings().output_dir))
-    with run_lock(run):
-        try:
-            write_text(run.config_yaml, planned.resolved.to_yaml())
-            write_json(run.plan_json, planned.plan.to_json())
-            session = open_session(planned, run, observer)
-            job = _prepare(session)
-        except BaseException:
-            # Nothing was trained yet: a folder that looks like a run would only be in the way.
-            shutil.rmtree(run.root)
-            raise
-        return _carry_out(session, job, _first_state(session))
+    with _told_memory_errors():
+        if isinstance(config, Plan):
+            if options:
+                raise TypeError("a plan takes no options: make another plan with them")
+            planned = from_plan(config, observer)
+        else:
+            resolved = resolve_config(config, options)
+            if resolved.config.output_dir != "auto":
+                refuse_taken(Path(resolved.config.output_dir))
+            planned = plan_run(resolved, observer)
+        observer.planned(planned.plan)
+        output_dir = Path(planned.plan.settings().output_dir)
+        was_there = output_dir.is_dir()
+        run = create_run(output_dir)
+        with run_lock(run):
+            try:
+                session, progress = _begin(planned, run, observer)
+            except BaseException:
+                # Nothing was trained: a folder that looks like a run would be in the way.
+                discard_run(run, keep_folder=was_there)
+                raise
+            return _carry_out(session, progress)
 
 
 def resume(run: str | Path, *, observer: Observer | None = None) -> RunSummary:
     """Go on with an interrupted run from its newest checkpoint that verifies, or from its start.
 
     Nothing is measured or planned anew. Raises as `train` does, and ConfigError where the folder
-    is no run, is finished, or holds checkpoints of which none verifies.
+    is no run, is finished, or holds checkpoints of which none verifies; DataError where the rows
+    are not those that were planned.
     """
     observer = observer or Silent()
     folder = open_run(Path(run))
-    with run_lock(folder):
+    with run_lock(folder), _told_memory_errors():
         _refuse_finished(folder)
-        plan = Plan.from_json(json.loads(folder.plan_json.read_text(encoding="utf-8")))
-        planned = from_plan(plan, observer)
+        plan = read_plan(folder)
         remove_staged(folder.checkpoints)
         checkpoint = _newest_checkpoint(folder, observer)
-        session = open_session(planned, folder, observer)
+        session = open_session(from_plan(plan, observer), folder, observer)
+        observer.run_opened(folder.root, plan)
         if checkpoint is None:
-            _forget_after(folder, step=-1)
-            return _carry_out(session, _prepare(session), _first_state(session))
-        precision = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["precision"]
+            forget_after(folder, step=-1)
+            job = _prepare(session)
+            return _carry_out(session, Progress(job, _first_state(session)))
+        precision = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["precision"]
         settings = replace(session.settings, precision=precision)
         job = make_job(settings, session.materials, session.rows, folder)
         state = load_checkpoint(checkpoint, job.model, job.optimizer)
-        _forget_after(folder, step=state.num_updates)
-        session.observer.happened(
-            EventRecord("resumed", state.num_updates, {"from": checkpoint.name})
-        )
-        return _carry_out(session, job, state)
+        forget_after(folder, step=state.num_updates)
+        details = {"from": checkpoint.name}
+        session.observer.happened(EventRecord("resumed", state.num_updates, details))
+        return _carry_out(session, Progress(job, state))
+
+
+def _begin(planned: PlannedRun, run: RunFolder, observer: Observer) -> tuple[Session, Progress]:
+    write_text(run.config_yaml, planned.resolved.to_yaml())
+    write_json(run.plan_json, planned.plan.to_json())
+    session = open_session(planned, run, observer)
+    progress = Progress(_prepare(session), _first_state(session))
+    observer.run_opened(run.root, planned.plan)
+    return session, progress
 
 
 def _first_state(session: Session) -> TrainingState:
-    return TrainingState(
-        precision=session.settings.precision, loss_scale=new_loss_scale(session.settings)
-    )
+    precision = session.settings.precision
+    return TrainingState(precision=precision, loss_scale=new_loss_scale(precision))
 
 
 def _prepare(session: Session) -> Job:
@@ -119,170 +142,25 @@ def _prepare(session: Session) -> Job:
     )
     if session.prompts:
         session.observer.activity("asking the base model")
-        base: list[str | None] = [
-            *answers(job.model, session.materials, session.prompts, session.settings)
-        ]
-        session.note_samples(base, [None] * len(base))
+        base = answers(job.model, session.materials, session.prompts, session.settings)
+        session.note_samples([*base], [None] * len(base))
         session.observer.activity_done()
+    if job.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(job.device)
     # Sampling and set-up must not move what dropout will draw.
     torch.manual_seed(session.settings.seed)
     return job
 
 
-def _carry_out(session: Session, job: Job, state: TrainingState) -> RunSummary:
-    """Run the updates that are left and hand over; the status on disk is true at any moment."""
-    session.note_status("running", state)
-    try:
-        job, state = _train_through(session, job, state)
-    except UpdateStopped as stopped:
-        raise _guard_stop(session, state, stopped) from None
-    except (StopRequested, KeyboardInterrupt) as stop:
-        raise _interrupted(session, state, saved=isinstance(stop, StopRequested)) from None
-    except torch.OutOfMemoryError as error:
-        session.note_status("stopped", state, stopped_by="out of memory")
-        raise DoesNotFit(
-            f"update {state.num_updates + 1} ran out of memory on {session.settings.device}.",
-            where=str(session.run.root),
-            hint="Set a smaller per_device_train_batch_size (the global batch stays what it is), "
-            "activation_checkpointing: full, or a smaller max_length.",
-        ) from error
-    except TrimtabError as error:
-        session.note_status("failed", state, stopped_by=str(error))
-        raise
-    except Exception as error:
-        session.note_status("failed", state, stopped_by=f"{type(error).__name__}: {error}")
-        raise
-    return _hand_over(session, job, state)
-
-
-def _train_through(session: Session, job: Job, state: TrainingState) -> tuple[Job, TrainingState]:
-    """All updates, in a safer precision where one failed and the planner has another.
-
-    Raises UpdateStopped where it has none, StopRequested when asked to stop and saved.
-    """
+def _carry_out(session: Session, progress: Progress) -> RunSummary:
+    """The updates that are left, then handing over; the status on disk is true at any moment."""
 
     def told() -> None:
-        session.observer.noted("Stopping when this update ends; once more to abort at once.")
+        session.observer.noted("Stopping once this is saved; again to abort at once.")
 
-    with stop_at_update_end(told) as stop_requested:
-        while True:
-            try:
-                run_updates(job, state, session.observer, stop_requested)
-                return job, state
-            except UpdateStopped as stopped:
-                job, state = _in_safer_precision(session, job, state, stopped)
-
-
-def _in_safer_precision(
-    session: Session, job: Job, state: TrainingState, stopped: UpdateStopped
-) -> tuple[Job, TrainingState]:
-    """The same run, one number format safer, with data order and counts kept.
-
-    From the current weights where no bad update was applied; a collapsed loss may be in the
-    weights already, so the run then goes back to the newest checkpoint that verifies, or its
-    start. Raises `stopped` again where no safer format is left or the fault is no format's.
-    """
-    decision = (
-        None
-        if stopped.fault == "diverged"
-        else safer_precision(state.precision, stopped.reason, Facts().adding(session.plan.facts))
-    )
-    if decision is None:
-        raise stopped
-    session.observer.happened(
-        EventRecord(
-            "precision changed",
-            stopped.step,
-            {
-                "from": state.precision,
-                "to": decision.value,
-                "because": decision.because,
-                "row_ids": list(stopped.row_ids),
-            },
-        )
-    )
-    if stopped.fault == "collapsed":
-        checkpoint, _ = newest_verified(session.run.checkpoints)
-    else:
-        checkpoint = session.run.checkpoints / checkpoint_name(state.num_updates)
-        save_checkpoint(checkpoint, job.model, job.optimizer, state)
-    settings = replace(job.settings, precision=decision.value)
-    safer = make_job(settings, session.materials, session.rows, session.run)
-    if checkpoint is None:
-        fresh = _first_state(session)
-        fresh.base_eval_loss = state.base_eval_loss
-    else:
-        fresh = load_checkpoint(checkpoint, safer.model, safer.optimizer)
-    fresh.precision = decision.value
-    fresh.loss_scale = new_loss_scale(settings)
-    return safer, fresh
-
-
-def _hand_over(session: Session, job: Job, state: TrainingState) -> RunSummary:
-    """Write the best weights where the user looks for them, with the samples and the summary."""
-    settings = session.settings
-    job.optimizer.for_evaluation()
-    if state.best_step is not None and state.best_step != state.num_updates:
-        load_best(session.run.checkpoints, job.model, state.best_step)
-        session.observer.noted(
-            f"Keeping the weights of update {state.best_step}, the best by held-out loss."
-        )
-    folder = session.run.adapter if settings.method == "lora" else session.run.model
-    session.observer.activity("writing the result")
-    with staged_folder(folder) as staged:
-        save_result(
-            job.model,
-            session.materials.tokenizer,
-            staged,
-            base=session.materials.source,
-            chat_template=session.materials.corpus.template.source_text,
-            pad_token=settings.pad_token,
-        )
-    remove_best(session.run.checkpoints)
-    session.observer.activity_done()
-    if session.prompts:
-        session.observer.activity("asking the tuned model")
-        tuned: list[str | None] = [
-            *answers(job.model, session.materials, session.prompts, settings)
-        ]
-        session.note_samples(_base_answers(session), tuned)
-        session.observer.activity_done()
-    return session.note_status("done", state, result=folder.name)
-
-
-def _base_answers(session: Session) -> list[str | None]:
-    records = json.loads(session.run.samples_json.read_text(encoding="utf-8"))
-    return [Sample.from_json(record).base for record in records]
-
-
-def _guard_stop(session: Session, state: TrainingState, stopped: UpdateStopped) -> GuardStop:
-    session.observer.happened(
-        EventRecord(
-            "stopped",
-            stopped.step,
-            {
-                "fault": stopped.fault,
-                "reason": stopped.reason,
-                "row_ids": list(stopped.row_ids),
-            },
-        )
-    )
-    session.note_status("stopped", state, stopped_by=f"{stopped.fault}: {stopped.reason}")
-    where = [session.materials.corpus.sources[row] for row in stopped.row_ids[:3]]
-    return GuardStop(
-        f"stopped at update {stopped.step}, {stopped.fault}: {stopped.reason}. Its rows begin with "
-        f"{', '.join(where)}; no result was handed over.",
-        where=str(session.run.root),
-        hint=f"Take a smaller learning_rate than {session.settings.learning_rate:g}, and look at "
-        "those rows.",
-    )
-
-
-def _interrupted(session: Session, state: TrainingState, *, saved: bool) -> Interrupted:
-    session.note_status("interrupted", state, stopped_by="asked to stop")
-    root = session.run.root
-    how = f"saved after update {state.num_updates}" if saved else "aborted before it could save"
-    return Interrupted(f"{root}: {how}.", hint=f"Go on with: trimtab resume {root}")
+    with told_outcome(session, progress), stop_at_update_end(told) as stop_requested:
+        train_through(session, progress, stop_requested)
+        return hand_over(session, progress)
 
 
 def _refuse_finished(folder: RunFolder) -> None:
@@ -298,7 +176,7 @@ def _refuse_finished(folder: RunFolder) -> None:
 
 
 def _newest_checkpoint(folder: RunFolder, observer: Observer) -> Path | None:
-    """The checkpoint to go on from; None where there is none at all."""
+    """The checkpoint to go on from; None where there is none at all. Damaged newer ones go."""
     found, refused = newest_verified(folder.checkpoints)
     for one in refused:
         observer.noted(f"Refused {one.path.name}: {'; '.join(one.problems)}.")
@@ -308,10 +186,19 @@ def _newest_checkpoint(folder: RunFolder, observer: Observer) -> Path | None:
             where=str(folder.checkpoints),
             hint="Start the run again under another output_dir.",
         )
+    for one in refused:
+        remove_folder(one.path)
     return found
 
 
-def _forget_after(folder: RunFolder, *, step: int) -> None:
-    """Take out of the ledgers what the run will do again."""
-    for path in (folder.metrics_jsonl, folder.events_jsonl):
-        Ledger(path).keep_only(lambda record: record["step"] <= step)
+@contextmanager
+def _told_memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DoesNotFit(
+            "the memory ran out before training could begin.",
+            hint="Take a smaller model or max_length, or precision: bf16 with method: lora.",
+        ) from error

@@ -1,0 +1,69 @@
+"""What the user came for: the best weights, where they look for them."""
+
+from __future__ import annotations
+
+import json
+
+from trimtab.engine.checkpoint import load_best, remove_best
+from trimtab.models.saving import save_result
+from trimtab.runs.atomic import staged_folder
+from trimtab.runs.records import EventRecord, RunSummary, Sample
+from trimtab.workflow.samples import answers
+from trimtab.workflow.session import Progress, Session
+
+
+def hand_over(session: Session, progress: Progress) -> RunSummary:
+    """Write the best weights by held-out loss, or the last, with samples and the summary.
+
+    It can be done again from the last checkpoint: what that needs goes only at the very end.
+    """
+    settings, job, state = session.settings, progress.job, progress.state
+    job.optimizer.for_evaluation()
+    _take_best(session, progress)
+    folder = session.run.adapter if settings.method == "lora" else session.run.model
+    session.observer.activity("writing the result")
+    with staged_folder(folder) as staged:
+        save_result(
+            job.model,
+            session.materials.tokenizer,
+            staged,
+            base=session.materials.source,
+            chat_template=session.materials.corpus.template.source_text,
+            pad_token=settings.pad_token,
+        )
+    session.observer.activity_done()
+    if session.prompts:
+        session.observer.activity("asking the tuned model")
+        tuned = answers(job.model, session.materials, session.prompts, settings)
+        session.note_samples(_base_answers(session), [*tuned])
+        session.observer.activity_done()
+    summary = session.note_status("done", state, result=folder.name)
+    remove_best(session.run.checkpoints)
+    return summary
+
+
+def _take_best(session: Session, progress: Progress) -> None:
+    """Put the best weights into the model; where they are damaged, the last ones stay."""
+    state = progress.state
+    if state.best_step is None or state.best_step == state.num_updates:
+        return
+    problems = load_best(session.run.checkpoints, progress.job.model, state.best_step)
+    if not problems:
+        session.observer.noted(
+            f"Keeping the weights of update {state.best_step}, the best by held-out loss."
+        )
+        return
+    session.observer.happened(
+        EventRecord(
+            "best weights refused",
+            state.best_step,
+            {"problems": list(problems), "kept": state.num_updates},
+        )
+    )
+    state.best_step = None
+    state.best_eval_loss = None
+
+
+def _base_answers(session: Session) -> list[str | None]:
+    records = json.loads(session.run.samples_json.read_text(encoding="utf-8"))
+    return [Sample.from_json(record).base for record in records]

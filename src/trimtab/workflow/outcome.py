@@ -1,0 +1,93 @@
+"""How a run ends: every way out has its status on disk and its error for the user."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from trimtab.engine.loop import StopRequested, UpdateStopped
+from trimtab.errors import ConfigError, DoesNotFit, GuardStop, Interrupted, TrimtabError
+from trimtab.models.memory_errors import is_out_of_memory
+from trimtab.runs.records import EventRecord, Status
+from trimtab.workflow.session import Progress, Session
+
+
+@contextlib.contextmanager
+def told_outcome(session: Session, progress: Progress) -> Iterator[None]:
+    """Around a run's updates and its handing over: whatever ends them is written and named.
+
+    Raises GuardStop, Interrupted, DoesNotFit or ConfigError (the run folder cannot be written);
+    other errors pass through, with the status `failed`.
+    """
+    session.note_status("running", progress.state)
+    try:
+        yield
+    except UpdateStopped as stopped:
+        raise _guard_stop(session, progress, stopped) from None
+    except StopRequested:
+        raise _interrupted(session, progress, is_aborted=False) from None
+    except KeyboardInterrupt:
+        raise _interrupted(session, progress, is_aborted=True) from None
+    except TrimtabError as error:
+        _note(session, progress, "failed", str(error))
+        raise
+    except OSError as error:
+        _note(session, progress, "failed", str(error))
+        raise ConfigError(
+            f"the run folder cannot be written: {error.strerror}.",
+            where=str(error.filename or session.run.root),
+            hint=f"Make room or mend it, then go on with: trimtab resume {session.run.root}",
+        ) from error
+    except BaseException as error:
+        if is_out_of_memory(error):
+            raise _does_not_fit(session, progress) from error
+        _note(session, progress, "failed", f"{type(error).__name__}: {error}")
+        raise
+
+
+def _note(session: Session, progress: Progress, status: Status, stopped_by: str) -> None:
+    """Write the status; where the disk is what failed, the error itself is worth more."""
+    with contextlib.suppress(OSError):
+        session.note_status(status, progress.state, stopped_by=stopped_by)
+
+
+def _guard_stop(session: Session, progress: Progress, stopped: UpdateStopped) -> GuardStop:
+    details = {
+        "fault": stopped.fault,
+        "reason": stopped.reason,
+        "row_ids": list(stopped.row_ids),
+    }
+    session.observer.happened(EventRecord("stopped", stopped.step, details))
+    _note(session, progress, "stopped", f"{stopped.fault}: {stopped.reason}")
+    sources = session.materials.corpus.sources
+    rows = ", ".join(sources[row] for row in stopped.row_ids[:3])
+    return GuardStop(
+        f"stopped at update {stopped.step}, {stopped.fault}: {stopped.reason}. "
+        + (f"Its rows begin with {rows}. " if rows else "")
+        + "No result was handed over.",
+        where=str(session.run.root),
+        hint=f"Take a smaller learning_rate than {session.settings.learning_rate:g}"
+        + (", and look at those rows." if rows else "."),
+    )
+
+
+def _interrupted(session: Session, progress: Progress, *, is_aborted: bool) -> Interrupted:
+    _note(session, progress, "interrupted", "asked to stop")
+    root = session.run.root
+    if is_aborted:
+        how = "aborted; what it had saved before is there"
+    elif progress.state.num_updates == 0:
+        how = "stopped before its first update"
+    else:
+        how = f"saved after update {progress.state.num_updates}"
+    return Interrupted(f"{root}: {how}.", hint=f"Go on with: trimtab resume {root}")
+
+
+def _does_not_fit(session: Session, progress: Progress) -> DoesNotFit:
+    _note(session, progress, "stopped", "out of memory")
+    return DoesNotFit(
+        f"update {progress.state.num_updates + 1} ran out of memory on {session.settings.device}.",
+        where=str(session.run.root),
+        hint="Set a smaller per_device_train_batch_size (the global batch stays what it is), "
+        "activation_checkpointing: full, or a smaller max_length.",
+    )
