@@ -216,7 +216,7 @@ def _show_end(summary: RunSummary, json_wanted: bool) -> None:
         _print_json(_result(summary))
         return
     console = Consoles().out
-    show_samples(console, collect(Path(summary.run)).samples or ())
+    show_samples(console, collect(Path(summary.run)))
     show_summary(console, summary, summary.run, None if page is None else str(page))
 
 

@@ -17,8 +17,10 @@ from rich.text import Text
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.planning.decision import Decision
 from trimtab.planning.plan import Plan, Predictions
+from trimtab.report.collect import RunRecord
+from trimtab.report.tables import samples_sentence
 from trimtab.report.words import bytes_text, seconds_text, value_text, visible
-from trimtab.runs.records import DataRecord, RunSummary, Sample, Segment
+from trimtab.runs.records import DataRecord, RunSummary, Segment
 from trimtab.workflow.generating import Answer
 from trimtab.workflow.inspecting import Inspection
 
@@ -133,15 +135,18 @@ def show_summary(console: Console, summary: RunSummary, root: str, report: str |
     console.print(table)
 
 
-def show_samples(console: Console, samples: Sequence[Sample]) -> None:
+def show_samples(console: Console, record: RunRecord) -> None:
     """Prompts with the reference and both answers."""
+    samples = record.samples or ()
+    if samples:
+        console.print(samples_sentence(record))
     for number, sample in enumerate(samples, start=1):
         rows: list[tuple[str, str | None]] = [
             ("reference", sample.reference),
             ("base", sample.base),
             ("tuned", sample.tuned),
         ]
-        console.print(_sample_panel(f"held-out {number} of {len(samples)}", sample.prompt, rows))
+        console.print(_sample_panel(f"{number} of {len(samples)}", sample.prompt, rows))
 
 
 def show_answers(console: Console, answers: Sequence[Answer]) -> None:

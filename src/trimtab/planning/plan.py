@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trimtab.planning.decision import Decision
@@ -30,7 +30,8 @@ class Plan:
 
     `derived` holds settings that are no hyperparameters of their own (`num_train_steps`,
     `pad_token_id`, `num_eval_rows`). `warnings` are sentences for the user. `not_measured` names,
-    in phrases, what the plan rests on without a measurement.
+    in phrases, what the plan rests on without a measurement. `config_yaml` is what the user wrote;
+    `paths` are the absolute paths of the files that it names, by hyperparameter.
     """
 
     decisions: tuple[Decision, ...]
@@ -39,6 +40,8 @@ class Plan:
     predictions: Predictions
     warnings: tuple[str, ...] = ()
     not_measured: tuple[str, ...] = ()
+    config_yaml: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     def decision(self, name: str) -> Decision:
         """The decision on a hyperparameter. Raises KeyError for a name that is not in the plan."""
@@ -60,6 +63,8 @@ class Plan:
             "facts": [fact.to_json() for fact in self.facts],
             "warnings": list(self.warnings),
             "not_measured": list(self.not_measured),
+            "config_yaml": self.config_yaml,
+            "paths": dict(self.paths),
         }
 
     @classmethod
@@ -74,4 +79,6 @@ class Plan:
             predictions=Predictions(**record["predictions"]),
             warnings=tuple(record["warnings"]),
             not_measured=tuple(record["not_measured"]),
+            config_yaml=record["config_yaml"],
+            paths=record["paths"],
         )

@@ -51,7 +51,8 @@ def generate(
     """
     observer = observer or Silent()
     folder = open_run(Path(run))
-    settings = read_plan(folder).settings()
+    plan = read_plan(folder)
+    settings = plan.settings()
     result = folder.adapter if settings.method == "lora" else folder.model
     if not result.is_dir():
         raise ConfigError(
@@ -60,7 +61,9 @@ def generate(
             hint=f"Go on with it: trimtab resume {folder.root}",
         )
     observer.activity("loading the model")
-    base_source = locate(settings.model, trust_remote_code=settings.trust_remote_code)
+    base_source = locate(
+        plan.paths.get("model", settings.model), trust_remote_code=settings.trust_remote_code
+    )
     tokenizer = load_tokenizer(ModelSource(str(result), result))
     torch_device = choose_device(device)
     base = load_model(base_source, dtype=torch.float32, device=torch_device, packed_attention=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,16 @@ MATERIAL_FAMILIES = ("model", "data", "length and padding", "precision and memor
 """What the model, tokenizer and rows depend on; a plan's other values may lie outside the domain
 of a configuration, as an `eval_steps` of 0 that means never."""
 
-ConfigLike = str | Path | Mapping[str, Any] | ResolvedConfig
+RESERVED_WORDS = {"auto", "none", "model", "plain"}
+
+ConfigLike = str | Path | Mapping[str, Any] | TrainingConfig | ResolvedConfig
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A plan with the configuration that it answers and the materials that it was measured on."""
+    """A plan with the materials that it was measured on."""
 
     plan: Plan
-    resolved: ResolvedConfig
     materials: Materials
 
 
@@ -45,6 +46,9 @@ def resolve_config(
     match config:
         case ResolvedConfig():
             return config
+        case TrainingConfig():
+            asked = {name: getattr(config, name) for name in config.model_fields_set}
+            return resolve(values=asked, options=options)
         case None:
             return resolve(options=options)
         case str() | Path():
@@ -61,7 +65,7 @@ def plan(
 ) -> Plan:
     """Decide every hyperparameter, with its reason; measures what it must, trains nothing.
 
-    `config` is a YAML file's path, a mapping of hyperparameters, or a resolved configuration;
+    `config` is a YAML file's path, a mapping of hyperparameters, or a `TrainingConfig`;
     `options` are (name, text) pairs as on the command line. Raises ConfigError, DataError or
     DoesNotFit.
     """
@@ -76,7 +80,8 @@ def plan_run(resolved: ResolvedConfig, observer: Observer) -> PlannedRun:
     while True:
         answer = make_plan(resolved, facts, output_dir=output_dir)
         if isinstance(answer, Plan):
-            return PlannedRun(answer, resolved, materials)
+            asked = replace(answer, config_yaml=resolved.to_yaml(), paths=_paths(resolved.config))
+            return PlannedRun(asked, materials)
         for question in answer:
             facts = facts.adding(materials.answer(question))
 
@@ -89,9 +94,24 @@ def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
             for each in plan.decisions
             if catalogue()[each.name].declaration.family in MATERIAL_FAMILIES
         }
+        | dict(plan.paths)
     )
-    asked = {each.name: each.value for each in plan.decisions if each.origin == "user"}
-    return PlannedRun(plan, resolve(values=asked), Materials(config, observer))
+    return PlannedRun(plan, Materials(config, observer))
+
+
+def _paths(config: TrainingConfig) -> dict[str, str]:
+    """A run must be resumable from another folder than it was started in."""
+    named = {
+        "model": config.model,
+        "dataset": config.dataset,
+        "eval_dataset": str(config.eval_dataset),
+        "chat_template": config.chat_template,
+    }
+    return {
+        name: str(Path(value).expanduser().absolute())
+        for name, value in named.items()
+        if value not in RESERVED_WORDS and Path(value).expanduser().exists()
+    }
 
 
 def _output_dir(resolved: ResolvedConfig) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.data.rows import Conversation
+from trimtab.data.rows import Conversation, RowError
 from trimtab.data.templates import TemplateChoice
 from trimtab.data.tokens import prompt_ids, prompt_text, reference_text
 from trimtab.models.adapters import Model
@@ -31,7 +31,8 @@ def sample_prompts(
 ) -> tuple[SamplePrompt, ...]:
     """`report_samples` prompts of held-out rows, evenly spread; of training rows where none is.
 
-    Prompts that leave no room for an answer within the model's positions are passed over.
+    Prompts that are empty, or that leave no room for an answer within `max_length`, are passed
+    over.
     """
     if settings.report_samples == 0:
         return ()
@@ -45,8 +46,12 @@ def sample_prompts(
     prompts = []
     for place in dict.fromkeys(places.tolist()):
         conversation = corpus.conversations[chosen[place].row_id]
-        token_ids = prompt_ids(conversation, materials.tokenizer, corpus.template)
-        if len(token_ids) < settings.max_length:
+        try:
+            token_ids = prompt_ids(conversation, materials.tokenizer, corpus.template)
+        except RowError:
+            # A template may refuse a conversation that has no answer yet; it has no prompt then.
+            continue
+        if 0 < len(token_ids) < settings.max_length:
             prompts.append(
                 SamplePrompt(
                     _shown(conversation, materials, corpus.template),

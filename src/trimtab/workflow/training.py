@@ -114,7 +114,7 @@ def resume(run: str | Path, *, observer: Observer | None = None) -> RunSummary:
 
 
 def _begin(planned: PlannedRun, run: RunFolder, observer: Observer) -> tuple[Session, Progress]:
-    write_text(run.config_yaml, planned.resolved.to_yaml())
+    write_text(run.config_yaml, planned.plan.config_yaml)
     write_json(run.plan_json, planned.plan.to_json())
     session = open_session(planned, run, observer)
     progress = Progress(_prepare(session), _first_state(session))
