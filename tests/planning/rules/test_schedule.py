@@ -199,7 +199,7 @@ def test_warmup_as_a_number_or_a_share(asked: float, num_steps: int, expected: i
 def test_warmup_ratio() -> None:
     # The guide's own example: 10% of 10,000 steps.
     steps = of_run(10_000, warmup_ratio=0.1)
-    assert (steps.value, steps.origin) == (1000, "user")
+    assert (steps.value, steps.origin) == (1000, "rule")
     assert "warmup_ratio 0.1" in steps.because
     ratio = of_run(10_000, "warmup_ratio", warmup_ratio=0.1)
     assert (ratio.value, ratio.origin) == (0.1, "user")
@@ -212,9 +212,14 @@ def test_the_later_layer_of_warmup_wins(tmp_path: Path) -> None:
     file.write_text("model: m\ndataset: d\nmax_steps: 100\nwarmup_steps: 50\n")
     plan = planned(resolve(file=file, options=[("warmup_ratio", "0.05")]))
     assert plan.settings().warmup_steps == 5
+    lost = f"wins over warmup_steps 50 ({file}:4: warmup_ratio is set on the command line)"
+    assert plan.decision("warmup_steps").because.endswith(lost)
+    assert plan.decision("warmup_ratio").because.endswith(lost)
     file.write_text("model: m\ndataset: d\nmax_steps: 100\nwarmup_ratio: 0.5\n")
     plan = planned(resolve(file=file, options=[("warmup_steps", "3")]))
     assert plan.settings().warmup_steps == 3
+    lost = f"wins over warmup_ratio 0.5 ({file}:4: warmup_steps is set on the command line)"
+    assert plan.decision("warmup_steps").because.endswith(lost)
 
 
 def test_constant_has_no_warmup() -> None:

@@ -6,10 +6,18 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from trimtab.hyperparameters.layers import Overruled, ResolvedConfig
+from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.decision import Decision
 from trimtab.planning.fact import Facts
-from trimtab.planning.rules.ruling import Ruling, counted, decision, rounded
+from trimtab.planning.rules.ruling import (
+    Ruling,
+    counted,
+    decision,
+    lost_rival,
+    rounded,
+    told_cause,
+    told_loss,
+)
 
 DEFAULT_EPOCHS = 3.0
 
@@ -61,61 +69,46 @@ def _epochs(
         because = (
             counts if resolved.is_set("num_train_epochs") else f"Hugging Face's default; {counts}"
         )
-        lost = _lost(resolved, "max_steps")
+        lost = lost_rival(resolved, "max_steps")
         if lost is not None:
-            because += f"; they win over max_steps {lost.value:,} ({_told(lost)})"
+            because += f"; they win over {told_loss(lost)}"
         return decision(
             resolved, "num_train_epochs", float(epochs), "default", because, facts=facts
         )
     because = (
         f"max_steps {num_steps:,} decides: {num_steps:,} ÷ {counted(per_epoch, 'update')} an epoch"
     )
-    lost = _lost(resolved, "num_train_epochs")
+    lost = lost_rival(resolved, "num_train_epochs")
     if lost is not None:
-        because += f"; it wins over num_train_epochs {lost.value:g} ({_told(lost)})"
+        because += f"; it wins over {told_loss(lost)}"
     return Decision("num_train_epochs", float(epochs), "rule", because, facts)
 
 
 def _max_steps(resolved: ResolvedConfig, epochs: float, num_steps: int) -> Decision:
-    lost = _lost(resolved, "max_steps")
+    lost = lost_rival(resolved, "max_steps")
     if resolved.config.max_steps != -1:
         because = f"{counted(num_steps, 'update')}, {epochs:g} epochs"
-        rival = _lost(resolved, "num_train_epochs")
+        rival = lost_rival(resolved, "num_train_epochs")
         if rival is not None:
-            because += f", win over num_train_epochs {rival.value:g} ({_told(rival)})"
+            because += f", win over {told_loss(rival)}"
         return decision(resolved, "max_steps", num_steps, "user", because)
     if lost is None:
         return Decision("max_steps", -1, "default", "unset: num_train_epochs decides the length")
-    because = (
-        f"{epochs:g} epochs = {counted(num_steps, 'update')} win over max_steps {lost.value:,} "
-        f"({_told(lost)})"
-    )
+    because = f"{epochs:g} epochs = {counted(num_steps, 'update')} win over {told_loss(lost)}"
     return Decision("max_steps", -1, "rule", because)
 
 
-def _lost(resolved: ResolvedConfig, name: str) -> Overruled | None:
-    """The rival length that was set and lost to the other of the two."""
-    for lost in resolved.overruled:
-        if lost.name == name and lost.by != name:
-            return lost
-    return None
-
-
-def _told(lost: Overruled) -> str:
-    return f"{lost.origin.where or 'set in Python'}: {lost.because}"
-
-
 def _warnings(resolved: ResolvedConfig, num_steps: int, epochs: float) -> tuple[str, ...]:
-    lost = _lost(resolved, "max_steps")
+    lost = lost_rival(resolved, "max_steps")
     if lost is not None and resolved.config.max_steps == -1:
         return (
             f"max_steps {lost.value:,} is ignored: {epochs:g} epochs = "
-            f"{counted(num_steps, 'update')} win ({_told(lost)}).",
+            f"{counted(num_steps, 'update')} win ({told_cause(lost)}).",
         )
-    lost = _lost(resolved, "num_train_epochs")
+    lost = lost_rival(resolved, "num_train_epochs")
     if lost is not None and resolved.config.max_steps != -1:
         return (
             f"num_train_epochs {lost.value:g} is ignored: max_steps {num_steps:,} wins "
-            f"({_told(lost)}).",
+            f"({told_cause(lost)}).",
         )
     return ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.hyperparameters.declaration import AUTO
-from trimtab.hyperparameters.layers import ResolvedConfig
+from trimtab.hyperparameters.layers import Overruled, ResolvedConfig
 from trimtab.planning.decision import Alternative, Decision, Origin
 
 
@@ -43,6 +43,25 @@ def _place(where: str | None) -> str:
     if where is None:
         return "in Python"
     return f"by {where}" if where.startswith("--") else f"in {where}"
+
+
+def lost_rival(resolved: ResolvedConfig, name: str) -> Overruled | None:
+    """The value of the field that was set and lost to the rival field, such as epochs to steps."""
+    for lost in resolved.overruled:
+        if lost.name == name and lost.by != name:
+            return lost
+    return None
+
+
+def told_loss(lost: Overruled) -> str:
+    """`max_steps 40 (config.yaml:3: num_train_epochs is set on the command line)`."""
+    value = f"{lost.value:,}" if isinstance(lost.value, int) else f"{lost.value:g}"
+    return f"{lost.name} {value} ({told_cause(lost)})"
+
+
+def told_cause(lost: Overruled) -> str:
+    """Where the lost value was set, and why it lost."""
+    return f"{lost.origin.where or 'set in Python'}: {lost.because}"
 
 
 def decision(

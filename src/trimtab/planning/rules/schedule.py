@@ -11,7 +11,14 @@ from trimtab.errors import ConfigError
 from trimtab.hyperparameters.config import Optimizer, Scheduler
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.decision import Alternative, Decision
-from trimtab.planning.rules.ruling import Ruling, counted, decision, where_set
+from trimtab.planning.rules.ruling import (
+    Ruling,
+    counted,
+    decision,
+    lost_rival,
+    told_loss,
+    where_set,
+)
 
 AUTO_WARMUP_SHARE = Fraction(3, 100)
 MIN_AUTO_WARMUP_STEPS = 10
@@ -66,17 +73,8 @@ def decide_schedule(
     scheduler, scheduler_warnings = _scheduler(resolved, optim)
     warmup, warmup_warnings = _warmup(resolved, scheduler.value, num_steps)
     kwargs = _kwargs(resolved, scheduler.value, learning_rate, warmup.value, num_steps)
-    ratio = resolved.config.warmup_ratio
-    warmup_ratio = decision(
-        resolved,
-        "warmup_ratio",
-        ratio,
-        "default",
-        "unset: warmup_steps decides" if ratio is None else counted(warmup.value, "update"),
-    )
-    return Ruling(
-        (scheduler, kwargs, warmup, warmup_ratio), (*scheduler_warnings, *warmup_warnings)
-    )
+    ratio = _warmup_ratio(resolved, warmup.value)
+    return Ruling((scheduler, kwargs, warmup, ratio), (*scheduler_warnings, *warmup_warnings))
 
 
 def _scheduler(resolved: ResolvedConfig, optim: Optimizer) -> tuple[Decision, tuple[str, ...]]:
@@ -122,7 +120,8 @@ def _warmup(
         steps = share_of_steps(ratio, num_steps)
         told = resolved.origins["warmup_ratio"].where or "set in Python"
         because = f"warmup_ratio {ratio:g} ({told}) of {counted(num_steps, 'update')}"
-        made = Decision("warmup_steps", steps, "user", because)
+        because += _win_over(resolved, "warmup_steps")
+        made = Decision("warmup_steps", steps, "rule", because)
     elif asked == "auto":
         made = _auto_warmup(num_steps)
     else:
@@ -130,6 +129,7 @@ def _warmup(
         because = f"{steps / num_steps:.2g} of {counted(num_steps, 'update')}"
         if isinstance(asked, float):
             because = f"{asked:g} of {counted(num_steps, 'update')} = {steps:,}"
+        because += _win_over(resolved, "warmup_ratio")
         made = decision(resolved, "warmup_steps", steps, "user", because)
     if made.value >= num_steps:
         warning = (
@@ -138,6 +138,20 @@ def _warmup(
         )
         return made, (warning,)
     return made, ()
+
+
+def _warmup_ratio(resolved: ResolvedConfig, num_warmup_steps: int) -> Decision:
+    ratio = resolved.config.warmup_ratio
+    if ratio is None:
+        because = "unset: warmup_steps decides" + _win_over(resolved, "warmup_ratio")
+        return decision(resolved, "warmup_ratio", None, "default", because)
+    because = counted(num_warmup_steps, "update") + _win_over(resolved, "warmup_steps")
+    return decision(resolved, "warmup_ratio", ratio, "user", because)
+
+
+def _win_over(resolved: ResolvedConfig, rival: str) -> str:
+    lost = lost_rival(resolved, rival)
+    return "" if lost is None else f"; wins over {told_loss(lost)}"
 
 
 def _auto_warmup(num_steps: int) -> Decision:
