@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planning.facts import LLAMA_135M, config, data, planned, quantiles
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.layers import resolve
 from trimtab.planning.plan import Plan
+from trimtab.probes.rows import NUM_QUANTILES
 
 REFUSAL = "changing one document moved the logits of the next by 0.3"
 LEAKY = LLAMA_135M | {"model.packing_refusal": REFUSAL}
@@ -35,6 +37,46 @@ def test_auto_max_length(longest: int, nearly_all: float, expected: int) -> None
     assert decision.value == expected
     assert decision.origin == "measured"
     assert f"{longest:,}" in decision.because
+
+
+def few_rows(*row_lengths: int) -> dict[str, object]:
+    """Facts of just these rows, as the probe computes them."""
+    quantiles = np.quantile(row_lengths, np.linspace(0, 1, NUM_QUANTILES), method="higher")
+    return data(
+        num_rows=len(row_lengths),
+        length_max=max(row_lengths),
+        length_quantiles=quantiles.tolist(),
+    )
+
+
+@pytest.mark.parametrize("num_longest", [2, 8])
+def test_few_rows_that_share_the_longest_length_are_no_outliers(num_longest: int) -> None:
+    rows = few_rows(*[40] * (24 - num_longest), *[1003] * num_longest)
+    decision = planned(rows=rows, eval_dataset="none").decision("max_length")
+    assert decision.value == 1024
+    assert "the longest row is 1,003 tokens" in decision.because
+    assert decision.alternatives == ()
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 24, 101, 199, 200, 201, 202])
+def test_the_second_longest_of_few_rows_sets_the_length(num_rows: int) -> None:
+    rows = few_rows(*[40] * (num_rows - 2), 100, 1003)
+    decision = planned(rows=rows, eval_dataset="none").decision("max_length")
+    assert decision.value == 128
+    named = "99.5th percentile is 100" if num_rows > 200 else "second longest row is 100 tokens"
+    assert named in decision.because
+    assert planned(rows=few_rows(1003), eval_dataset="none").decision("max_length").value == 1024
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [(few_rows(*[40] * 22, 240, 260), "the longest row"), (lengths(260, 240), "at most 0.5%")],
+)
+def test_the_shorter_length_says_what_it_would_cut(rows: dict[str, object], told: str) -> None:
+    decision = planned(rows=rows).decision("max_length")
+    (alternative,) = decision.alternatives
+    assert alternative.value == 256
+    assert alternative.because.startswith(f"would cut {told}")
 
 
 def test_an_outlier_is_named_and_what_it_would_cost() -> None:

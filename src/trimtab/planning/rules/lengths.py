@@ -18,6 +18,7 @@ OUTLIER_RATIO = 1.25
 LENGTH_MULTIPLE = 64
 _NEARLY_ALL = 199
 """The index of the 99.5th percentile among the 201 quantiles."""
+MIN_ROWS_FOR_PERCENTILE = 201
 
 
 def check_layout(resolved: ResolvedConfig) -> None:
@@ -102,16 +103,27 @@ def _within(length: int, positions: int | None) -> int:
 
 
 def _nearly_all(facts: Facts) -> int:
-    """The 99.5th percentile; of fewer rows than it can tell apart, all but the longest."""
+    """The 99.5th percentile; of fewer rows than it can tell apart, the second longest row.
+
+    Rows of equal length count one by one. The quantiles are row lengths, the next longer one where
+    the quantile falls between two, so the second longest row of n is the last that lies at or under
+    (n - 2) ÷ (n - 1).
+    """
     quantiles = cast(list[float], facts.value("data.length_quantiles"))
-    if facts.integer("data.num_rows") >= _NEARLY_ALL + 1:
-        return math.ceil(quantiles[_NEARLY_ALL])
-    longest = quantiles[-1]
-    return math.ceil(max((length for length in quantiles if length < longest), default=longest))
+    num_rows = facts.integer("data.num_rows")
+    if num_rows == 1:
+        return math.ceil(quantiles[-1])
+    second_longest = (len(quantiles) - 1) * (num_rows - 2) // (num_rows - 1)
+    return math.ceil(quantiles[min(_NEARLY_ALL, second_longest)])
+
+
+def _has_percentile(facts: Facts) -> bool:
+    """Is the 99.5th percentile another row than the longest?"""
+    return facts.integer("data.num_rows") >= MIN_ROWS_FOR_PERCENTILE
 
 
 def _nearly_all_named(facts: Facts) -> str:
-    if facts.integer("data.num_rows") >= _NEARLY_ALL + 1:
+    if _has_percentile(facts):
         return f"the 99.5th percentile is {_nearly_all(facts):,} tokens"
     return f"the second longest row is {_nearly_all(facts):,} tokens"
 
@@ -162,9 +174,8 @@ def _max_length(resolved: ResolvedConfig, facts: Facts) -> Decision:
     else:
         because = f"the longest row is {longest:,} tokens, rounded up to 64; {consequence}"
         if _round_up(nearly_all) < value:
-            alternatives = (
-                Alternative(_round_up(nearly_all), "would cut the longest 0.5% of the rows"),
-            )
+            cut = "at most 0.5% of the rows" if _has_percentile(facts) else "the longest row"
+            alternatives = (Alternative(_round_up(nearly_all), f"would cut {cut}"),)
     return decision(
         resolved,
         "max_length",
