@@ -238,3 +238,15 @@ def test_progress_names_both_stages(tmp_path: Path, tokenizer: PreTrainedTokeniz
         ("tokenising rows", 2000, 2500),
         ("tokenising rows", 2500, 2500),
     ]
+
+
+def test_a_corpus_for_evaluation_takes_the_test_split(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    jsonl(tmp_path / "train.jsonl", {"prompt": "q", "completion": "trained"})
+    jsonl(tmp_path / "test.jsonl", {"prompt": "q", "completion": "tested"})
+    config = TrainingConfig(model="unused", dataset=str(tmp_path))
+    trained = load_corpus(config, str(tmp_path), tokenizer)
+    evaluated = load_corpus(config, str(tmp_path), tokenizer, for_evaluation=True)
+    assert trained.sources == (f"{tmp_path / 'train.jsonl'}:1",)
+    assert evaluated.sources == (f"{tmp_path / 'test.jsonl'}:1",)

@@ -247,6 +247,7 @@ def test_txt_has_a_row_a_line(tmp_path: Path) -> None:
         ("rows.json.gz", lambda path: read_json(path, "train"), b'[{"text": "a"}]'),
         ("rows.csv.gz", lambda path: read_csv(path, ","), b"text\na\n"),
         ("rows.txt.gz", read_txt, b"a\n"),
+        ("ROWS.TXT.GZ", read_txt, b"a\n"),
     ],
 )
 def test_gzip(tmp_path: Path, name: str, read: Callable[[Path], list[Row]], content: bytes) -> None:
@@ -255,3 +256,18 @@ def test_gzip(tmp_path: Path, name: str, read: Callable[[Path], list[Row]], cont
     broken = written(tmp_path / f"cut-{name}", gzip.compress(content)[:-10])
     with pytest.raises(DataError, match="cannot be read"):
         list(read(broken))
+
+
+def test_damaged_gzip_names_the_file(tmp_path: Path) -> None:
+    damaged = bytearray(gzip.compress(b"a\n" * 10_000))
+    damaged[12:20] = b"\xff" * 8
+    path = written(tmp_path / "rows.txt.gz", bytes(damaged))
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        list(read_txt(path))
+    assert caught.value.where == str(path)
+
+
+def test_an_object_of_several_splits_gives_the_first_one_asked_for(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.json", b'{"train": [{"a": 1}], "test": [{"a": 2}]}')
+    rows = good(list(read_json(path, "validation", "test", "train")))
+    assert [row.columns for row in rows] == [{"a": 2}]

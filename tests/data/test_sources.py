@@ -213,3 +213,70 @@ def test_progress_is_told(tmp_path: Path) -> None:
     told: list[tuple[str, int, int | None]] = []
     read_dataset(str(path), "train", on_progress=lambda *event: told.append(event))
     assert told == [("reading rows", 1000, None), ("reading rows", 2000, None)]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["test"], ["test"]),
+        (["train"], ["train"]),
+        (["train", "test"], ["test"]),
+        (["dev", "test", "train"], ["dev"]),
+        (["rows", "train"], ["rows", "train"]),
+        (["rows", "test", "train"], ["rows", "test"]),
+    ],
+)
+def test_a_folder_for_evaluation(tmp_path: Path, names: list[str], expected: list[str]) -> None:
+    for name in names:
+        write(tmp_path / f"{name}.jsonl", [{"prompt": name, "completion": "x"}])
+    result = read_dataset(str(tmp_path), "train", for_evaluation=True)
+    assert [row["prompt"] for row in columns(result)] == expected
+
+
+def test_a_file_of_any_name_is_read_for_evaluation(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl")
+    assert columns(read_dataset(str(path), "train", for_evaluation=True)) == ROWS
+
+
+def test_a_dataset_saved_to_disk_is_evaluated_on_its_test_split(tmp_path: Path) -> None:
+    both = {"train": ROWS, "test": ROWS[:1]}
+    tables = {split: datasets.Dataset.from_list(rows) for split, rows in both.items()}
+    datasets.DatasetDict(tables).save_to_disk(str(tmp_path))
+    assert columns(read_dataset(str(tmp_path), "train", for_evaluation=True)) == ROWS[:1]
+
+
+@pytest.mark.parametrize(
+    ("splits", "taken"),
+    [
+        (("train", "test", "validation"), "validation"),
+        (("train", "test"), "test"),
+        (("train", "dev", "test"), "dev"),
+        (("train",), "train"),
+    ],
+)
+def test_a_hub_dataset_for_evaluation(
+    splits: tuple[str, ...], taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = datasets.DatasetDict(
+        {split: datasets.Dataset.from_list([{"text": split}]) for split in splits}
+    )
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *_, split: tables if split is None else tables[split]
+    )
+    result = read_dataset("owner/name", "train", for_evaluation=True)
+    assert columns(result) == [{"text": taken}]
+    assert result.files == (f"owner/name ({taken})",)
+    assert result.rows[0].file == result.files[0]
+
+
+def test_a_mistyped_file_of_a_folder_here_is_never_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("looked up on the hub")
+
+    (tmp_path / "rows").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(ConfigError, match="no such file or folder: rows/gsm8k"):
+        read_dataset("rows/gsm8k", "train")

@@ -288,3 +288,13 @@ def test_the_prompt_of_a_text_row_is_its_first_half() -> None:
     tokenizer = tiny_tokenizer(chat_template=None)
     assert prompt_text(text, tokenizer, NO_TEMPLATE) == "a b c"
     assert reference_text(text) == " d e"
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "reference"),
+    [(" hello", " hello", ""), ("  a b", "  a", " b"), ("\n\nx\ny z", "\n\nx\ny", " z")],
+)
+def test_the_prompt_of_a_text_row_has_a_word(text: str, prompt: str, reference: str) -> None:
+    row = Conversation((Message("text", text),), (True,), templated=False)
+    assert prompt_text(row, tiny_tokenizer(chat_template=None), NO_TEMPLATE) == prompt
+    assert reference_text(row) == reference

@@ -67,14 +67,19 @@ def load_corpus(
     dataset: str,
     tokenizer: PreTrainedTokenizerFast,
     *,
+    for_evaluation: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Corpus:
     """Read, understand, template and tokenise a dataset.
 
+    With `for_evaluation`, its validation or test split where it has one (see `read_dataset`).
+
     Raises DataError for bad rows (unless `on_bad_row` is `skip`) as a table of file, line and
     reason, for a dataset without a good row, and as the steps do; ConfigError as they do.
     """
-    read = read_dataset(dataset, config.dataset_split, on_progress=on_progress)
+    read = read_dataset(
+        dataset, config.dataset_split, for_evaluation=for_evaluation, on_progress=on_progress
+    )
     if not read.rows:
         raise _refused(read.bad_rows, len(read.bad_rows), dataset)
     detection = detect_format(

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +33,9 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         yield _object_row(path, line, value)
 
 
-def read_json(path: Path, split: str) -> Iterator[Row]:
-    """A list of rows, or an object that holds one: under the split's name, `data`, or alone.
+def read_json(path: Path, *splits: str) -> Iterator[Row]:
+    """A list of rows, or an object that holds one: under the name of one of
+    `splits` (the first that it has), under `data`, or alone.
 
     Rows of a list have the line they start at, rows inside an object their number. A file of
     several JSON values, one a line, is read as jsonl. Raises DataError for any other
@@ -47,7 +49,7 @@ def read_json(path: Path, split: str) -> Iterator[Row]:
         raise DataError(_not_utf8(error), where=f"{path}:{line}") from None
     start = len(text) - len(text.lstrip(" \t\r\n"))
     if not text.startswith("[", start):
-        yield from _json_without_list(path, text, split)
+        yield from _json_without_list(path, text, splits)
         return
     yield from _list_elements(path, text, start + 1)
 
@@ -205,7 +207,7 @@ def _json_reason(error: Exception) -> str:
     return f"{error}."
 
 
-def _json_without_list(path: Path, text: str, split: str) -> Iterator[Row]:
+def _json_without_list(path: Path, text: str, splits: tuple[str, ...]) -> Iterator[Row]:
     if not text.strip():
         return
     try:
@@ -221,7 +223,7 @@ def _json_without_list(path: Path, text: str, split: str) -> Iterator[Row]:
             f"the file holds {_json_kind(value)}.", where=str(path), hint="Write a list of rows."
         )
     lists = [key for key, item in value.items() if isinstance(item, list)]
-    chosen = [key for key in (split, "data") if key in lists] or lists
+    chosen = [key for key in (*splits, "data") if key in lists] or lists
     if not chosen or (len(lists) > 1 and chosen == lists):
         raise DataError(
             f"the object has no single list of rows; its keys are {', '.join(value) or 'none'}.",
@@ -241,12 +243,12 @@ def _is_object(text: str) -> bool:
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines from 1 with their ends, without a byte-order mark. Raises DataError for bad gzip."""
-    opener = gzip.open if path.suffix == ".gz" else open
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opener(path, "rb") as file:
             for line, raw in enumerate(file, 1):
                 yield line, raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"the file cannot be read: {error}.", where=str(path)) from None
 
 

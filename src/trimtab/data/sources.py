@@ -19,6 +19,7 @@ TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 TABLE_SUFFIXES = (".parquet", ".arrow")
 FORMATS_READ = "jsonl, json, csv, tsv, txt (each also as .gz), parquet or arrow"
 SPLIT_WORDS = {"train", "training", "test", "valid", "validation", "val", "dev", "eval"}
+EVALUATION_SPLITS = ("validation", "test")
 SPLIT_SYNONYMS = (("train", "training"), ("valid", "validation", "val", "dev", "eval"))
 FILES_BESIDE_ROWS = {"state.json", "dataset_info.json", "dataset_dict.json", "dataset_infos.json"}
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<subset>[\w.-]+))?")
@@ -34,28 +35,43 @@ class ReadResult:
     files: tuple[str, ...]
 
 
-def read_dataset(dataset: str, split: str, *, on_progress: OnProgress | None = None) -> ReadResult:
+def read_dataset(
+    dataset: str,
+    split: str,
+    *,
+    for_evaluation: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ReadResult:
     """All rows of a file, a folder or a hub dataset (`owner/name`, or `owner/name:subset`).
 
     A path that exists is read as it stands. Of a folder, the files under it are read in the order
     of their names, without those whose name says another split (`test.jsonl` where `split` is
     `train`). Only a name that cannot be a path is looked up on the hub.
 
+    `for_evaluation` takes the validation split, where there is none the test split, and `split`
+    only where there is neither; a folder that names none of them is read whole. The result's
+    files say which split of a hub dataset it was.
+
     Raises ConfigError where there is nothing of that name, DataError where it holds no rows.
     """
     path = Path(dataset).expanduser()
+    splits = (*EVALUATION_SPLITS, split) if for_evaluation else (split,)
     if path.is_dir():
-        files = _files_of_folder(path, split)
-        result = _collect(_rows_of_files(files, split), on_progress, [str(file) for file in files])
+        files = _files_of_folder(path, splits, or_all=for_evaluation)
+        result = _collect(_rows_of_files(files, splits), on_progress, [str(file) for file in files])
     elif path.exists():
-        result = _collect(_rows_of_file(path, split), on_progress, [str(path)])
-    elif _looks_like_path(dataset):
+        result = _collect(_rows_of_file(path, splits), on_progress, [str(path)])
+    elif _looks_like_path(dataset, path):
         raise ConfigError(
             f"no such file or folder: {dataset}.",
             hint="`dataset` is a path, or a hub name such as owner/name.",
         )
     else:
-        result = _collect(_rows_of_hub(dataset, split), on_progress, [dataset])
+        if for_evaluation:
+            name, table = _evaluation_table_of_hub(dataset, split)
+        else:
+            name, table = dataset, _table_of_hub(dataset, split)
+        result = _collect(_rows_of_table(name, table), on_progress, [name])
     if not result.rows and not result.bad_rows:
         raise DataError("there are no rows in it.", where=dataset)
     return result
@@ -75,8 +91,10 @@ def _collect(found: Iterable[Row], on_progress: OnProgress | None, files: list[s
     return ReadResult(tuple(rows), tuple(bad_rows), tuple(files))
 
 
-def _looks_like_path(dataset: str) -> bool:
-    if dataset.startswith((".", "/", "~")) or _suffix(Path(dataset)) is not None:
+def _looks_like_path(dataset: str, path: Path) -> bool:
+    if dataset.startswith((".", "/", "~")) or _suffix(path) is not None:
+        return True
+    if len(path.parts) > 1 and path.parent.is_dir():
         return True
     return HUB_NAME.fullmatch(dataset) is None
 
@@ -91,9 +109,10 @@ def _suffix(path: Path) -> str | None:
     return next((suffix for suffix in TABLE_SUFFIXES if name.endswith(suffix)), None)
 
 
-def _files_of_folder(folder: Path, split: str) -> list[Path]:
-    if (folder / "dataset_dict.json").exists() and (folder / split).is_dir():
-        folder = folder / split
+def _files_of_folder(folder: Path, splits: tuple[str, ...], *, or_all: bool) -> list[Path]:
+    """The files of the first of `splits` that a name says, and those that say none."""
+    if (folder / "dataset_dict.json").exists():
+        folder = next((folder / split for split in splits if (folder / split).is_dir()), folder)
     files = [
         path
         for path in sorted(folder.rglob("*"))
@@ -104,11 +123,15 @@ def _files_of_folder(folder: Path, split: str) -> list[Path]:
     ]
     if not files:
         raise DataError(f"the folder has no file of rows ({FORMATS_READ}).", where=str(folder))
-    wanted = _synonyms(split)
-    chosen = [file for file in files if not (said := _splits_said(file, folder)) or said & wanted]
+    said = {file: _splits_said(file, folder) for file in files}
+    all_said = set().union(*said.values())
+    wanted = next((words for words in map(_synonyms, splits) if words & all_said), set())
+    chosen = [file for file in files if not said[file] or said[file] & wanted]
+    if not chosen and or_all:
+        return files
     if not chosen:
         raise DataError(
-            f"no file of the folder is of the split {split!r}: {_first_names(files)}.",
+            f"no file of the folder is of the split {splits[0]!r}: {_first_names(files)}.",
             where=str(folder),
             hint="Set `dataset_split`, or name one file.",
         )
@@ -129,17 +152,17 @@ def _first_names(files: list[Path]) -> str:
     return names if len(files) <= 5 else f"{names} and {len(files) - 5} more"
 
 
-def _rows_of_files(files: list[Path], split: str) -> Iterator[Row]:
+def _rows_of_files(files: list[Path], splits: tuple[str, ...]) -> Iterator[Row]:
     for file in files:
-        yield from _rows_of_file(file, split)
+        yield from _rows_of_file(file, splits)
 
 
-def _rows_of_file(path: Path, split: str) -> Iterator[Row]:
+def _rows_of_file(path: Path, splits: tuple[str, ...]) -> Iterator[Row]:
     match _suffix(path):
         case ".jsonl" | ".ndjson":
             return read_jsonl(path)
         case ".json":
-            return read_json(path, split)
+            return read_json(path, *splits)
         case ".csv":
             return read_csv(path, ",")
         case ".tsv":
@@ -194,13 +217,24 @@ def _rows_of_batches(path: Path, batches: Iterable[Any]) -> Iterator[Row]:
             yield SourceRow(str(path), number, columns)
 
 
-def _rows_of_hub(dataset: str, split: str) -> Iterator[Row]:
+def _evaluation_table_of_hub(dataset: str, split: str) -> tuple[str, Iterable[dict[str, Any]]]:
+    """The first split of those to evaluate on, else `split`; and the dataset's name with it."""
+    splits = _table_of_hub(dataset, None)
+    for wanted in EVALUATION_SPLITS:
+        found = next((name for name in splits if name in _synonyms(wanted)), None)
+        if found is not None:
+            return f"{dataset} ({found})", splits[found]
+    return f"{dataset} ({split})", _table_of_hub(dataset, split)
+
+
+def _table_of_hub(dataset: str, split: str | None) -> Any:
+    """A `datasets.Dataset`, or without `split` a `datasets.DatasetDict` of all."""
     import datasets
 
     match = HUB_NAME.fullmatch(dataset)
     assert match is not None
     try:
-        table = datasets.load_dataset(match["name"], match["subset"], split=split)
+        return datasets.load_dataset(match["name"], match["subset"], split=split)
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise ConfigError(
             f"no file of that name is here, and the hub dataset cannot be loaded: "
@@ -208,8 +242,11 @@ def _rows_of_hub(dataset: str, split: str) -> Iterator[Row]:
             where=dataset,
             hint="Name a path, or a hub dataset as owner/name or owner/name:subset.",
         ) from None
+
+
+def _rows_of_table(name: str, table: Iterable[dict[str, Any]]) -> Iterator[Row]:
     for number, columns in enumerate(table, 1):
-        yield SourceRow(dataset, number, columns)
+        yield SourceRow(name, number, columns)
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,8 +117,8 @@ def _divided(conversation: Conversation) -> tuple[tuple[Message, ...], str]:
     messages = conversation.messages
     if messages[0].role == "text":
         text = messages[0].content
-        words = text.split(" ")
-        first = " ".join(words[: (len(words) + 1) // 2])
+        words = re.findall(r"\s*\S+", text)
+        first = "".join(words[: (len(words) + 1) // 2])
         return (Message("text", first),), text[len(first) :]
     last = max(index for index, message in enumerate(messages) if message.role == "assistant")
     return messages[:last], messages[last].content

@@ -77,7 +77,11 @@ class Materials:
     @cached_property
     def source(self) -> ModelSource:
         self._observer.activity("finding the model")
-        source = locate(self.config.model, trust_remote_code=self.config.trust_remote_code)
+        source = locate(
+            self.config.model,
+            trust_remote_code=self.config.trust_remote_code,
+            on_progress=self._observer.activity,
+        )
         self._observer.activity_done()
         return source
 
@@ -95,11 +99,17 @@ class Materials:
 
     @cached_property
     def eval_corpus(self) -> Corpus:
-        return self._load(str(self.config.eval_dataset))
+        return self._load(str(self.config.eval_dataset), for_evaluation=True)
 
-    def _load(self, dataset: str) -> Corpus:
+    def _load(self, dataset: str, *, for_evaluation: bool = False) -> Corpus:
         progress = _StagedProgress(self._observer)
-        corpus = load_corpus(self.config, dataset, self.tokenizer, on_progress=progress.told)
+        corpus = load_corpus(
+            self.config,
+            dataset,
+            self.tokenizer,
+            for_evaluation=for_evaluation,
+            on_progress=progress.told,
+        )
         self._observer.activity_done()
         return corpus
 
