@@ -11,7 +11,6 @@ import torch
 from support.batches import ragged_rows
 from support.models import packed_model
 from support.settings import tiny_settings
-from trimtab.data.batches import Batching
 from trimtab.data.rows import TokenRow
 from trimtab.engine.loop import Job, run_updates
 from trimtab.engine.observer import Silent
@@ -22,6 +21,7 @@ from trimtab.engine.state import TrainingState
 from trimtab.models.adapters import Model, add_lora
 from trimtab.models.checkpointing import set_activation_checkpointing
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
+from trimtab.workflow.jobs import batching
 
 
 class Memory(Silent):
@@ -74,17 +74,7 @@ def tiny_job(
         device=torch.device("cpu"),
         train_rows=ragged_rows(range(3, 27)) if train_rows is None else train_rows,
         eval_rows=eval_rows,
-        batching=Batching(
-            per_device_train_batch_size=settings.per_device_train_batch_size,
-            gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            packing=settings.packing,
-            max_length=settings.max_length,
-            padding=settings.padding,
-            padding_side=settings.padding_side,
-            pad_token_id=settings.pad_token_id,
-            pad_to_multiple_of=settings.pad_to_multiple_of,
-            data_seed=settings.data_seed,
-        ),
+        batching=batching(settings),
         checkpoints=checkpoints,
     )
 

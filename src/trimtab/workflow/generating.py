@@ -21,6 +21,7 @@ from trimtab.models.generation import generate_greedy
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.pad_token import end_of_turn_token_ids
 from trimtab.models.source import ModelSource, locate
+from trimtab.planning.settings import Settings
 from trimtab.probes.device import choose_device
 from trimtab.runs.folder import RunFolder, open_run
 from trimtab.runs.records import DataRecord
@@ -53,25 +54,18 @@ def generate(
     folder = open_run(Path(run))
     plan = read_plan(folder)
     settings = plan.settings()
-    result = folder.adapter if settings.method == "lora" else folder.model
-    if not result.is_dir():
-        raise ConfigError(
-            "the run has handed no result over.",
-            where=str(folder.root),
-            hint=f"Go on with it: trimtab resume {folder.root}",
-        )
+    result = _result_of(folder, settings)
     observer.activity("loading the model")
-    base_source = locate(
-        plan.paths.get("model", settings.model), trust_remote_code=settings.trust_remote_code
-    )
-    tokenizer = load_tokenizer(ModelSource(str(result), result))
-    torch_device = choose_device(device)
-    base = load_model(base_source, dtype=torch.float32, device=torch_device, packed_attention=False)
+    tokenizer = load_tokenizer(result)
     token_ids = [
         prompt_ids(conversation, tokenizer, template)
         for conversation, template in _conversations(prompts, folder, tokenizer.chat_template)
     ]
-
+    source = locate(
+        plan.paths.get("model", settings.model), trust_remote_code=settings.trust_remote_code
+    )
+    torch_device = choose_device(device)
+    base = load_model(source, dtype=torch.float32, device=torch_device, packed_attention=False)
     _refuse_too_long(token_ids, max_new_tokens, base)
 
     def answered(model: Model) -> list[str]:
@@ -92,24 +86,26 @@ def generate(
     observer.activity("asking the base model", len(token_ids))
     base_answers = answered(base)
     observer.activity("asking the tuned model", len(token_ids))
-    tuned: Model
-    if settings.method == "lora":
-        tuned = load_adapter(base, result)
-    else:
-        tuned = load_model(
-            ModelSource(str(result), result),
-            dtype=torch.float32,
-            device=torch_device,
-            packed_attention=False,
-        )
-    tuned_answers = answered(tuned)
+    tuned_answers = answered(_tuned(base, result, settings))
     observer.activity_done()
-    return [
-        Answer(prompt, base_answer, tuned_answer)
-        for prompt, base_answer, tuned_answer in zip(
-            prompts, base_answers, tuned_answers, strict=True
+    return [Answer(*row) for row in zip(prompts, base_answers, tuned_answers, strict=True)]
+
+
+def _result_of(folder: RunFolder, settings: Settings) -> ModelSource:
+    result = folder.adapter if settings.method == "lora" else folder.model
+    if not result.is_dir():
+        raise ConfigError(
+            "the run has handed no result over.",
+            where=str(folder.root),
+            hint=f"Go on with it: trimtab resume {folder.root}",
         )
-    ]
+    return ModelSource(str(result), result)
+
+
+def _tuned(base: PreTrainedModel, result: ModelSource, settings: Settings) -> Model:
+    if settings.method == "lora":
+        return load_adapter(base, result.folder)
+    return load_model(result, dtype=torch.float32, device=base.device, packed_attention=False)
 
 
 def _refuse_too_long(

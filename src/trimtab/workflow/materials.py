@@ -34,19 +34,21 @@ from trimtab.probes.device import choose_device, probe_device
 from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus, probe_training_rows
 
-NUM_PARAMETERS_CHECKED_IN_FP32 = 1_000_000_000
+MAX_PARAMETERS_IN_FP32 = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class TrainingRows:
     """What is left after hold-out and truncation, with what was cut.
 
+    eval_truncation: the held-out rows' counts, None where nothing is held out.
     num_duplicates_removed: training rows that equal a held-out row and were taken out.
     """
 
     train: tuple[TokenRow, ...]
     eval: tuple[TokenRow, ...]
     truncation: TruncationCounts
+    eval_truncation: TruncationCounts | None
     num_duplicates_removed: int
 
 
@@ -129,10 +131,10 @@ class Materials:
         else:
             split = HeldOut(self.corpus.rows, (), 0)
         train, counts = truncate(split.train_rows, question.max_length, question.truncation_mode)
-        held_out = split.eval_rows
+        held_out, eval_counts = split.eval_rows, None
         if held_out:
-            held_out, _ = truncate(held_out, question.max_length, "keep_start")
-        rows = TrainingRows(train, held_out, counts, split.num_duplicates_removed)
+            held_out, eval_counts = truncate(held_out, question.max_length, "keep_start")
+        rows = TrainingRows(train, held_out, counts, eval_counts, split.num_duplicates_removed)
         self._rows = (question, rows)
         return rows
 
@@ -151,21 +153,20 @@ class Materials:
                 rows = self.rows(question)
                 batching = rows_batching(question)
                 yield from probe_training_rows(
-                    question, rows.train, rows.eval, rows.truncation, batching
+                    question,
+                    rows.train,
+                    rows.eval,
+                    counts=rows.truncation,
+                    eval_counts=rows.eval_truncation,
+                    num_copies_removed=rows.num_duplicates_removed,
+                    batching=batching,
                 )
 
     def _answer_model(self) -> Iterator[Fact]:
         description = describe(self.source)
         pad_token = choose_pad_token(self.tokenizer, self.config.pad_token, description.vocab_size)
-        self._observer.activity("checking that joined rows stay apart")
         started = time.perf_counter()
-        # The check needs no exactness; a model that is trained in 16 bits may not fit in 32.
-        is_large = description.num_parameters > NUM_PARAMETERS_CHECKED_IN_FP32
-        dtype = torch.bfloat16 if is_large else torch.float32
-        model = load_model(self.source, dtype=dtype, device=self.device, packed_attention=True)
-        refusal = packing_refusal(model)
-        del model
-        self._observer.activity_done()
+        refusal = self._packing_refusal(description.num_parameters)
         yield from probe_model(
             description,
             pad_token,
@@ -173,6 +174,18 @@ class Materials:
             packing_refusal=refusal,
             packing_check_s=time.perf_counter() - started,
         )
+
+    def _packing_refusal(self, num_parameters: int) -> str | None:
+        """Why rows cannot be joined; None, unchecked, where the user has them padded anyway."""
+        if self.config.padding != "none" and not self.config.packing:
+            return None
+        self._observer.activity("checking that joined rows stay apart")
+        # The check needs no exactness; a model that is trained in 16 bits may not fit in 32.
+        dtype = torch.bfloat16 if num_parameters > MAX_PARAMETERS_IN_FP32 else torch.float32
+        model = load_model(self.source, dtype=dtype, device=self.device, packed_attention=True)
+        refusal = packing_refusal(model)
+        self._observer.activity_done()
+        return refusal
 
     def _answer_data(self) -> Iterator[Fact]:
         started = time.perf_counter()
