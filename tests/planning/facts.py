@@ -150,12 +150,17 @@ def rows_for(
         "num_truncated": 0,
         "num_tokens_cut": 0,
         "num_trainable_tokens_cut": 0,
+        "num_rows_losing_targets": 0,
         "num_dropped": 0,
+        "num_left_without_target": 0,
+        "num_copies_removed": 0,
         "length_max": min(values["data.length_max"], question.max_length),
         "length_mean": mean,
         "trainable_length_max": 120,
         "eval_num_examples": held_out,
         "eval_num_tokens": int(held_out * mean),
+        "eval_num_truncated": 0,
+        "eval_num_dropped": 0,
     }
     return {f"rows.{name}": value for name, value in (rows | dict(changes)).items()}
 

@@ -108,7 +108,7 @@ class _Draft:
     def plan(self, output_dir: str) -> Plan:
         resolved, facts = self.resolved, self.facts
         self.take(decide_stated(resolved, facts, output_dir))
-        self.take(Ruling((decide_hold_out(resolved, facts),)))
+        self.take(decide_hold_out(resolved, facts))
         self.take(decide_lengths(resolved, facts))
         self.take(decide_precision(resolved, facts))
         self.take(decide_optimizer(resolved, facts))

@@ -24,9 +24,14 @@ row lengths in tokens; a row is one example.
     rows.key (the question's `key`: facts under another key are no answer),
     rows.num_examples, rows.num_rows (packed rows where packing is on, else the examples),
     rows.num_tokens, rows.num_trainable_tokens, rows.num_truncated, rows.num_tokens_cut,
-    rows.num_trainable_tokens_cut, rows.num_dropped, rows.length_max, rows.length_mean,
+    rows.num_trainable_tokens_cut, rows.num_rows_losing_targets,
+    rows.num_left_without_target (rows, or pieces of split ones, in which nothing is trained on),
+    rows.num_dropped (dropped as too long or left without a target),
+    rows.num_copies_removed (training rows with the tokens of a held-out one),
+    rows.length_max, rows.length_mean,
     rows.trainable_length_max (most trainable tokens in one row),
-    rows.eval_num_examples, rows.eval_num_tokens
+    rows.eval_num_examples, rows.eval_num_tokens,
+    rows.eval_num_truncated, rows.eval_num_dropped (held-out rows left without a target)
 """
 
 from __future__ import annotations

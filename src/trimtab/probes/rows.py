@@ -63,10 +63,16 @@ def probe_training_rows(
     question: TrainingRowsQuestion,
     train_rows: Sequence[TokenRow],
     eval_rows: Sequence[TokenRow],
+    *,
     counts: TruncationCounts,
+    eval_counts: TruncationCounts | None,
+    num_copies_removed: int,
     batching: Batching,
 ) -> Iterator[Fact]:
-    """Facts of `TrainingRowsQuestion`, from the very rows that training will see."""
+    """Facts of `TrainingRowsQuestion`, from the very rows that training will see.
+
+    `eval_counts` is None where nothing is held out.
+    """
     method = "held out, truncated and packed as the run will"
     lengths = [row.num_tokens for row in train_rows]
     values = {
@@ -77,12 +83,17 @@ def probe_training_rows(
         "num_truncated": (counts.num_truncated, "rows"),
         "num_tokens_cut": (counts.num_tokens_cut, "tokens"),
         "num_trainable_tokens_cut": (counts.num_trainable_tokens_cut, "tokens"),
+        "num_rows_losing_targets": (counts.num_rows_losing_targets, "rows"),
         "num_dropped": (counts.num_dropped + counts.num_left_without_target, "rows"),
+        "num_left_without_target": (counts.num_left_without_target, "rows"),
+        "num_copies_removed": (num_copies_removed, "rows"),
         "length_max": (max(lengths), "tokens"),
         "length_mean": (sum(lengths) / len(lengths), "tokens"),
         "trainable_length_max": (max(row.num_trainable_tokens for row in train_rows), "tokens"),
         "eval_num_examples": (len(eval_rows), "rows"),
         "eval_num_tokens": (sum(row.num_tokens for row in eval_rows), "tokens"),
+        "eval_num_truncated": (eval_counts.num_truncated if eval_counts else 0, "rows"),
+        "eval_num_dropped": (eval_counts.num_left_without_target if eval_counts else 0, "rows"),
     }
     yield Fact("rows.key", question.key, method=method)
     yield Fact("rows.digest", rows_digest(train_rows, eval_rows), method="blake2b of all tokens")

@@ -58,3 +58,17 @@ def test_none_and_no_strategy_hold_nothing_out() -> None:
     assert plan.decision("eval_dataset").value == "none"
     assert "eval_strategy" in plan.decision("eval_dataset").because
     assert planned(eval_strategy="no", eval_dataset=0.1).settings().num_eval_rows == 102
+
+
+@pytest.mark.parametrize(
+    ("fact", "told"),
+    [
+        ("num_copies_removed", "Copies of held-out rows: 7; they are left out of training."),
+        ("eval_num_truncated", "Held-out rows longer than max_length: 7 of 51;"),
+        ("eval_num_dropped", "Held-out rows without a token to score within max_length: 7 of 51;"),
+    ],
+)
+def test_what_becomes_of_held_out_rows_is_told(fact: str, told: str) -> None:
+    (warning,) = planned(training_rows={fact: 7}).warnings
+    assert warning.startswith(told)
+    assert planned().warnings == ()

@@ -100,8 +100,36 @@ def test_rows_that_are_cut_are_counted_in_reason_and_warning() -> None:
 
 def test_rows_that_are_dropped_are_counted() -> None:
     plan = planned(max_length=200, truncation_mode="drop", training_rows={"num_dropped": 40})
-    assert any("40 of 973" in one and "dropped" in one for one in plan.warnings)
+    (warning,) = plan.warnings
+    assert "40 of 973" in warning
+    assert "dropped" in warning
     assert "40 rows" in plan.decision("truncation_mode").because
+
+
+def test_rows_that_lose_their_targets_are_told_and_counted_once() -> None:
+    cut = {
+        "num_truncated": 12,
+        "num_tokens_cut": 3411,
+        "num_trainable_tokens_cut": 2900,
+        "num_rows_losing_targets": 9,
+        "num_dropped": 4,
+        "num_left_without_target": 4,
+    }
+    plan = planned(max_length=200, training_rows=cut)
+    assert "12 of 973" in plan.decision("max_length").because
+    assert "12 rows" in plan.decision("truncation_mode").because
+    _, losing, without = plan.warnings
+    assert losing.startswith("Rows cut within what is trained on: 9 of 973;")
+    assert without.startswith("Rows that keep no token to train on within max_length: 4;")
+    split = planned(max_length=200, truncation_mode="split", training_rows=cut).warnings
+    assert split[1].startswith("Rows split within what is trained on: 9 of 973;")
+    assert split[2].startswith("Pieces of split rows that keep no token")
+
+
+def test_copies_of_held_out_rows_are_no_rows_to_train_on() -> None:
+    plan = planned(max_length=200, training_rows={"num_copies_removed": 7, "num_truncated": 12})
+    assert "12 of 966 rows" in plan.decision("max_length").because
+    assert any("12 of 966 rows" in warning for warning in plan.warnings)
 
 
 def test_max_length_over_the_models_positions_is_refused() -> None:

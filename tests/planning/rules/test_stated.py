@@ -42,7 +42,9 @@ def test_a_cpu_is_said_to_be_one() -> None:
 
 def test_rows_left_out_and_copies_are_told() -> None:
     plan = planned(rows=data(num_bad_rows=3, num_duplicate_rows=37))
-    assert "3 rows cannot be trained on and left out." in plan.warnings
+    assert "3 rows cannot be trained on and are left out." in plan.warnings
+    one = planned(rows=data(num_bad_rows=1))
+    assert one.warnings == ("1 row cannot be trained on and is left out.",)
     assert any("37 of 1,024 rows" in warning for warning in plan.warnings)
     assert planned().warnings == ()
 

@@ -7,9 +7,8 @@ from fractions import Fraction
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.layers import ResolvedConfig
-from trimtab.planning.decision import Decision
 from trimtab.planning.fact import Facts
-from trimtab.planning.rules.ruling import counted, decision, where_set
+from trimtab.planning.rules.ruling import Ruling, counted, decision, where_set
 
 AUTO_FRACTION = 0.05
 MIN_AUTO_ROWS = 16
@@ -48,9 +47,10 @@ def choose_hold_out(resolved: ResolvedConfig, facts: Facts) -> HoldOut:
     return HoldOut(asked, num_eval_rows, "", because)
 
 
-def decide_hold_out(resolved: ResolvedConfig, facts: Facts) -> Decision:
+def decide_hold_out(resolved: ResolvedConfig, facts: Facts) -> Ruling:
+    """`eval_dataset`. Needs the facts of the rows that are left. Raises ConfigError."""
     chosen = choose_hold_out(resolved, facts)
-    return decision(
+    decided = decision(
         resolved,
         "eval_dataset",
         chosen.value,
@@ -59,6 +59,27 @@ def decide_hold_out(resolved: ResolvedConfig, facts: Facts) -> Decision:
         facts=("data.num_rows",),
         limits="the held-out loss is as sure as the number of its rows",
     )
+    return Ruling((decided,), _warnings(facts, chosen.num_eval_rows))
+
+
+def _warnings(facts: Facts, num_eval_rows: int) -> tuple[str, ...]:
+    warnings = []
+    num_copies = facts.integer("rows.num_copies_removed")
+    if num_copies:
+        warnings.append(f"Copies of held-out rows: {num_copies:,}; they are left out of training.")
+    num_truncated = facts.integer("rows.eval_num_truncated")
+    if num_truncated:
+        warnings.append(
+            f"Held-out rows longer than max_length: {num_truncated:,} of {num_eval_rows:,}; they "
+            "are scored up to there."
+        )
+    num_dropped = facts.integer("rows.eval_num_dropped")
+    if num_dropped:
+        warnings.append(
+            f"Held-out rows without a token to score within max_length: {num_dropped:,} of "
+            f"{num_eval_rows:,}; they are left out."
+        )
+    return tuple(warnings)
 
 
 def _auto(resolved: ResolvedConfig, num_rows: int) -> HoldOut:

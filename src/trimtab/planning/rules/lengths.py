@@ -137,14 +137,19 @@ def _round_up(length: int) -> int:
 
 
 def _num_train_rows(resolved: ResolvedConfig, facts: Facts) -> int:
-    """Rows to train on before any is cut or dropped."""
+    """Rows to train on before any is cut or dropped; copies of held-out rows are none of them."""
     held_out = choose_hold_out(resolved, facts)
     num_taken = 0 if held_out.dataset else held_out.num_eval_rows
-    return facts.integer("data.num_rows") - num_taken
+    return facts.integer("data.num_rows") - num_taken - facts.integer("rows.num_copies_removed")
+
+
+def _num_dropped_as_too_long(facts: Facts) -> int:
+    return facts.integer("rows.num_dropped") - facts.integer("rows.num_left_without_target")
 
 
 def _num_too_long(facts: Facts) -> int:
-    return facts.integer("rows.num_truncated") + facts.integer("rows.num_dropped")
+    """Rows left without a target were cut before, and are counted there."""
+    return facts.integer("rows.num_truncated") + _num_dropped_as_too_long(facts)
 
 
 def _max_length(resolved: ResolvedConfig, facts: Facts) -> Decision:
@@ -268,15 +273,31 @@ def _cut_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
     warnings = []
     num_rows = _num_train_rows(resolved, facts)
     num_truncated = facts.integer("rows.num_truncated")
-    num_dropped = facts.integer("rows.num_dropped")
+    is_split = resolved.config.truncation_mode == "split"
     if num_truncated:
         cut = facts.integer("rows.num_tokens_cut")
         trainable = facts.integer("rows.num_trainable_tokens_cut")
-        done = "split" if resolved.config.truncation_mode == "split" else "cut"
+        done = "split" if is_split else "cut"
         warnings.append(
             f"{num_truncated:,} of {num_rows:,} rows are longer than max_length and are {done}: "
             f"{counted(cut, 'token')} are lost, {trainable:,} of them trained on."
         )
+    num_losing = facts.integer("rows.num_rows_losing_targets")
+    if num_losing:
+        done, effect = "cut", "the model is not shown how these end"
+        if is_split:
+            done, effect = "split", "their later pieces lack what stood before"
+        warnings.append(
+            f"Rows {done} within what is trained on: {num_losing:,} of {num_rows:,}; {effect}."
+        )
+    num_without_target = facts.integer("rows.num_left_without_target")
+    if num_without_target:
+        what = "Pieces of split rows" if is_split else "Rows"
+        warnings.append(
+            f"{what} that keep no token to train on within max_length: {num_without_target:,}; "
+            "they are dropped."
+        )
+    num_dropped = _num_dropped_as_too_long(facts)
     if num_dropped:
         warnings.append(
             f"{num_dropped:,} of {num_rows:,} rows are longer than max_length and are dropped."

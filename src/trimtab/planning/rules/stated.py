@@ -177,7 +177,8 @@ def _data_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
     ]
     num_bad = facts.integer("data.num_bad_rows")
     if num_bad:
-        warnings.append(f"{counted(num_bad, 'row')} cannot be trained on and left out.")
+        are = "is" if num_bad == 1 else "are"
+        warnings.append(f"{counted(num_bad, 'row')} cannot be trained on and {are} left out.")
     num_copies = facts.integer("data.num_duplicate_rows")
     if num_copies:
         warnings.append(
