@@ -31,6 +31,8 @@ REQUIRED = "--model m --dataset d"
         ("--bf16 auto", [("bf16", "auto")]),
         ("--gradient-checkpointing --seed 1", [("gradient_checkpointing", "true"), ("seed", "1")]),
         ("--gradient-checkpointing off", [("gradient_checkpointing", "off")]),
+        ("--activation-checkpointing 2", [("activation_checkpointing", "2")]),
+        ("--activation-checkpointing full", [("activation_checkpointing", "full")]),
         ("--model=", [("model", "")]),
         (
             "--dataset-columns '{prompt: q, completion: a}'",
@@ -61,6 +63,8 @@ def test_positionals_are_told_apart() -> None:
         ("--report-to", "--report-to has no value"),
         ("stray", "'stray' stands alone"),
         ("--packing maybe", "'maybe' stands alone"),
+        ("--packing 2", "'2' stands alone"),
+        ("--activation-checkpointing some", "'some' stands alone"),
         ("-x", "'-x' stands alone"),
         ("--", "'--' stands alone"),
         ("--=3", "no option --."),
@@ -101,6 +105,9 @@ VALUES: list[tuple[str, str, Any]] = [
     ("--packing --no-packing", "packing", False),
     ("--seed 1 --seed 2", "seed", 2),
     ("--gradient-checkpointing=2", "activation_checkpointing", 2),
+    ("--activation-checkpointing 2", "activation_checkpointing", 2),
+    ("--activation-checkpointing off", "activation_checkpointing", "off"),
+    ("--activation-checkpointing --seed 1", "activation_checkpointing", "full"),
     ("--no-gradient-checkpointing", "activation_checkpointing", "off"),
     ("--fp16", "precision", "fp16"),
 ]
@@ -126,6 +133,8 @@ def test_kebab_names_are_taken_in_pairs_too() -> None:
     ("line", "words"),
     [
         ("--learning-rate fast", "--learning-rate: learning_rate is 'fast'"),
+        ("--gradient-checkpointing 2.5", "activation_checkpointing) is 2.5"),
+        ("--gradient-checkpointing -1", "activation_checkpointing) is -1"),
         ("--max-steps 1.5", "--max-steps: max_steps is 1.5"),
         ("--lr nan", "--lr: lr (learning_rate) is 'nan'"),
         ("--seed '[1'", "--seed: this is no valid YAML"),

@@ -6,6 +6,7 @@ Every hyperparameter is an option, in kebab or snake case, under its own name or
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +17,15 @@ from trimtab.hyperparameters.domains import members
 from trimtab.hyperparameters.reading import Setting, read_value
 from trimtab.hyperparameters.translations import FOREIGN, SPELLINGS
 
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
 
 def parse_options(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of name (snake case, as written) and text, from arguments that are options alone.
 
-    A switch needs no value, and `--no-NAME` turns it off. Raises ConfigError for an unknown
-    option, with the nearest names, for a missing value, and for an argument that is no option.
+    A switch needs no value, and `--no-NAME` turns it off; the word after it is its value where it
+    is one that the switch takes. Raises ConfigError for an unknown option, with the nearest names,
+    for a missing value, and for an argument that is no option.
     """
     positionals, pairs = split_options(arguments)
     if positionals:
@@ -46,8 +50,8 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, 
         name = word.replace("-", "_")
         if is_switch(name):
             if not equals:
-                follows = bool(remaining) and remaining[0] in _switch_words(name)
-                text = remaining.pop(0) if follows else "true"
+                has_value = bool(remaining) and _is_switch_value(name, remaining[0])
+                text = remaining.pop(0) if has_value else "true"
         elif name.startswith("no_") and is_switch(name[3:]) and not equals:
             name, text = name[3:], "false"
         elif not is_known(name):
@@ -90,6 +94,13 @@ def option_setting(name: str, text: str) -> Setting:
         raise ConfigError(error.what, where=where, hint=error.hint) from error
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return Setting(name, text if takes_text and not is_number else value, where)
+
+
+def _is_switch_value(name: str, word: str) -> bool:
+    """Is the word after a switch its value, a number where the field takes one?"""
+    canonical = aliases().get(name, name)
+    takes_number = canonical in catalogue() and bool({int, float} & _kinds(canonical))
+    return word in _switch_words(name) or (takes_number and bool(_NUMBER.fullmatch(word)))
 
 
 def _switch_words(name: str) -> tuple[str, ...]:
