@@ -27,15 +27,21 @@ def test_asked_rank_and_targets_change_the_count() -> None:
     assert plan.warnings == ()
 
 
-def test_targets_that_are_not_there() -> None:
+@pytest.mark.parametrize(
+    ("targets", "unknown"),
+    [
+        (["q_porj"], "q_porj"),
+        (["q_proj", "v_porj"], "v_porj"),
+        (["proj", "q_proj", "self_attn.v_porj"], "proj, self_attn.v_porj"),
+        (["lm_head"], "lm_head"),
+    ],
+)
+def test_each_target_must_be_there(targets: list[str], unknown: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        planned(target_modules=["q_porj"])
-    assert "q_porj" in caught.value.what
+        planned(target_modules=targets)
+    assert caught.value.what.endswith(f"no linear module named {unknown}.")
     assert caught.value.hint is not None
-    assert "q_proj" in caught.value.hint
-    plan = planned(target_modules=["q_proj", "v_porj"])
-    (warning,) = plan.warnings
-    assert "v_porj is no linear module" in warning
+    assert "q_proj, k_proj, v_proj" in caught.value.hint
 
 
 def test_adapters_of_the_models_size_are_told() -> None:

@@ -21,7 +21,7 @@ _NAMES = ("lora_r", "lora_alpha", "lora_dropout", "target_modules")
 
 
 def adapter_weights(resolved: ResolvedConfig, facts: Facts) -> int:
-    """How many weights the adapters have. Raises ConfigError where no module is meant."""
+    """How many weights the adapters have. Raises ConfigError where a target is no module."""
     config = resolved.config
     rank = AUTO_R if config.lora_r == "auto" else config.lora_r
     return num_adapter_weights(_targets(resolved, facts), rank)
@@ -31,7 +31,7 @@ def decide_lora(resolved: ResolvedConfig, facts: Facts) -> Ruling:
     """`lora_r`, `lora_alpha`, `lora_dropout`, `target_modules`.
 
     Under `method: full` they are decided and marked as not used. Raises ConfigError where
-    `target_modules` names no linear module of the model.
+    a name among `target_modules` is no linear module of the model.
     """
     config = resolved.config
     rank = AUTO_R if config.lora_r == "auto" else config.lora_r
@@ -45,7 +45,7 @@ def decide_lora(resolved: ResolvedConfig, facts: Facts) -> Ruling:
         f"adapters of {num_weights:,} weights, "
         f"{percent(num_weights, num_parameters)} of the model's {num_parameters:,}"
     )
-    warnings = list(_unmatched(resolved, facts))
+    warnings = []
     if num_weights > LARGE_SHARE * num_parameters:
         warnings.append(f"lora_r {rank} makes {size}: a low rank is what saves work.")
     names = ", ".join(dict.fromkeys(module.suffix for module in modules))
@@ -113,29 +113,15 @@ def _unused(resolved: ResolvedConfig, rank: int, alpha: float) -> Ruling:
 
 
 def _targets(resolved: ResolvedConfig, facts: Facts) -> tuple[LinearModules, ...]:
-    modules = linear_modules(facts)
-    found = targeted(modules, resolved.config.target_modules)
-    if not found:
-        raise ConfigError(
-            f"target_modules: {', '.join(resolved.config.target_modules)} is no linear module "
-            "of this model.",
-            where=where_set(resolved, "target_modules"),
-            hint=f"It has {_names(modules)}.",
-        )
-    return found
-
-
-def _unmatched(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
-    targets = resolved.config.target_modules
+    modules, targets = linear_modules(facts), resolved.config.target_modules
     if targets == "all-linear":
-        return ()
-    modules = linear_modules(facts)
-    return tuple(
-        f"target_modules: {target} is no linear module of this model, which has {_names(modules)}."
-        for target in targets
-        if not targeted(modules, (target,))
-    )
-
-
-def _names(modules: tuple[LinearModules, ...]) -> str:
-    return ", ".join(dict.fromkeys(module.suffix for module in modules))
+        return modules
+    unknown = [target for target in targets if not targeted(modules, (target,))]
+    if unknown:
+        names = ", ".join(dict.fromkeys(module.suffix for module in modules))
+        raise ConfigError(
+            f"target_modules: the model has no linear module named {', '.join(unknown)}.",
+            where=where_set(resolved, "target_modules"),
+            hint=f"Its linear modules are {names}; or write all-linear.",
+        )
+    return targeted(modules, targets)
