@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from support.chat_templates import CHAT_TEMPLATES
 from support.tiny import CHATML, tiny_tokenizer
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
@@ -187,9 +188,70 @@ def test_a_template_that_never_ends_does_not_stop_the_choice() -> None:
     ids=["smollm", "gemma", "llama", "mistral", "gpt2"],
 )
 def test_end_of_turn(tokenizer: PreTrainedTokenizerFast, tokens: list[str]) -> None:
-    assert end_of_turn_token_ids(tokenizer) == tuple(tokenizer.convert_tokens_to_ids(tokens))
+    found = end_of_turn_token_ids(tokenizer, tokenizer.chat_template)
+    assert found == tuple(tokenizer.convert_tokens_to_ids(tokens))
 
 
-def test_a_template_that_refuses_leaves_eos() -> None:
-    tokenizer = tiny_tokenizer(chat_template="{{ raise_exception('no') }}")
-    assert end_of_turn_token_ids(tokenizer) == (tokenizer.eos_token_id,)
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("chatml", "<|im_end|>"),
+        ("llama-3", "<|eot_id|>"),
+        ("gemma", "<end_of_turn>"),
+        ("qwen-3", "<|im_end|>"),
+        ("mistral", None),
+        ("thought-opening", "<|im_end|>"),
+        ("generation-blocks", "<|im_end|>"),
+    ],
+)
+def test_end_of_turn_of_each_shape_of_template(name: str, end: str | None) -> None:
+    marks = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    marks += ["<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]", "<think>", "</think>"]
+    tokenizer = family(["<unk>", "<s>", "</s>", *marks], bos="<s>", eos="</s>", unk="<unk>")
+    tokens = ["</s>"] if end is None else ["</s>", end]
+    found = end_of_turn_token_ids(tokenizer, CHAT_TEMPLATES[name])
+    assert found == tuple(tokenizer.convert_tokens_to_ids(tokens))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ message.role }}{% if message.role == 'user' %}{{ message.content }}<|user|>"
+        "{% elif message.role == 'assistant' %}{{ message.content }}<|end|>{% endif %}",
+        "{% if message.role != 'assistant' %}{{ message.content }}<|user|>"
+        "{% else %}{{ message.content }}<|end|>{% endif %}",
+        "{% if message.role in ['user', 'system'] %}{{ message.content }}<|user|>"
+        "{% else %}{{ message.content }}<|end|>{% endif %}",
+        "{% for part in message.content %}{{ part.text }}{% endfor %}<|end|>",
+        "{% set text = message['content'] | trim %}{{ '<|user|>' ~ text ~ '<|end|>' }}",
+        "{{ message.content + ('<|user|>' if message.role == 'user' else '<|end|>') }}",
+    ],
+)
+def test_end_of_turn_is_the_assistants(body: str) -> None:
+    tokenizer = family(["</s>", "<|user|>", "<|end|>"], eos="</s>")
+    template = "{% for message in messages %}" + body + "{% endfor %}"
+    template += "{% if add_generation_prompt %}<|user|>{% endif %}"
+    assert end_of_turn_token_ids(tokenizer, template) == (0, 2)
+
+
+def test_end_of_turn_is_that_of_the_template_that_is_given() -> None:
+    tokenizer = tiny_tokenizer(chat_template=None)
+    eos = tokenizer.eos_token_id
+    assert end_of_turn_token_ids(tokenizer, None) == (eos,)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end_of_turn_token_ids(tokenizer, CHATML) == (eos, end)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('no') }}",
+        "{% for message in",
+        "{{ " + "(" * 20_000 + " }}",
+        "{% for a in range(99999999) %}{% for b in range(99999999) %}{% endfor %}{% endfor %}",
+    ],
+    ids=["raises", "broken", "deep", "endless"],
+)
+def test_an_odd_template_leaves_eos(template: str) -> None:
+    tokenizer = tiny_tokenizer()
+    assert end_of_turn_token_ids(tokenizer, template) == (tokenizer.eos_token_id,)

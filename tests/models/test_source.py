@@ -3,11 +3,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import OfflineModeIsEnabled
 from support.tiny import save_tiny_model
 
 from trimtab.errors import ConfigError
@@ -79,8 +81,10 @@ def test_a_snapshot_is_checked_and_brings_code_only_where_trusted(
     monkeypatch.chdir(tmp_path)
     patterns: list[str] = []
 
-    def snapshot(name: str, *, allow_patterns: list[str]) -> str:
+    def snapshot(name: str, *, allow_patterns: list[str], dry_run: bool = False) -> Any:
         assert name == "owner/name"
+        if dry_run:
+            return []
         patterns.extend(allow_patterns)
         (tmp_path / "snapshot").mkdir()
         return str(tmp_path / "snapshot")
@@ -90,6 +94,34 @@ def test_a_snapshot_is_checked_and_brings_code_only_where_trusted(
         locate("owner/name", trust_remote_code=trusted)
     assert ("*.py" in patterns) is trusted
     assert not any("bin" in pattern for pattern in patterns)
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_hub_model_with_pickled_weights_only(
+    reachable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    snapshot = tmp_path / "snapshot"
+    save_tiny_model(snapshot)
+    (snapshot / "model.safetensors").unlink()
+
+    def download(_: str, *, allow_patterns: list[str], dry_run: bool = False) -> Any:
+        if not dry_run:
+            assert not any("bin" in pattern for pattern in allow_patterns)
+            return str(snapshot)
+        if not reachable:
+            raise OfflineModeIsEnabled
+        assert "*.bin" in allow_patterns
+        return [SimpleNamespace(filename="pytorch_model-00001-of-00002.bin")]
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ConfigError) as refusal:
+        locate("owner/name", trust_remote_code=False)
+    if reachable:
+        assert "owner/name has its weights pickled only (pytorch_model-" in refusal.value.what
+        assert "save_pretrained" in (refusal.value.hint or "")
+    else:
+        assert "has no weights" in refusal.value.what
 
 
 def test_no_demo_model_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,16 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from trimtab.errors import ConfigError
+from trimtab.models.turn_markers import markers_after_answer
 
 RESERVED: Final = re.compile(
     r"pad|reserved|unused|extra|finetune|dummy|<\|endoftext\|>", re.IGNORECASE
 )
 """Names that vocabularies give to tokens which no text is made of."""
-MARKER: Final = "trimtab-answer"
+END_OF_TURN: Final = re.compile(r"<\|(im_end|eot_id|eot|end)\|>|<end_of_turn>|</s>")
+"""Ends of turns that some vocabularies do not declare as special."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +56,24 @@ def choose_pad_token(tokenizer: PreTrainedTokenizerFast, choice: str, vocab_size
     return chosen
 
 
-def end_of_turn_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    """eos, and the special token that follows the assistant's text in the tokenizer's template.
+def end_of_turn_token_ids(
+    tokenizer: PreTrainedTokenizerFast, chat_template: str | None
+) -> tuple[int, ...]:
+    """eos, and the special tokens that `chat_template` writes behind the assistant's text.
 
-    The template is rendered once, in transformers' sandbox, which has no limit of time: it must
-    have been rendered within limits before.
+    The template's source is searched, it is never rendered; one that cannot be parsed leaves eos.
     """
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    if tokenizer.chat_template is not None:
-        ids += _after_content(tokenizer)
+    if chat_template is not None:
+        by_token = {
+            added.content: token_id
+            for token_id, added in tokenizer.added_tokens_decoder.items()
+            if added.special or END_OF_TURN.fullmatch(added.content)
+        }
+        variables = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+        ends = markers_after_answer(chat_template, by_token, variables)
+        ids += sorted(by_token[token] for token in ends if token != tokenizer.bos_token)
     return tuple(dict.fromkeys(ids))
-
-
-def _after_content(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": MARKER}]
-    try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    except TemplateError:
-        return []
-    behind = text.rpartition(MARKER)[2].lstrip()
-    token_ids: list[int] = tokenizer(behind, add_special_tokens=False)["input_ids"]
-    return [token_id for token_id in token_ids[:1] if token_id in tokenizer.added_tokens_decoder]
 
 
 def _automatic(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> PadToken:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ _IMPLEMENTATION_KEYS: Final = frozenset(
     }
 )
 _CHECKED_FILES: Final = ("config.json", "tokenizer_config.json", "generation_config.json")
-_PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _WEIGHTS: Final = "model.safetensors"
 _WEIGHTS_INDEX: Final = "model.safetensors.index.json"
 
@@ -53,6 +54,19 @@ def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
         )
     for path in _weight_files(folder):
         _check_header(path)
+
+
+def refuse_pickled(model: str, file_names: Iterable[str]) -> None:
+    """Raises ConfigError where a model that has no safetensors has pickled weights."""
+    names = sorted(file_names)
+    pickled = [name for name in names if any(fnmatch(name, pattern) for pattern in PICKLED)]
+    if pickled and not any(name.endswith(".safetensors") for name in names):
+        raise ConfigError(
+            f"model: {model} has its weights pickled only ({', '.join(pickled[:3])}); a pickle "
+            "can run code, so none is read.",
+            hint="Where you trust it, convert it: load it with transformers' from_pretrained and "
+            "call save_pretrained on a new folder, which writes safetensors.",
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -103,14 +117,7 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / _WEIGHTS_INDEX
     if index.is_file():
         return _shards(folder, index)
-    pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
-    if pickled:
-        raise ConfigError(
-            f"model: {folder} has its weights pickled only ({', '.join(pickled[:3])}); a pickle "
-            "can run code, so none is read.",
-            hint="Where you trust it, convert it: load it with transformers' from_pretrained and "
-            "call save_pretrained on a new folder, which writes safetensors.",
-        )
+    refuse_pickled(str(folder), (path.name for path in folder.iterdir()))
     raise ConfigError(
         f"model: {folder} has no weights: neither {_WEIGHTS} nor {_WEIGHTS_INDEX}.",
         hint="Fetch the model again, with its safetensors files.",

