@@ -5,14 +5,18 @@ from __future__ import annotations
 import pytest
 from support.batches import LAYOUTS, Layout, assert_same, loss_and_gradients, ragged_rows
 from support.models import packed_model
+from support.tiny import ARCHITECTURES
 
 
-@pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[2]], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[1]], ids=lambda layout: layout.name)
 @pytest.mark.parametrize("num_micro_batches", [2, 4, 8])
-def test_accumulation_equals_one_batch(layout: Layout, num_micro_batches: int) -> None:
+def test_accumulation_equals_one_batch(
+    architecture: str, layout: Layout, num_micro_batches: int
+) -> None:
     rows = ragged_rows()
     size = len(rows) // num_micro_batches
-    model = packed_model()
+    model = packed_model(architecture)
     whole = loss_and_gradients(model, [layout.collate(rows)])
     parts = [layout.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
     assert len(parts) == num_micro_batches

@@ -1,68 +1,52 @@
+"""What is loaded, from where, and that it is told while it takes time."""
+
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
-from support.tiny import save_tiny_model
 
 from trimtab.engine.observer import Silent
-from trimtab.hyperparameters.layers import resolve
-from trimtab.planning.questions import TrainingRowsQuestion
+from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.workflow.materials import Materials
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model"), chat_template=None)
+class Activities(Silent):
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def activity(self, name: str, total: int | None = None) -> None:
+        self.names.append(name)
 
 
-def write_rows(path: Path, rows: list[tuple[str, str]]) -> str:
-    path.write_text(
-        "".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows), "utf-8"
+def test_fetching_a_model_is_told(
+    tiny_llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **__: str(tiny_llama_folder)
     )
-    return str(path)
+    observer = Activities()
+    config = TrainingConfig(model="owner/name", dataset="unused")
+    assert Materials(config, observer).source.folder == tiny_llama_folder
+    assert observer.names == ["finding the model", "fetching owner/name from the hub"]
 
 
-def test_no_count_of_rows_is_lost(model: Path, tmp_path: Path) -> None:
-    short, held_out = ("Q", "A"), ("1", "2")
-    long_completion, long_prompt = ("Q", "A" * 60), ("Q" * 60, "A")
-    train = write_rows(
-        tmp_path / "train.jsonl", [short, held_out, held_out, long_completion, long_prompt]
+def test_a_folder_named_for_evaluation_is_not_asked_for_its_training_split(
+    tiny_llama_folder: Path, tmp_path: Path
+) -> None:
+    rows = {"train/train.jsonl": "trained", "ev/test.jsonl": "tested"}
+    for name, answer in rows.items():
+        (tmp_path / name).parent.mkdir()
+        row = {"prompt": "q", "completion": answer}
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    config = TrainingConfig(
+        model=str(tiny_llama_folder),
+        dataset=str(tmp_path / "train"),
+        eval_dataset=str(tmp_path / "ev"),
     )
-    held = write_rows(
-        tmp_path / "eval.jsonl", [held_out, ("3", "B" * 60), ("4", "C" * 60), ("5" * 60, "D")]
-    )
-    asked = {"model": str(model), "dataset": train, "eval_dataset": held, "device": "cpu"}
-    materials = Materials(resolve(values=asked).config, Silent())
-    question = TrainingRowsQuestion(
-        max_length=32,
-        truncation_mode="keep_start",
-        packing=False,
-        num_eval_rows=4,
-        eval_dataset=held,
-        data_seed=0,
-    )
-    found = {fact.id.removeprefix("rows."): fact.value for fact in materials.answer(question)}
-    expected = {
-        "num_examples": 2,
-        "num_truncated": 2,
-        "num_rows_losing_targets": 2,
-        "num_left_without_target": 1,
-        "num_dropped": 1,
-        "num_copies_removed": 2,
-        "eval_num_examples": 3,
-        "eval_num_truncated": 3,
-        "eval_num_dropped": 1,
-    }
-    assert {name: found[name] for name in expected} == expected
-    dropping = TrainingRowsQuestion(32, "drop", False, 0, "", 0)
-    found = {fact.id.removeprefix("rows."): fact.value for fact in materials.answer(dropping)}
-    expected = {
-        "num_examples": 3,
-        "num_dropped": 2,
-        "num_left_without_target": 0,
-        "num_copies_removed": 0,
-        "eval_num_dropped": 0,
-    }
-    assert {name: found[name] for name in expected} == expected
+    materials = Materials(config, Silent())
+    assert materials.corpus.files == (str(tmp_path / "train/train.jsonl"),)
+    assert materials.eval_corpus.files == (str(tmp_path / "ev/test.jsonl"),)
