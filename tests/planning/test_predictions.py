@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from planning.facts import CPU, PLAIN_CPU, planned
+from planning.facts import CPU, LLAMA_135M, PLAIN_CPU, data, planned
 
 from trimtab.planning.plan import Predictions
 from trimtab.planning.predictions import UTILISATION
@@ -64,3 +64,66 @@ def test_evaluations_take_time() -> None:
     # Before the run, at 25 and 50, and at the end.
     evaluation = 51 * 160 * (LAYERS + HEAD) / (100e9 * UTILISATION["cpu"])
     assert found.total_time_s - 60 * found.step_time_s == pytest.approx(4 * evaluation)
+
+
+TWO_LENGTHS = {
+    "rows": data(length_max=200, length_mean=150.0, length_quantiles=[100.0] * 101 + [200.0] * 100),
+    "method": "full",
+    "max_length": 256,
+}
+
+
+def seconds_of(num_positions: float, num_scored: float, *, num_rows: int = 16) -> float:
+    layers = num_positions * (2 * LINEAR + 2 * 30 * 576 * num_positions)
+    flops = 3 * (layers + 2 * 576 * 49_152 * num_scored)
+    return num_rows * flops / (100e9 * UTILISATION["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("layout", "num_positions", "num_scored"),
+    [
+        ({"padding": "none"}, 150, 60),
+        ({"padding": "longest", "per_device_train_batch_size": 1}, 150, 60),
+        ({"padding": "longest", "per_device_train_batch_size": 2}, 175, 120),
+        ({"padding": "longest", "per_device_train_batch_size": 4}, 193.75, 193.75),
+        (
+            {"padding": "longest", "per_device_train_batch_size": 2, "pad_to_multiple_of": 128},
+            0.25 * 128 + 0.75 * 256,
+            120,
+        ),
+        ({"padding": "max_length", "per_device_train_batch_size": 1}, 256, 60),
+        (
+            {"padding": "max_length", "per_device_train_batch_size": 2, "pad_to_multiple_of": 192},
+            384,
+            120,
+        ),
+    ],
+)
+def test_what_pads_takes_time(
+    layout: dict[str, Any], num_positions: float, num_scored: float
+) -> None:
+    found = predicted(**TWO_LENGTHS, **layout)
+    assert found.step_time_s == pytest.approx(seconds_of(num_positions, num_scored), rel=0.01)
+    assert found.tokens_per_step == 16 * 150
+
+
+def test_padding_that_the_model_needs_takes_time_and_packing_does_not() -> None:
+    leaky = LLAMA_135M | {"model.packing_refusal": "rows leak"}
+    padded = predicted(**TWO_LENGTHS, model=leaky, per_device_train_batch_size=2)
+    assert padded.step_time_s == pytest.approx(seconds_of(175, 120), rel=0.01)
+    packed = predicted(**TWO_LENGTHS, packing=True)
+    # 600 packed rows of 256 tokens hold the 1,024 examples.
+    assert packed.step_time_s == pytest.approx(
+        seconds_of(150, 60, num_rows=1) * 1024 / -(-600 // 16), rel=0.01
+    )
+
+
+def test_evaluation_is_padded_too() -> None:
+    def evaluation_s(**values: Any) -> float:
+        found = planned(device=PLAIN_CPU, max_steps=10, eval_steps=10, **TWO_LENGTHS, **values)
+        assert found.predictions.step_time_s is not None
+        assert found.predictions.total_time_s is not None
+        return found.predictions.total_time_s - 10 * found.predictions.step_time_s
+
+    joined, padded = evaluation_s(), evaluation_s(padding="max_length")
+    assert padded > 256 / 150 * joined

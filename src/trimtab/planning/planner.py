@@ -14,6 +14,7 @@ from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.decision import Decision
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan, Predictions
+from trimtab.planning.positions import Layout
 from trimtab.planning.predictions import Work, predict, tokens_per_step
 from trimtab.planning.questions import (
     DataQuestion,
@@ -205,6 +206,13 @@ class _Draft:
             num_steps=duration.num_train_steps,
             num_updates_per_epoch=duration.num_updates_per_epoch,
             eval_steps=self.value("eval_steps"),
+            layout=Layout(
+                padding="none" if self.value("packing") else self.value("padding"),
+                max_length=self.value("max_length"),
+                pad_to_multiple_of=self.value("pad_to_multiple_of"),
+            ),
+            batch_size=self.value("per_device_train_batch_size"),
+            eval_batch_size=self.value("per_device_eval_batch_size"),
         )
         peak = memory.peak_bytes(self.value("per_device_train_batch_size"), checkpointing)
         return predict(self.facts, work, peak)
