@@ -79,6 +79,26 @@ def test_max_steps_leaves_the_global_batch_alone() -> None:
     assert plan.decision("global_batch_size").value == 16
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "values", "expected"),
+    [
+        (10, {"max_steps": 20}, 10),
+        (16, {"max_steps": 20}, 16),
+        (3, {}, 3),
+        (1, {}, 1),
+        (4, {}, 4),
+    ],
+)
+def test_an_auto_update_has_no_more_rows_than_there_are(
+    num_rows: int, values: dict[str, int], expected: int
+) -> None:
+    plan = planned(rows=data(num_rows=num_rows), eval_dataset="none", **values)
+    decision = plan.decision("global_batch_size")
+    assert decision.value == expected
+    assert ("fewer than" in decision.because) is (num_rows in {1, 3, 10})
+    assert plan.decision("per_device_train_batch_size").value <= expected
+
+
 def test_auto_micro_batch_is_the_largest_that_fits() -> None:
     plan = planned(device=CPU, global_batch_size=64, memory_limit="8GB")
     micro, accumulation, total = sizes(plan)

@@ -26,6 +26,16 @@ def test_chat_template(templated: bool, has_template: bool, expected: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("asked", "templated", "is_told"),
+    [("model", False, True), ("auto", False, False), ("model", True, False)],
+)
+def test_a_template_that_no_row_takes_is_told(asked: str, templated: bool, is_told: bool) -> None:
+    plan = planned(rows=data(format="text", templated=templated), chat_template=asked)
+    told = "chat_template has no effect: text rows are taken as they stand."
+    assert plan.warnings == ((told,) if is_told else ())
+
+
+@pytest.mark.parametrize(
     ("asked", "expected"), [("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1")]
 )
 def test_device(asked: str, expected: str) -> None:

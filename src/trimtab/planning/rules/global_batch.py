@@ -69,8 +69,14 @@ def given_sizes(resolved: ResolvedConfig, num_ranks: int) -> GivenSizes:
 
 
 def global_batch_target(resolved: ResolvedConfig, facts: Facts) -> Target:
-    """16, halved while the run would have fewer than 150 updates, never under 4."""
+    """16, halved while the run would have fewer than 150 updates, never under 4.
+
+    Never more than there are rows: an update has each row once.
+    """
     num_rows = facts.integer("rows.num_rows")
+    least = MIN_AUTO_SIZE if resolved.config.max_steps == -1 else AUTO_SIZE
+    if num_rows < least:
+        return Target(num_rows, f"all {counted(num_rows, 'row')}, fewer than {least}")
     if resolved.config.max_steps != -1:
         return Target(AUTO_SIZE, f"max_steps fixes the updates, so {AUTO_SIZE} needs no lowering")
     epochs = asked_epochs(resolved)

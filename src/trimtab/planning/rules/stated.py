@@ -168,6 +168,11 @@ def _chat_template(resolved: ResolvedConfig, facts: Facts) -> Decision:
     )
 
 
+def _is_template_unused(resolved: ResolvedConfig, facts: Facts) -> bool:
+    asked = resolved.config.chat_template
+    return asked not in {"auto", "none"} and not facts.value("data.templated")
+
+
 def _data_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
     row_format = facts.text("data.format")
     warnings = [
@@ -175,6 +180,8 @@ def _data_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
         for name, formats in _FORMATS_OF.items()
         if resolved.is_set(name) and row_format not in formats
     ]
+    if _is_template_unused(resolved, facts):
+        warnings.append(f"chat_template has no effect: {row_format} rows are taken as they stand.")
     num_bad = facts.integer("data.num_bad_rows")
     if num_bad:
         are = "is" if num_bad == 1 else "are"
