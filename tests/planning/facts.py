@@ -59,6 +59,7 @@ LLAMA_135M = {
     "model.architecture": "llama",
     "model.num_parameters": 134_515_008,
     "model.num_embedding_parameters": 28_311_552,
+    "model.head_is_tied": True,
     "model.num_layers": 30,
     "model.hidden_size": 576,
     "model.vocab_size": 49_152,
@@ -81,6 +82,7 @@ LLAMA_135M = {
 LLAMA_8B = LLAMA_135M | {
     "model.num_parameters": 8_030_261_248,
     "model.num_embedding_parameters": 525_336_576,
+    "model.head_is_tied": False,
     "model.num_layers": 32,
     "model.hidden_size": 4096,
     "model.vocab_size": 128_256,

@@ -8,7 +8,8 @@ row lengths in tokens; a row is one example.
     device.memory_available_bytes, device.matmul_flops_per_s.fp32 / .bf16 / .fp16 (absent where the
     device does not run the format), device.native.bf16 / .fp16 (bool: not emulated)
 `ModelQuestion`
-    model.architecture, model.num_parameters, model.num_embedding_parameters, model.num_layers,
+    model.architecture, model.num_parameters, model.num_embedding_parameters,
+    model.head_is_tied (bool: the output head shares the embedding's weights), model.num_layers,
     model.hidden_size, model.vocab_size, model.max_position_embeddings,
     model.linear_modules (list of [name suffix, in_features, out_features, count]),
     model.packing_refusal (text, None where packed attention is had),

@@ -26,6 +26,7 @@ def probe_model(
         "architecture": (description.architecture, None),
         "num_parameters": (description.num_parameters, "weights"),
         "num_embedding_parameters": (description.num_embedding_parameters, "weights"),
+        "head_is_tied": (description.head_is_tied, None),
         "num_layers": (description.num_layers, "layers"),
         "hidden_size": (description.hidden_size, None),
         "vocab_size": (description.vocab_size, "tokens"),

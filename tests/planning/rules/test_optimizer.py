@@ -41,7 +41,10 @@ def test_weight_decay_counts_what_it_reaches() -> None:
 
 
 def test_a_head_of_its_own_decays() -> None:
-    untied = LLAMA_135M | {"model.num_parameters": 134_515_008 + 49_152 * 576}
+    untied = LLAMA_135M | {
+        "model.num_parameters": 134_515_008 + 49_152 * 576,
+        "model.head_is_tied": False,
+    }
     because = (
         planned(model=untied, method="full", weight_decay=0.1).decision("weight_decay").because
     )

@@ -11,7 +11,7 @@ from trimtab.planning.decision import Decision
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.lora import adapter_weights
 from trimtab.planning.rules.ruling import Ruling, decision, percent
-from trimtab.planning.rules.shape import head_is_tied, num_head_weights, num_linear_weights
+from trimtab.planning.rules.shape import num_head_weights, num_linear_weights
 
 _TOLD: Mapping[Optimizer, str] = {
     "adamw": "AdamW, two fp32 moments a trained weight",
@@ -87,7 +87,7 @@ def _weight_decay(resolved: ResolvedConfig, facts: Facts) -> Decision:
     else:
         num_trained = facts.integer("model.num_parameters")
         num_decayed = num_linear_weights(facts)
-        if not head_is_tied(facts):
+        if not facts.value("model.head_is_tied"):
             num_decayed += num_head_weights(facts)
     kind = "L2 term" if resolved.config.optim in {"adam", "sgd"} else "decoupled"
     reach = (

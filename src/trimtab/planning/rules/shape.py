@@ -52,11 +52,5 @@ def num_head_weights(facts: Facts) -> int:
     return facts.integer("model.hidden_size") * facts.integer("model.vocab_size")
 
 
-def head_is_tied(facts: Facts) -> bool:
-    """Are there too few weights beside embedding and layers for a head of its own?"""
-    rest = facts.integer("model.num_parameters") - facts.integer("model.num_embedding_parameters")
-    return rest - num_linear_weights(facts) < num_head_weights(facts)
-
-
 def num_linear_weights(facts: Facts) -> int:
     return sum(module.num_weights for module in linear_modules(facts))

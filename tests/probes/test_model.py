@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.tiny import save_tiny_model
+
+from trimtab.engine.observer import Silent
+from trimtab.hyperparameters.layers import resolve
+from trimtab.planning.questions import ModelQuestion
+from trimtab.workflow.materials import Materials
+
+
+@pytest.mark.parametrize(("architecture", "is_tied"), [("llama", True), ("mistral", False)])
+def test_the_head_is_known_to_be_tied(architecture: str, is_tied: bool, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, architecture)
+    asked = {"model": str(folder), "dataset": "unused", "device": "cpu"}
+    materials = Materials(resolve(values=asked).config, Silent())
+    (found,) = (
+        fact.value for fact in materials.answer(ModelQuestion()) if fact.id == "model.head_is_tied"
+    )
+    assert found is is_tied
