@@ -58,7 +58,6 @@ SUMMARY = RunSummary(
     seconds=61.5,
     result="adapter",
     versions={"torch": "2.13.0"},
-    command="trimtab train c.yaml",
 )
 
 

@@ -118,7 +118,6 @@ SUMMARY = RunSummary(
     seconds=260.0,
     result="adapter",
     versions={"torch": "2.13.0"},
-    command="trimtab train config.yaml --learning-rate 4e-4",
 )
 
 

@@ -153,7 +153,7 @@ class RunSummary:
 
     `eval_loss` is of the weights that were kept (`best_step`). `result` names the folder of the
     adapter or model inside the run folder, None where nothing is handed over. `versions` are by
-    package, `command` is as it was typed. A loss that is not finite stays, as `non_finite` writes
+    package. A loss that is not finite stays, as `non_finite` writes
     it.
     """
 
@@ -172,7 +172,6 @@ class RunSummary:
     seconds: float | None = None
     result: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    command: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         record: dict[str, Any] = as_text(asdict(self))

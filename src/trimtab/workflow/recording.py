@@ -42,7 +42,7 @@ class RecordingObserver:
         self._shown.evaluated(record)
 
     def happened(self, event: EventRecord) -> None:
-        self._events.append(event.to_json())
+        self._events.append(event.to_json(), durable=True)
         self._shown.happened(event)
 
     def noted(self, text: str) -> None:
