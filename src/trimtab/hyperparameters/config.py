@@ -162,8 +162,8 @@ class TrainingConfig(BaseModel):
     eval_dataset: Annotated[
         Auto | Literal["none"] | Fraction | Annotated[Text, FreeText("a path or hub name")],
         Hyperparameter(
-            "The held-out rows: a path or hub name (its validation split, else test), a fraction of "
-            "the training rows, or `none`.",
+            "The held-out rows: a path or hub name (its validation split, else test), a fraction "
+            "of the training rows, or `none`.",
             "data",
             auto="A seeded 5% of the rows, at least 16 and at most 512; none where that would "
             "leave fewer rows to train on than are held out.",
