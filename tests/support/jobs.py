@@ -18,10 +18,9 @@ from trimtab.engine.optimizer import make_optimizer
 from trimtab.engine.precision import LossScale
 from trimtab.engine.schedule import make_schedule
 from trimtab.engine.state import TrainingState
-from trimtab.models.adapters import Model, add_lora
-from trimtab.models.checkpointing import set_activation_checkpointing
+from trimtab.models.adapters import Model
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
-from trimtab.workflow.jobs import batching
+from trimtab.workflow.jobs import adapted, batching
 
 
 class Memory(Silent):
@@ -54,18 +53,7 @@ def tiny_job(
     settings = tiny_settings(**changes)
     if model is None:
         torch.manual_seed(settings.seed)
-        base = packed_model()
-        model = base
-        if settings.method == "lora":
-            model = add_lora(
-                base,
-                r=settings.lora_r,
-                alpha=settings.lora_alpha,
-                dropout=settings.lora_dropout,
-                target_modules=settings.target_modules,
-                seed=settings.seed,
-            )
-    set_activation_checkpointing(model, settings.activation_checkpointing)
+        model = adapted(packed_model(), settings)
     return Job(
         settings=settings,
         model=model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from transformers import PreTrainedModel
 
 from trimtab.data.batches import Batching
 from trimtab.engine.loop import Job
@@ -55,6 +56,11 @@ def build_model(settings: Settings, materials: Materials) -> Model:
         device=torch.device(settings.device),
         packed_attention=settings.packing or settings.padding == "none",
     )
+    return adapted(base, settings)
+
+
+def adapted(base: PreTrainedModel, settings: Settings) -> Model:
+    """The base with the adapters and the checkpointing that the settings ask for."""
     model: Model = base
     if settings.method == "lora":
         model = add_lora(
