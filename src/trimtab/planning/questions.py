@@ -5,7 +5,8 @@ row lengths in tokens; a row is one example.
 
 `DeviceQuestion`
     device.kind (`cpu` | `cuda`), device.name, device.num_threads, device.memory_bytes,
-    device.memory_available_bytes, device.matmul_flops_per_s.fp32 / .bf16 / .fp16 (absent where the
+    device.memory_available_bytes, device.memory_bandwidth_bytes_per_s,
+    device.matmul_flops_per_s.fp32 / .bf16 / .fp16 (absent where the
     device does not run the format), device.native.bf16 / .fp16 (bool: not emulated)
 `ModelQuestion`
     model.architecture, model.num_parameters, model.num_embedding_parameters,
@@ -18,7 +19,9 @@ row lengths in tokens; a row is one example.
 `DataQuestion`
     data.num_rows, data.num_bad_rows, data.num_duplicate_rows, data.format, data.format_because,
     data.num_tokens, data.num_trainable_tokens, data.length_mean, data.length_max,
-    data.length_quantiles (201 lengths: 0, 0.5, … 100%), data.templated (bool),
+    data.length_quantiles (201 lengths: 0, 0.5, … 100%), data.truncation (a list of
+    [max_length, rows cut, tokens cut, trainable tokens cut] at candidate lengths),
+    data.templated (bool),
     data.template_because, data.eval_num_rows (only where eval_dataset is a path)
 `TrainingRowsQuestion` (after hold-out, truncation and packing)
     rows.digest (of all tokens),
@@ -32,15 +35,45 @@ row lengths in tokens; a row is one example.
     rows.length_max, rows.length_mean,
     rows.trainable_length_max (most trainable tokens in one row),
     rows.eval_num_examples, rows.eval_num_tokens,
-    rows.eval_num_truncated, rows.eval_num_dropped (held-out rows left without a target)
+    rows.eval_num_truncated, rows.eval_num_dropped (held-out rows left without a target),
+    rows.longest_lengths (tokens of the longest batch rows, at most 256 of them, falling),
+    rows.most_scored (scored positions of the batch rows that have most, as many, falling)
+`RunQuestion` (the run's own micro-batches, in its seeded order)
+    run.key, run.micro_batches (the largest few by each measure, as lists of
+    [num_tokens, num_scored, sum_length_squared]), run.num_micro_batches (in all its updates),
+    run.num_tokens, run.num_scored, run.sum_length_squared (means over the updates)
+`TrialsQuestion` (in a process of its own, by the training step itself)
+    trials.key, trials.process_bytes (the planning process's resident set before a model is loaded;
+    0 on CUDA), trials.base_bytes (the same of the process that measured), trials.loaded_bytes (its
+    peak once the model was loaded), trials.points (a list of mappings: a `Trial`'s fields, and
+    num_tokens, num_scored, sum_length_squared of one micro-batch, update_s, a list of seconds by
+    update, and peak_bytes; peak_bytes is None where the process died of the trial),
+    or trials.failure (a sentence) where nothing could be measured
+`PrecisionQuestion`
+    precision.key, precision.update_s.FORMAT (seconds of one update on the same rows),
+    precision.gradient_cosine.FORMAT, precision.gradient_norm_ratio.FORMAT (against fp32),
+    precision.overflows.FORMAT (bool: loss or gradient not finite),
+    precision.lost_update_share.FORMAT (of weights whose first update is under half a unit in the
+    last place, were they kept in that format), or precision.failure
+`RateRangeQuestion`
+    rate_range.key, rate_range.losses (a list of [learning rate, loss after an update at it], rising
+    rates), rate_range.diverging_rate (the first rate after which the loss was higher than at the
+    start or not finite; None where none was), or rate_range.failure
+
+Facts that no question asks for, and that runs leave behind:
+
+    noise.scale_examples (the simple gradient noise scale in examples), with
+    noise.low_examples and noise.high_examples, a 90% bootstrap interval, noise.num_updates
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
 
-from trimtab.hyperparameters.config import TruncationMode
+from trimtab.hyperparameters.config import Precision, TruncationMode
+from trimtab.planning.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +113,108 @@ class TrainingRowsQuestion:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-Question = DeviceQuestion | ModelQuestion | DataQuestion | TrainingRowsQuestion
+@dataclass(frozen=True, slots=True)
+class RunQuestion:
+    """How large are the micro-batches of the run that these settings describe?"""
+
+    settings: Settings
+
+    @property
+    def key(self) -> str:
+        return _key(self.settings, _LAYOUT + _COURSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Two weight updates, each of `num_micro_batches` alike micro-batches of `num_rows` rows.
+
+    A row is a batch row: an example, or a packed row. `longest` rows are the largest of the run's;
+    `typical` ones stand at even steps between the shortest and the longest.
+    """
+
+    activation_checkpointing: Literal["off", "full"] | int
+    num_rows: int
+    num_micro_batches: int = 1
+    rows: Literal["longest", "typical"] = "longest"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialsQuestion:
+    """How much memory and time do real weight updates take?"""
+
+    settings: Settings
+    trials: tuple[Trial, ...]
+
+    @property
+    def key(self) -> str:
+        """The same for settings that compute alike; the trials themselves are not in it."""
+        return _key(self.settings, _COMPUTATION + _LAYOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionQuestion:
+    """What does each number format do to the seconds and to the gradient of an update?"""
+
+    settings: Settings
+    precisions: tuple[Precision, ...]
+
+    @property
+    def key(self) -> str:
+        return _key(self.settings, _WEIGHTS + _LAYOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class RateRangeQuestion:
+    """At which learning rate does an update on the run's own rows begin to do harm?"""
+
+    settings: Settings
+    rates: tuple[float, ...]
+
+    @property
+    def key(self) -> str:
+        return _key(self.settings, _COMPUTATION + _LAYOUT + ("global_batch_size",))
+
+
+_WEIGHTS = (
+    "model",
+    "method",
+    "device",
+    "optim",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+)
+_COMPUTATION = (*_WEIGHTS, "precision", "weight_decay", "max_grad_norm")
+_LAYOUT = (
+    "max_length",
+    "truncation_mode",
+    "packing",
+    "padding",
+    "padding_side",
+    "pad_to_multiple_of",
+    "num_eval_rows",
+    "eval_dataset",
+    "data_seed",
+)
+_COURSE = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_steps")
+
+
+def _key(settings: Settings, names: tuple[str, ...]) -> str:
+    values = asdict(settings)
+    return json.dumps({name: values[name] for name in names}, sort_keys=True)
+
+
+Question = (
+    DeviceQuestion
+    | ModelQuestion
+    | DataQuestion
+    | TrainingRowsQuestion
+    | RunQuestion
+    | TrialsQuestion
+    | PrecisionQuestion
+    | RateRangeQuestion
+)
