@@ -35,6 +35,17 @@ def test_what_may_be_auto_says_how_it_is_decided() -> None:
             assert entry.has_auto, entry.name
 
 
+def test_what_may_be_auto_says_what_is_known_of_it() -> None:
+    for entry in catalogue().values():
+        assert entry.declaration.evidence or not entry.has_auto, entry.name
+
+
+def test_a_row_of_the_guide_is_told_in_words() -> None:
+    for entry in catalogue().values():
+        declaration = entry.declaration
+        assert (declaration.guide is None) == (declaration.guide_row is None), entry.name
+
+
 def test_declarations_are_sentences() -> None:
     for entry in catalogue().values():
         texts = (
@@ -42,6 +53,7 @@ def test_declarations_are_sentences() -> None:
             entry.declaration.auto,
             entry.declaration.raising,
             entry.declaration.lowering,
+            entry.declaration.guide,
             entry.declaration.evidence,
         )
         for text in texts:

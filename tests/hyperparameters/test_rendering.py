@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,15 @@ import pytest
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import aliases, catalogue
-from trimtab.hyperparameters.rendering import docs_markdown, explain, explain_all
+from trimtab.hyperparameters.layers import resolve
+from trimtab.hyperparameters.options import parse_options
+from trimtab.hyperparameters.rendering import (
+    canonical_name,
+    change_text,
+    docs_markdown,
+    explain,
+    explain_all,
+)
 from trimtab.hyperparameters.translations import FOREIGN
 
 DOCS = Path(__file__).parents[2] / "docs" / "hyperparameters.md"
@@ -31,12 +41,45 @@ def test_a_page_tells_all_that_is_declared(name: str) -> None:
         declaration.auto,
         declaration.raising,
         declaration.lowering,
+        declaration.guide,
         declaration.evidence,
         *declaration.aliases,
     )
     for text in told:
         assert text is None or unwrapped(text) in page
     assert max(len(line) for line in explain(name).splitlines()) <= 88
+
+
+@pytest.mark.parametrize("name", [one.name for one in catalogue().values() if one.has_auto])
+def test_a_page_of_what_may_be_auto_teaches_all_of_it(name: str) -> None:
+    labels = {line.split()[0] for line in explain(name).splitlines() if re.match("  [a-z]", line)}
+    taught = {"takes", "default", "guide", "evidence", "auto", "change"}
+    if catalogue()[name].declaration.raising is not None:
+        taught |= {"higher", "lower"}
+    assert taught <= labels
+
+
+@pytest.mark.parametrize("name", list(catalogue()))
+def test_the_line_to_change_it_is_taken_as_it_stands(name: str, tmp_path: Path) -> None:
+    file_line, option = re.findall("`([^`]+)`", change_text(catalogue()[name]))
+    given = {"model": "m", "dataset": "d.jsonl"}
+    lines = [f"{key}: {value}" for key, value in given.items() if key != name]
+    config = tmp_path / "config.yaml"
+    config.write_text("\n".join([*lines, file_line]), encoding="utf-8")
+    from_file = dict(resolve(file=config).config)[name]
+    options = parse_options(shlex.split(option))
+    assert dict(resolve(values=given, options=options).config)[name] == from_file
+    assert from_file != catalogue()[name].default
+
+
+def test_names_of_all_kinds_come_to_the_catalogues() -> None:
+    assert canonical_name("--lr") == canonical_name("learning-rate") == "learning_rate"
+    assert canonical_name("bf16") == "precision"
+    with pytest.raises(ConfigError, match="learning_rate"):
+        canonical_name("learning_rte")
+    gone = next(one for one in FOREIGN.values() if one.target is None)
+    with pytest.raises(ConfigError, match=f"{gone.name} is no hyperparameter here"):
+        canonical_name(gone.name)
 
 
 def test_a_default_is_shown_as_a_file_would_hold_it() -> None:

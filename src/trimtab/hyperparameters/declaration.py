@@ -38,18 +38,22 @@ class Hyperparameter:
     Name, type, domain and default are the field's own; they are not repeated here.
 
     meaning: one sentence. unit: of the value, None for names and switches.
+    example: a value that differs from the default, as a file would hold it.
     auto: how the value is decided where it is `auto` (None: the field has no `auto`).
     raising, lowering: what a larger or smaller value does.
-    evidence: what is known, with its source. guide_row: the row of the practitioner's guide.
+    guide: what the practitioner's guide says of it, and where this differs; guide_row: its row.
+    evidence: what is known, with its source.
     aliases: names that users bring from other tools, same meaning and unit.
     """
 
     meaning: str
     family: Family
+    example: str
     unit: str | None = None
     auto: str | None = None
     raising: str | None = None
     lowering: str | None = None
+    guide: str | None = None
     evidence: str | None = None
     guide_row: int | None = None
     aliases: tuple[str, ...] = ()

@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterator
 
+from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import Entry, aliases, catalogue
+from trimtab.hyperparameters.declaration import Hyperparameter
 from trimtab.hyperparameters.problems import raise_for, unknown_name
 from trimtab.hyperparameters.reading import Setting
 from trimtab.hyperparameters.schema import json_schema
 from trimtab.hyperparameters.translations import FOREIGN, SPELLINGS
 from trimtab.hyperparameters.writing import yaml_value
 
-__all__ = ["docs_markdown", "explain", "explain_all", "json_schema"]
+__all__ = ["canonical_name", "docs_markdown", "explain", "explain_all", "json_schema"]
 
 _PAGE_WIDTH = 88
 _LABEL_WIDTH = 12
@@ -46,22 +49,37 @@ Aliases of the same meaning stand with their hyperparameter above. These change 
 """
 
 
+def canonical_name(name: str) -> str:
+    """The catalogue's name for one that may be an alias, another tool's, or an option.
+
+    Raises ConfigError for an unknown name, with the nearest ones, and for a name of another tool
+    that stands for no hyperparameter here.
+    """
+    written = _written(name)
+    canonical = aliases().get(written, written)
+    if canonical in catalogue():
+        return canonical
+    if written in FOREIGN:
+        foreign = FOREIGN[written]
+        if foreign.target is None:
+            raise ConfigError(f"{written} is no hyperparameter here: {foreign.means}.")
+        return foreign.target
+    raise_for([unknown_name(Setting(name, None))])
+    raise AssertionError("an unknown name is always a problem")
+
+
 def explain(name: str) -> str:
     """The page of one hyperparameter as plain text; `name` may be an alias or another tool's.
 
     Raises ConfigError for an unknown name, with the nearest ones.
     """
-    written = name.removeprefix("--").replace("-", "_")
-    canonical = aliases().get(written, written)
-    if canonical in catalogue():
-        return _page(catalogue()[canonical])
+    written = _written(name)
     if written in FOREIGN:
         foreign = FOREIGN[written]
         note = _wrapped(f"Another tool's name: {foreign.means}.", "  ")
         page = "" if foreign.target is None else f"\n{_page(catalogue()[foreign.target])}"
         return f"{written}\n{note}\n{page}"
-    raise_for([unknown_name(Setting(name, None))])
-    raise AssertionError("an unknown name is always a problem")
+    return _page(catalogue()[canonical_name(name)])
 
 
 def explain_all() -> list[tuple[str, list[tuple[str, str]]]]:
@@ -94,24 +112,46 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "default", default_text(entry)
     for label, text in (
         ("unit", declaration.unit),
-        ("auto", declaration.auto),
         ("higher", declaration.raising),
         ("lower", declaration.lowering),
+        ("guide", _guide_text(declaration)),
+        ("auto", declaration.auto),
         ("evidence", declaration.evidence),
+        ("change", change_text(entry)),
     ):
         if text is not None:
             yield label, text
-    if declaration.guide_row is not None:
-        yield "guide", f"row {declaration.guide_row} of the practitioner's guide"
     if declaration.aliases:
         yield "also", ", ".join(declaration.aliases)
     if entry.name in SPELLINGS:
         yield "spellings", SPELLINGS[entry.name].means
 
 
+def _guide_text(declaration: Hyperparameter) -> str | None:
+    """What the practitioner's guide says; where there is an `auto`, its silence is said too."""
+    if declaration.guide is not None:
+        return f"{declaration.guide} (Row {declaration.guide_row}.)"
+    return "It does not speak of this." if declaration.auto is not None else None
+
+
+def change_text(entry: Entry) -> str:
+    """How to set it, in a file and on the command line."""
+    example = entry.declaration.example
+    option = f"--{entry.name.replace('_', '-')}"
+    if entry.domain != "true or false":
+        option += f" {shlex.quote(example)}"
+    elif example == "false":
+        option = f"--no-{entry.name.replace('_', '-')}"
+    return f"`{entry.name}: {example}` in a file, `{option}` on the command line"
+
+
 def default_text(entry: Entry) -> str:
     """The default as a file would hold it; `none, it must be given` where there is none."""
     return "none, it must be given" if entry.required else yaml_value(entry.default)
+
+
+def _written(name: str) -> str:
+    return name.removeprefix("--").replace("-", "_")
 
 
 def _page(entry: Entry) -> str:
