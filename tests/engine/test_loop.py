@@ -38,6 +38,26 @@ def test_the_rate_moves_once_an_update_whatever_the_accumulation(tmp_path: Path)
     assert [record.learning_rate for record in memory.updates] == list(job.schedule.rates)
 
 
+def test_updates_record_what_the_noise_scale_is_estimated_from(tmp_path: Path) -> None:
+    """22 rows, 4 a micro-batch, 2 micro-batches an update: the third update has 6."""
+    changes = {"train_rows": ragged_rows(range(3, 25)), "num_train_steps": 3}
+    job = tiny_job(
+        tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2, **changes
+    )
+    _, memory = run_to_end(job)
+    assert [one.num_examples for one in memory.updates] == [8, 8, 6]
+    assert [one.first_micro_batch_num_examples for one in memory.updates] == [4, 4, 4]
+    for one in memory.updates:
+        assert one.first_micro_batch_grad_norm is not None
+        assert one.first_micro_batch_grad_norm > 0.5 * one.grad_norm
+
+    whole = tiny_job(tmp_path, per_device_train_batch_size=8, **changes)
+    _, memory = run_to_end(whole)
+    assert [one.num_examples for one in memory.updates] == [8, 8, 6]
+    assert {one.first_micro_batch_num_examples for one in memory.updates} == {None}
+    assert {one.first_micro_batch_grad_norm for one in memory.updates} == {None}
+
+
 def test_accumulation_gives_the_same_run(tmp_path: Path) -> None:
     ends = []
     for size, accumulation in ((8, 1), (2, 4), (1, 8)):

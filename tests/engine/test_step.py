@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from support.batches import LAYOUTS, ragged_rows
 from support.jobs import tiny_job, weights_of
 
+from trimtab.engine import step as step_module
 from trimtab.engine.loop import Job
 from trimtab.engine.precision import LossScale
 from trimtab.engine.step import StepResult, training_step
@@ -107,3 +110,43 @@ def test_masters_stay_fp32_in_every_precision(tmp_path: Path) -> None:
     job = tiny_job(tmp_path, precision="bf16")
     step(job)
     assert {parameter.dtype for parameter in job.model.parameters()} == {torch.float32}
+
+
+def accumulated(job: Job, *, sizes: Sequence[int], loss_scale: float | None = None) -> StepResult:
+    """A step over the ragged rows, divided into micro-batches of the given sizes."""
+    rows = iter(ragged_rows())
+    return training_step(
+        job.model,
+        [LAYOUTS[0].collate(list(islice(rows, size))) for size in sizes],
+        job.optimizer,
+        learning_rate=1e-2,
+        max_grad_norm=1.0,
+        precision=job.settings.precision,
+        device=DEVICE,
+        loss_scale=None if loss_scale is None else LossScale(scale=loss_scale),
+    )
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("loss_scale", [None, 2.0**10])
+def test_the_first_micro_batchs_gradient_is_its_own_mean(
+    tmp_path: Path, method: str, loss_scale: float | None
+) -> None:
+    alone = accumulated(tiny_job(tmp_path, method=method), sizes=[3])
+    result = accumulated(tiny_job(tmp_path, method=method), sizes=[3, 1, 4], loss_scale=loss_scale)
+    assert alone.first_micro_batch_grad_norm is None
+    assert result.first_micro_batch_grad_norm == pytest.approx(alone.grad_norm, rel=1e-5)
+    assert result.grad_norm != pytest.approx(alone.grad_norm, rel=1e-2)
+
+
+def test_measuring_the_first_gradient_leaves_the_update_bitwise_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, unmeasured = tiny_job(tmp_path), tiny_job(tmp_path)
+    results = [accumulated(measured, sizes=[3, 1, 4]) for _ in range(3)]
+    monkeypatch.setattr(step_module, "mean_gradient_norm", lambda *_: torch.zeros(()))
+    others = [accumulated(unmeasured, sizes=[3, 1, 4]) for _ in range(3)]
+    assert [one.grad_norm for one in results] == [one.grad_norm for one in others]
+    weights = weights_of(unmeasured.model)
+    for name, weight in weights_of(measured.model).items():
+        assert torch.equal(weight, weights[name])

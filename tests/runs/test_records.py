@@ -19,7 +19,7 @@ from trimtab.runs.records import (
     UpdateRecord,
 )
 
-UPDATE = UpdateRecord(3, 0.5, 2.25, 100, 40, 1e-3, 0.7, 1.5, 66.7, 10**9)
+UPDATE = UpdateRecord(3, 0.5, 2.25, 100, 40, 1e-3, 0.7, 1.5, 66.7, 10**9, 16, 4, 1.4)
 DATA = DataRecord(
     format="prompt_completion",
     format_because="columns prompt and completion",
@@ -76,6 +76,15 @@ SUMMARY = RunSummary(
 def test_reads_back_equal(record: Any) -> None:
     text = json.dumps(record.to_json(), allow_nan=False)
     assert type(record).from_json(json.loads(text)) == record
+
+
+def test_an_update_of_a_version_without_a_noise_scale_still_loads() -> None:
+    older = UPDATE.to_json()
+    for name in ("num_examples", "first_micro_batch_num_examples", "first_micro_batch_grad_norm"):
+        del older[name]
+    record = UpdateRecord.from_json(older)
+    assert (record.num_examples, record.first_micro_batch_grad_norm) == (None, None)
+    assert record.peak_memory_bytes == UPDATE.peak_memory_bytes
 
 
 def test_a_summary_keeps_a_loss_that_is_not_finite() -> None:

@@ -81,7 +81,7 @@ def run_updates(
         state.position = update.position
         _count(state, result, seconds, is_timed=not is_first)
         is_first = False
-        observer.updated(_update_record(job, state, result, rate, seconds), num_steps)
+        observer.updated(_update_record(job, state, update, result, rate, seconds), num_steps)
         is_last = state.num_updates == num_steps
         if is_last or _due(state.num_updates, job.settings.eval_steps):
             _evaluate(job, state, observer, stop_requested)
@@ -150,8 +150,15 @@ def _count(state: TrainingState, result: StepResult, seconds: float, *, is_timed
 
 
 def _update_record(
-    job: Job, state: TrainingState, result: StepResult, learning_rate: float, seconds: float
+    job: Job,
+    state: TrainingState,
+    update: Update,
+    result: StepResult,
+    learning_rate: float,
+    seconds: float,
 ) -> UpdateRecord:
+    first = update.micro_batches[0]
+    is_whole = len(update.micro_batches) == 1
     return UpdateRecord(
         step=state.num_updates,
         epoch=state.epoch,
@@ -163,6 +170,9 @@ def _update_record(
         seconds=seconds,
         tokens_per_s=result.num_tokens / seconds,
         peak_memory_bytes=peak_memory_bytes(job.device),
+        num_examples=sum(len(batch.row_ids) for batch in update.micro_batches),
+        first_micro_batch_num_examples=None if is_whole else len(first.row_ids),
+        first_micro_batch_grad_norm=result.first_micro_batch_grad_norm,
     )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from trimtab.data.rows import MicroBatch
 from trimtab.engine.loss import summed_loss
+from trimtab.engine.noise import mean_gradient_norm
 from trimtab.engine.optimizer import OptimizerSet
 from trimtab.engine.precision import LossScale, autocast
 from trimtab.hyperparameters.config import Precision
@@ -22,6 +23,8 @@ class StepResult:
     """What one weight update came to.
 
     loss: nats per trainable token over all micro-batches. grad_norm: before clipping.
+    first_micro_batch_grad_norm: of the mean gradient over the first micro-batch's own trainable
+    tokens; None where one micro-batch is the whole update.
     applied: False where the loss or a gradient was not finite; the weights and the optimizer's
     state are then exactly what they were.
     """
@@ -31,6 +34,7 @@ class StepResult:
     num_tokens: int
     num_trainable_tokens: int
     applied: bool
+    first_micro_batch_grad_norm: float | None = None
 
 
 def training_step(
@@ -53,11 +57,15 @@ def training_step(
     num_trainable_tokens = sum(batch.num_trainable_tokens for batch in micro_batches)
     scale = 1.0 if loss_scale is None else loss_scale.scale
     total_loss = torch.zeros((), device=device)
+    first_norm: torch.Tensor | None = None
     for batch in micro_batches:
         with autocast(precision, device):
             loss = summed_loss(model, batch.to(device))
         (loss * (scale / num_trainable_tokens)).backward()
         total_loss += loss.detach()
+        if first_norm is None and len(micro_batches) > 1:
+            share = batch.num_trainable_tokens / num_trainable_tokens
+            first_norm = mean_gradient_norm(optimizer.parameters, scale * share)
     grad_norm = float(_unscaled_clipped_norm(optimizer.parameters, scale, max_grad_norm))
     mean_loss = float(total_loss) / num_trainable_tokens
     applied = math.isfinite(mean_loss) and math.isfinite(grad_norm)
@@ -75,6 +83,7 @@ def training_step(
         num_tokens=sum(batch.num_tokens for batch in micro_batches),
         num_trainable_tokens=num_trainable_tokens,
         applied=applied,
+        first_micro_batch_grad_norm=None if first_norm is None else float(first_norm),
     )
 
 

@@ -20,7 +20,10 @@ class UpdateRecord:
     """A line of metrics.jsonl for a weight update.
 
     loss: nats per trainable token over the whole batch. num_tokens: non-pad tokens. grad_norm:
-    before clipping. epoch: epochs seen, a fraction inside one.
+    before clipping. epoch: epochs seen, a fraction inside one. first_micro_batch_grad_norm: of the
+    mean gradient over the first micro-batch's own trainable tokens; it and its number of examples
+    are None where one micro-batch is the whole update. Records of versions that did not measure
+    these lack the last three.
     """
 
     step: int
@@ -33,6 +36,9 @@ class UpdateRecord:
     seconds: float
     tokens_per_s: float
     peak_memory_bytes: int
+    num_examples: int | None = None
+    first_micro_batch_num_examples: int | None = None
+    first_micro_batch_grad_norm: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
