@@ -12,6 +12,7 @@ from support.batches import ragged_rows
 from support.models import packed_model
 from support.settings import tiny_settings
 from trimtab.data.rows import TokenRow
+from trimtab.engine.building import adapted, batching
 from trimtab.engine.loop import Job, run_updates
 from trimtab.engine.observer import Silent
 from trimtab.engine.optimizer import make_optimizer
@@ -20,7 +21,6 @@ from trimtab.engine.schedule import make_schedule
 from trimtab.engine.state import TrainingState
 from trimtab.models.adapters import Model
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
-from trimtab.workflow.jobs import adapted, batching
 
 
 class Memory(Silent):

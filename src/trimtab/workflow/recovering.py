@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from trimtab.engine.building import new_loss_scale
 from trimtab.engine.checkpoint import load_checkpoint, save_checkpoint
 from trimtab.engine.loop import UpdateStopped, run_updates
 from trimtab.engine.state import TrainingState
@@ -15,7 +16,7 @@ from trimtab.runs.checkpoints import checkpoint_name, newest_verified
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.records import EventRecord
-from trimtab.workflow.jobs import make_job, new_loss_scale
+from trimtab.workflow.jobs import make_job
 from trimtab.workflow.session import Progress, Session
 
 

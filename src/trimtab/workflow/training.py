@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from trimtab.engine.building import new_loss_scale
 from trimtab.engine.checkpoint import STATE, load_checkpoint
 from trimtab.engine.loop import Job
 from trimtab.engine.observer import Observer, Silent
@@ -32,7 +33,7 @@ from trimtab.runs.lock import run_lock
 from trimtab.runs.records import EventRecord, RunSummary
 from trimtab.workflow.describing import data_record
 from trimtab.workflow.handing_over import hand_over
-from trimtab.workflow.jobs import make_job, new_loss_scale
+from trimtab.workflow.jobs import make_job
 from trimtab.workflow.outcome import told_outcome
 from trimtab.workflow.planning import ConfigLike, PlannedRun, from_plan, plan_run, resolve_config
 from trimtab.workflow.records import read_plan
