@@ -15,11 +15,17 @@ PLAN_FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What the run is expected to take; None where nothing was measured or computed yet."""
+    """What the run is expected to take; None where nothing was measured or computed yet.
+
+    peak_memory_bytes: of this run, in its seeded order. worst_case_memory_bytes: of a micro-batch
+    of the longest rows, which `memory_limit` holds. On a CPU both are resident sets of the whole
+    process, on CUDA reserved memory. total_time_s: updates and evaluations.
+    """
 
     num_steps: int
     tokens_per_step: float | None = None
     peak_memory_bytes: int | None = None
+    worst_case_memory_bytes: int | None = None
     step_time_s: float | None = None
     total_time_s: float | None = None
 
