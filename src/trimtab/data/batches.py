@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from trimtab.data.packing import best_fit_decreasing
 from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
@@ -75,6 +74,8 @@ def collate(
 
     Raises ValueError where a row is longer than `max_length` under that padding.
     """
+    import torch
+
     if padding == "none":
         return _end_to_end(rows)
     longest = max(row.num_tokens for row in rows)
@@ -113,6 +114,8 @@ def collate_packed(packed_rows: Sequence[Sequence[TokenRow]]) -> MicroBatch:
 
 
 def _end_to_end(rows: Sequence[TokenRow]) -> MicroBatch:
+    import torch
+
     lengths = tuple(row.num_tokens for row in rows)
     input_ids = np.concatenate([row.input_ids for row in rows]).astype(np.int64)
     position_ids = np.concatenate([np.arange(length, dtype=np.int64) for length in lengths])

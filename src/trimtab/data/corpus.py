@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerFast
-
 from trimtab.data.formats import Detection, detect_format, to_conversation
 from trimtab.data.rows import BadRow, Conversation, RowError, SourceRow, TokenRow
 from trimtab.data.sources import OnProgress, ReadResult, read_dataset
 from trimtab.data.split import num_duplicate_rows
 from trimtab.data.templates import TemplateChoice, choose_template
-from trimtab.data.tokens import adds_bos, tokenize_all
+from trimtab.data.tokens import Tokenizer, adds_bos, tokenize_all
 from trimtab.errors import DataError
 from trimtab.hyperparameters.config import DatasetFormat, TrainingConfig
 from trimtab.hyperparameters.declaration import AUTO
@@ -65,7 +63,7 @@ class Corpus:
 def load_corpus(
     config: TrainingConfig,
     dataset: str,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     *,
     for_evaluation: bool = False,
     on_progress: OnProgress | None = None,
@@ -154,7 +152,7 @@ def _keep(
     kept: _Kept,
     understood: Sequence[tuple[SourceRow, Conversation]],
     template: TemplateChoice,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
 ) -> None:
     answers = tokenize_all([conversation for _, conversation in understood], tokenizer, template)
     for (row, conversation), tokens in zip(understood, answers, strict=True):
@@ -168,7 +166,7 @@ def _keep(
             kept.sources.append(row.where)
 
 
-def _own_template(tokenizer: PreTrainedTokenizerFast) -> str | None:
+def _own_template(tokenizer: Tokenizer) -> str | None:
     template: str | dict[str, str] | None = tokenizer.chat_template
     return template.get("default") if isinstance(template, dict) else template
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from trimtab.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 IGNORED = -100
 """The target at a position that is not trained on; torch's and transformers' value."""

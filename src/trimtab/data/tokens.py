@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedTokenizerFast
 
 from trimtab.data.rows import Conversation, Message, RowError
 from trimtab.data.spans import RenderedConversation, Span, render_with_spans
 from trimtab.data.templates import TemplateChoice, render
 from trimtab.errors import ConfigError
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer here; transformers' fast ones have it."""
+
+    chat_template: str | dict[str, str] | None
+
+    @property
+    def is_fast(self) -> bool: ...
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def eos_token_id(self) -> int | None: ...
+    @property
+    def special_tokens_map(self) -> Mapping[str, Any]: ...
+
+    def __call__(self, text: str | list[str], **options: Any) -> Mapping[str, Any]:
+        """`input_ids` and, where asked for, `offset_mapping` of one text or of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +43,7 @@ class Tokens:
 
 
 def tokenize(
-    conversation: Conversation, tokenizer: PreTrainedTokenizerFast, template: TemplateChoice
+    conversation: Conversation, tokenizer: Tokenizer, template: TemplateChoice
 ) -> Tokens:
     """One conversation's tokens. Raises what `tokenize_all` returns or raises."""
     (tokens,) = tokenize_all([conversation], tokenizer, template)
@@ -36,7 +54,7 @@ def tokenize(
 
 def tokenize_all(
     conversations: Sequence[Conversation],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     template: TemplateChoice,
 ) -> list[Tokens | RowError]:
     """Each conversation's tokens, or why it has none that can be trained on.
@@ -68,19 +86,19 @@ def tokenize_all(
     return answers
 
 
-def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
+def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     """The variables that a template may name, as `eos_token`."""
     return {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
 
 
-def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
+def adds_bos(tokenizer: Tokenizer) -> bool:
     """Does the tokenizer begin each text with its bos token?"""
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer("", add_special_tokens=True)["input_ids"][:1] == [bos]
 
 
 def prompt_text(
-    conversation: Conversation, tokenizer: PreTrainedTokenizerFast, template: TemplateChoice
+    conversation: Conversation, tokenizer: Tokenizer, template: TemplateChoice
 ) -> str:
     """The text that the model continues: all before the last assistant turn, with its start.
 
@@ -95,7 +113,7 @@ def prompt_text(
 
 
 def prompt_ids(
-    conversation: Conversation, tokenizer: PreTrainedTokenizerFast, template: TemplateChoice
+    conversation: Conversation, tokenizer: Tokenizer, template: TemplateChoice
 ) -> list[int]:
     """The ids of `prompt_text`, with the special tokens that training puts before it."""
     text = prompt_text(conversation, tokenizer, template)
@@ -138,7 +156,7 @@ def _joined_as_is(conversation: Conversation) -> RenderedConversation:
 
 def _encoded(
     rendered: Sequence[RenderedConversation | RowError],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     *,
     templated: bool,
 ) -> list[Tokens | RowError]:
