@@ -17,6 +17,7 @@ from trimtab.report.drawing import (
     draw_learning_rate,
     draw_lengths,
     draw_losses,
+    draw_pair,
 )
 from trimtab.report.figures import Curve, LengthBars, LossCurve, loss_curve
 
@@ -35,6 +36,7 @@ DRAWINGS: dict[str, Callable[[], Markup]] = {
     "rate": lambda: draw_learning_rate(CURVE),
     "norm": lambda: draw_grad_norm(Curve((1, 2), (0.5, 3.0)), 1.0),
     "lengths": lambda: draw_lengths(BARS),
+    "pair": lambda: draw_pair(2.0, 3.0, "predicted 2 s, actual 3 s"),
 }
 
 

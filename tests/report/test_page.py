@@ -102,8 +102,8 @@ def test_everything_that_a_reader_looks_for_is_there(page: str) -> None:
         "where the learning rate starts to diverge on this run",
         "2 facts that the plan rests on",
         "data.length_quantiles 0 … 200 (201 values) tokens all rows",
-        "98,700,000,000 FLOP/s ± 1,000,000,000 best of 5 0.5 s",
-        "peak memory 1.00 GiB 1.50 GiB ×1.50",
+        "98.7 GFLOP/s ± 1 GFLOP/s best of 5 0.5 s",
+        "peak memory 1.00 GiB 1.50 GiB −33% Predicted 33% too low.",
         "190,000",
         "4 rows cut",
         "What is 2+3?It is 5.",
@@ -114,6 +114,21 @@ def test_everything_that_a_reader_looks_for_is_there(page: str) -> None:
         "torch 2.13.0",
     ):
         assert expected in text, expected
+
+
+def test_bars_stand_beside_each_prediction(page: str) -> None:
+    bars = [
+        attributes["aria-label"]
+        for tag, attributes in outline(page).elements
+        if tag == "svg" and attributes.get("class") == "chart-pair"
+    ]
+    assert bars == [
+        "predicted 1.00 GiB, actual 1.50 GiB",
+        "predicted 1.75 GiB, actual 1.50 GiB",
+        "predicted 2 s, actual 4 s",
+        "predicted 2.2 min, actual 4.3 min",
+        "predicted 1,000, actual 1,000",
+    ]
 
 
 def test_what_is_learned_is_marked_and_the_rest_is_not(page: str) -> None:

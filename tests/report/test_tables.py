@@ -16,29 +16,6 @@ def recorded(root: Path, **changes: Any) -> RunRecord:
     return collect(write_run(root / "mine", **changes).root)
 
 
-def test_predictions_stand_beside_what_came_of_them(tmp_path: Path) -> None:
-    rows = {row.quantity: row for row in tables.comparisons(recorded(tmp_path))}
-    assert rows == {
-        "weight updates": tables.Comparison("weight updates", "60", "60", "×1.00"),
-        "tokens an update": tables.Comparison("tokens an update", "1,000", "1,000", "×1.00"),
-        "peak memory": tables.Comparison("peak memory", "1.00 GiB", "1.50 GiB", "×1.50"),
-        # The first update is left out: it took 10 s.
-        "time of an update": tables.Comparison("time of an update", "2 s", "4 s", "×2.00"),
-        "time in all": tables.Comparison("time in all", "2.2 min", "4.3 min", "×2.00"),
-    }
-
-
-def test_a_run_that_stopped_is_not_compared_in_time(tmp_path: Path) -> None:
-    unpredicted = replace(
-        PLAN, predictions=replace(PLAN.predictions, step_time_s=None, peak_memory_bytes=None)
-    )
-    record = recorded(tmp_path, plan=unpredicted, status="stopped", num_steps=1)
-    rows = {row.quantity: row for row in tables.comparisons(record)}
-    assert (rows["time in all"].actual, rows["time in all"].ratio) == ("", "")
-    assert rows["peak memory"].predicted == ""
-    assert "time of an update" not in rows
-
-
 def test_what_was_asked_keeps_its_layer_and_what_was_overruled() -> None:
     text = (
         'model: "a  # b"  # file, config.yaml:1\n'
@@ -71,9 +48,6 @@ def test_decided_values_are_as_a_configuration_holds_them() -> None:
     assert tables.decided_value("memory_limit", 13 * 2**30) == "13.00 GiB"
     assert tables.decided_value("packing", True) == "true"
     assert tables.decided_value("learning_rate", 2e-4) == "2e-4"
-    assert tables.fact_value(2**30, "bytes") == "1.00 GiB"
-    assert tables.fact_value(1234, "tokens") == "1,234 tokens"
-    assert tables.fact_value(True, None) == "true"
 
 
 def test_data_is_told_with_the_shares_that_matter(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from trimtab.report.words import (
     counted,
     float_text,
     prose,
+    quantity_text,
     seconds_text,
     share_text,
     value_text,
@@ -80,3 +81,14 @@ def test_prose_marks_names_and_escapes_everything() -> None:
     )
     assert prose("one ` alone <i>") == "one ` alone &lt;i&gt;"
     assert prose("`<img onerror=x>`\u202e") == ("<code>&lt;img onerror=x&gt;</code>⟨U+202E⟩")
+
+
+def test_quantities_are_told_in_the_words_of_their_unit() -> None:
+    assert quantity_text(2**30, "bytes") == "1.00 GiB"
+    assert quantity_text(4.44e11, "FLOP/s") == "444 GFLOP/s"
+    assert quantity_text(1.23e10, "bytes/s") == "12.3 GB/s"
+    assert quantity_text(0.5, "s") == "0.5 s"
+    assert quantity_text(300, "seconds") == "5.0 min"
+    assert quantity_text(1234, "tokens") == "1,234 tokens"
+    assert quantity_text(True, None) == "true"
+    assert quantity_text(True, "bytes") == "true bytes"

@@ -70,7 +70,14 @@ PLAN = Plan(
         Fact("device.matmul_flops_per_s.bf16", 9.87e10, "FLOP/s", 1e9, "cpu", "best of 5", 0.5),
         Fact("data.length_quantiles", list(range(201)), "tokens", method="all rows"),
     ),
-    predictions=Predictions(NUM_STEPS, 1000.0, 2**30, 2.0, 130.0),
+    predictions=Predictions(
+        num_steps=NUM_STEPS,
+        tokens_per_step=1000.0,
+        peak_memory_bytes=2**30,
+        worst_case_memory_bytes=7 * 2**28,
+        step_time_s=2.0,
+        total_time_s=130.0,
+    ),
     warnings=("the row in `gsm8k.jsonl:7` is a duplicate",),
     not_measured=("where the learning rate starts to diverge on this run",),
 )

@@ -133,6 +133,20 @@ def draw_lengths(bars: LengthBars) -> Markup:
     return _svg(figure, "lengths", "Rows by their length in tokens, before anything is cut")
 
 
+def draw_pair(predicted: float, actual: float, described: str) -> Markup:
+    """Two bars from zero, the prediction above what it came to; the longer fills the width."""
+    longest = max(predicted, actual) or 1.0
+    bars = Markup("").join(
+        Markup('<rect x="0" y="{}" width="{}" height="5" fill="{}"></rect>').format(
+            y, f"{100 * value / longest:.1f}", _VARIABLES[colour]
+        )
+        for y, value, colour in ((1, predicted, TRAIN), (8, actual, SMOOTHED))
+    )
+    return Markup(
+        '<svg class="chart-pair" viewBox="0 0 100 14" role="img" aria-label="{}">{}</svg>'
+    ).format(described, bars)
+
+
 def _axes(inches: tuple[float, float]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=inches, layout="constrained")
     FigureCanvasSVG(figure)

@@ -14,11 +14,17 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from trimtab.planning.plan import Plan
-from trimtab.report import story, tables
+from trimtab.report import comparison, story, tables
 from trimtab.report.collect import RunRecord, collect
-from trimtab.report.drawing import draw_grad_norm, draw_learning_rate, draw_lengths, draw_losses
+from trimtab.report.drawing import (
+    draw_grad_norm,
+    draw_learning_rate,
+    draw_lengths,
+    draw_losses,
+    draw_pair,
+)
 from trimtab.report.figures import grad_norm_curve, learning_rate_curve, length_bars, loss_curve
-from trimtab.report.words import counted, prose, seconds_text, value_text, visible
+from trimtab.report.words import counted, prose, quantity_text, seconds_text, value_text, visible
 from trimtab.runs.atomic import write_text
 
 MAX_EVENTS_SHOWN = 200
@@ -41,6 +47,7 @@ def render_page(record: RunRecord) -> str:
     but its own.
     """
     style = _template_text("page.css")
+    compared = comparison.comparisons(record)
     template = _environment().get_template("page.html")
     return template.render(
         style=Markup(style),
@@ -52,7 +59,8 @@ def render_page(record: RunRecord) -> str:
         asked=tables.asked(record.config_yaml or ""),
         families=tables.families(record.plan) if record.plan else (),
         method=story.method_sentence(record.plan) if record.plan else "",
-        comparisons=tables.comparisons(record),
+        comparisons=[(one, _pair(one)) for one in compared],
+        verdict=comparison.verdict(compared),
         data_figures=list(tables.data_figures(record)),
         samples_lead=tables.samples_sentence(record),
         truncation=tables.truncation_sentence(record),
@@ -79,6 +87,13 @@ def _figures(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def _pair(one: comparison.Comparison) -> Markup | None:
+    if one.predicted is None or one.actual is None:
+        return None
+    described = f"predicted {one.predicted_text}, actual {one.actual_text}"
+    return draw_pair(one.predicted, one.actual, described)
+
+
 def _number(plan: Plan | None, name: str) -> float | None:
     return None if plan is None else plan.decision(name).value
 
@@ -98,7 +113,7 @@ def _environment() -> Environment:
         value=value_text,
         seconds=seconds_text,
         counted=counted,
-        fact=tables.fact_value,
+        quantity=quantity_text,
         prose=prose,
     )
     environment.globals.update(meaning=tables.meaning, decided=tables.decided_value)

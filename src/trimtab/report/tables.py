@@ -1,10 +1,9 @@
-"""The page's tables: what was asked, what was decided, what came of it, and the data."""
+"""The page's tables: what was asked, what was decided, and the data."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from trimtab.planning.decision import Decision
 from trimtab.planning.plan import Plan
 from trimtab.report.collect import RunRecord
 from trimtab.report.story import Figure
-from trimtab.report.words import bytes_text, counted, seconds_text, share_text, value_text
+from trimtab.report.words import bytes_text, counted, share_text, value_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +31,6 @@ class Asked:
     value: str
     layer: str
     lost: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A prediction of the plan beside what it came to; texts, empty where unknown."""
-
-    quantity: str
-    predicted: str
-    actual: str
-    ratio: str
 
 
 def families(plan: Plan) -> tuple[Family, ...]:
@@ -73,53 +62,6 @@ def asked(config_yaml: str) -> tuple[Asked, ...]:
             name, _, value = line.partition(":")
             found.append(Asked(name, value.strip(), ""))
     return tuple(found)
-
-
-def comparisons(record: RunRecord) -> tuple[Comparison, ...]:
-    """The plan's predictions beside what came of them; rows where neither is known are left out."""
-    if record.plan is None:
-        return ()
-    predicted = record.plan.predictions
-    timed = record.updates[1:]
-    summary = record.summary
-    is_done = summary is not None and summary.status == "done"
-    rows = (
-        ("weight updates", predicted.num_steps, len(record.updates) or None, value_text),
-        (
-            "tokens an update",
-            predicted.tokens_per_step,
-            _mean([one.num_tokens for one in record.updates]),
-            lambda number: f"{number:,.0f}",
-        ),
-        (
-            "peak memory",
-            predicted.peak_memory_bytes,
-            (summary.peak_memory_bytes or None) if summary else None,
-            bytes_text,
-        ),
-        (
-            "time of an update",
-            predicted.step_time_s,
-            _mean([one.seconds for one in timed]),
-            seconds_text,
-        ),
-        (
-            "time in all",
-            predicted.total_time_s,
-            summary.seconds if summary and is_done else None,
-            seconds_text,
-        ),
-    )
-    return tuple(
-        Comparison(
-            quantity,
-            "" if expected is None else shown(expected),
-            "" if actual is None else shown(actual),
-            f"×{actual / expected:.2f}" if expected and actual else "",
-        )
-        for quantity, expected, actual, shown in rows
-        if expected is not None or actual is not None
-    )
 
 
 def data_figures(record: RunRecord) -> Iterator[Figure]:
@@ -180,17 +122,6 @@ def decided_value(name: str, value: Any) -> str:
         is_bytes = name in catalogue() and catalogue()[name].declaration.unit == "bytes"
         return bytes_text(value) if is_bytes else str(value)
     return value_text(value)
-
-
-def fact_value(value: Any, unit: str | None) -> str:
-    """A fact's value with its unit; bytes as a reader would say them."""
-    if unit == "bytes" and isinstance(value, int | float):
-        return bytes_text(value)
-    return value_text(value) if unit is None else f"{value_text(value)} {unit}"
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
 
 
 def _family(decision: Decision) -> str:

@@ -62,6 +62,29 @@ def bytes_text(num_bytes: float) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
 
 
+def rate_text(per_second: float, unit: str) -> str:
+    """`444 GFLOP/s`, `12.3 GB/s`: three digits in powers of a thousand."""
+    for letter, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(per_second) >= scale:
+            return f"{per_second / scale:.3g} {letter}{unit}"
+    return f"{per_second:.3g} {unit}"
+
+
+def quantity_text(value: Any, unit: str | None) -> str:
+    """A value with its unit, in the words of that unit."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        match unit:
+            case "bytes":
+                return bytes_text(value)
+            case "FLOP/s":
+                return rate_text(value, "FLOP/s")
+            case "bytes/s":
+                return rate_text(value, "B/s")
+            case "s" | "seconds":
+                return seconds_text(value)
+    return value_text(value) if unit is None else f"{value_text(value)} {unit}"
+
+
 def counted(number: int, noun: str) -> str:
     """`1 row`, `1,024 rows`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
