@@ -19,8 +19,8 @@ from trimtab.errors import ConfigError
 class Tokenizer(Protocol):
     """What is asked of a tokenizer here; transformers' fast ones have it."""
 
-    chat_template: str | dict[str, str] | None
-
+    @property
+    def chat_template(self) -> str | dict[str, str] | None: ...
     @property
     def is_fast(self) -> bool: ...
     @property
@@ -42,9 +42,7 @@ class Tokens:
     trainable: npt.NDArray[np.bool_]
 
 
-def tokenize(
-    conversation: Conversation, tokenizer: Tokenizer, template: TemplateChoice
-) -> Tokens:
+def tokenize(conversation: Conversation, tokenizer: Tokenizer, template: TemplateChoice) -> Tokens:
     """One conversation's tokens. Raises what `tokenize_all` returns or raises."""
     (tokens,) = tokenize_all([conversation], tokenizer, template)
     if isinstance(tokens, RowError):
@@ -97,9 +95,7 @@ def adds_bos(tokenizer: Tokenizer) -> bool:
     return bos is not None and tokenizer("", add_special_tokens=True)["input_ids"][:1] == [bos]
 
 
-def prompt_text(
-    conversation: Conversation, tokenizer: Tokenizer, template: TemplateChoice
-) -> str:
+def prompt_text(conversation: Conversation, tokenizer: Tokenizer, template: TemplateChoice) -> str:
     """The text that the model continues: all before the last assistant turn, with its start.
 
     Of a `text` row, the first half of its words. Raises RowError as `render` does.

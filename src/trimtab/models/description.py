@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import cast
-
-import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+from typing import TYPE_CHECKING, cast
 
 from trimtab.errors import ConfigError
-from trimtab.models.adapters import linear_modules
 from trimtab.models.foreign import UNUSABLE_FILES, first_sentence
-from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 LinearModule = tuple[str, int, int, int]
 """Name suffix, in_features, out_features, and how many modules are alike in these."""
@@ -46,6 +43,11 @@ def describe(source: ModelSource) -> ModelDescription:
 
     Raises ConfigError where transformers knows no causal language model for the configuration.
     """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from trimtab.models.quiet import quiet_transformers
+
     try:
         with quiet_transformers(), torch.device("meta"):
             config = AutoConfig.from_pretrained(
@@ -54,7 +56,7 @@ def describe(source: ModelSource) -> ModelDescription:
             built = AutoModelForCausalLM.from_config(
                 config, trust_remote_code=source.trust_remote_code
             )
-            model = cast(PreTrainedModel, built)
+            model = cast("PreTrainedModel", built)
     except UNUSABLE_FILES as error:
         raise ConfigError(
             f"transformers cannot build a causal language model from it: {first_sentence(error)}",
@@ -62,8 +64,8 @@ def describe(source: ModelSource) -> ModelDescription:
             hint="Name a text model that transformers' AutoModelForCausalLM knows.",
         ) from error
     text_config = config.get_text_config()
-    embedding = cast(nn.Embedding, model.get_input_embeddings())
-    head = cast(nn.Linear | None, model.get_output_embeddings())
+    embedding = cast("nn.Embedding", model.get_input_embeddings())
+    head = cast("nn.Linear | None", model.get_output_embeddings())
     return ModelDescription(
         architecture=config.model_type,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -84,6 +86,10 @@ def max_positions(config: PreTrainedConfig) -> int | None:
 
 
 def _counted(model: PreTrainedModel) -> tuple[LinearModule, ...]:
+    from transformers.pytorch_utils import Conv1D
+
+    from trimtab.models.adapters import linear_modules
+
     counts: Counter[tuple[str, int, int]] = Counter()
     for name, module in linear_modules(model):
         suffix = name.rpartition(".")[2]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,19 +11,11 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from trimtab.errors import ConfigError
 from trimtab.models.foreign import first_sentence
-
-CACHE_VARIABLE: Final = "TRIMTAB_CACHE"
-
-
-def cache_folder() -> Path:
-    """Where unpacked models are kept: `$TRIMTAB_CACHE`, else the user's cache folder."""
-    if CACHE_VARIABLE in os.environ:
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "trimtab"
+from trimtab.runs.cache import CACHE_VARIABLE, cache_folder
 
 
 def unpack_gguf(path: Path, on_progress: Callable[[str], None] | None = None) -> Path:
@@ -61,6 +53,17 @@ def unpack_gguf(path: Path, on_progress: Callable[[str], None] | None = None) ->
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return folder
+
+
+def unpacked_gguf(path: Path) -> Path | None:
+    """The folder that the file was unpacked into before; None where it was not.
+
+    The file is not read: a folder of its name and size that is younger than it counts as its own.
+    """
+    stat = path.stat()
+    folders = (cache_folder() / "gguf").glob(f"{glob.escape(path.stem)}-{stat.st_size}-*")
+    found = [folder for folder in folders if folder.stat().st_mtime >= stat.st_mtime]
+    return found[0] if len(found) == 1 else None
 
 
 def _sha256(path: Path) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
-
-from transformers import PreTrainedTokenizerFast
+from typing import Any, Final, Protocol
 
 from trimtab.errors import ConfigError
 from trimtab.models.turn_markers import markers_after_answer
@@ -19,6 +18,28 @@ END_OF_TURN: Final = re.compile(r"<\|(im_end|eot_id|eot|end)\|>|<end_of_turn>|</
 """Ends of turns that some vocabularies do not declare as special."""
 
 
+class VocabularyReader(Protocol):
+    """What is asked of a tokenizer here; transformers' fast ones and the light one have it."""
+
+    @property
+    def bos_token(self) -> str | None: ...
+    @property
+    def eos_token(self) -> str | None: ...
+    @property
+    def unk_token(self) -> str | None: ...
+    @property
+    def pad_token(self) -> str | None: ...
+    @property
+    def eos_token_id(self) -> int | None: ...
+    @property
+    def chat_template(self) -> str | dict[str, str] | None: ...
+    @property
+    def special_tokens_map(self) -> Mapping[str, Any]: ...
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, Any]: ...
+    def get_vocab(self) -> Mapping[str, int]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PadToken:
     """A token of the vocabulary, and why it was taken."""
@@ -28,7 +49,7 @@ class PadToken:
     because: str
 
 
-def choose_pad_token(tokenizer: PreTrainedTokenizerFast, choice: str, vocab_size: int) -> PadToken:
+def choose_pad_token(tokenizer: VocabularyReader, choice: str, vocab_size: int) -> PadToken:
     """The pad token for `auto`, `unk`, `eos` or a named token; none is ever added.
 
     `auto` is the declared pad token where it does not end a turn, else an unused special token
@@ -57,7 +78,7 @@ def choose_pad_token(tokenizer: PreTrainedTokenizerFast, choice: str, vocab_size
 
 
 def end_of_turn_token_ids(
-    tokenizer: PreTrainedTokenizerFast, chat_template: str | None
+    tokenizer: VocabularyReader, chat_template: str | None
 ) -> tuple[int, ...]:
     """eos, and the special tokens that `chat_template` writes behind the assistant's text.
 
@@ -76,7 +97,7 @@ def end_of_turn_token_ids(
     return tuple(dict.fromkeys(ids))
 
 
-def _automatic(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> PadToken:
+def _automatic(tokenizer: VocabularyReader, vocab_size: int) -> PadToken:
     declared = tokenizer.pad_token
     if declared is not None and _is_free(tokenizer, declared):
         return _token(tokenizer, declared, "the model declares it, and it ends no turn")
@@ -103,7 +124,7 @@ def _automatic(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> PadToken:
     )
 
 
-def _is_free(tokenizer: PreTrainedTokenizerFast, token: str) -> bool:
+def _is_free(tokenizer: VocabularyReader, token: str) -> bool:
     """Nothing in a conversation: not bos, not eos, not a mark that the template writes.
 
     The template is searched, not rendered: this comes before anything has limited it.
@@ -115,7 +136,7 @@ def _is_free(tokenizer: PreTrainedTokenizerFast, token: str) -> bool:
     )
 
 
-def _token(tokenizer: PreTrainedTokenizerFast, token: str, because: str) -> PadToken:
+def _token(tokenizer: VocabularyReader, token: str, because: str) -> PadToken:
     token_id = tokenizer.get_vocab().get(token)
     if token_id is None:
         raise ConfigError(

@@ -42,17 +42,17 @@ def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
         )
     for name in _CHECKED_FILES:
         if (folder / name).is_file():
-            settings = _read_json(folder / name)
+            settings = read_json(folder / name)
             if not trust_remote_code:
                 _refuse_code(folder / name, settings)
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if "quantization_config" in config:
         raise ConfigError(
             "model: the weights are quantised, and training on quantised weights is not there yet.",
             where=str(folder / "config.json"),
             hint="Give the model in bf16, fp16 or fp32.",
         )
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         _check_header(path)
 
 
@@ -69,7 +69,8 @@ def refuse_pickled(model: str, file_names: Iterable[str]) -> None:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ConfigError, naming the file, for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -111,7 +112,8 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
             yield from _entries(inner)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model's folder. Raises ConfigError where they are not all there."""
     if (folder / _WEIGHTS).is_file():
         return [folder / _WEIGHTS]
     index = folder / _WEIGHTS_INDEX
@@ -125,7 +127,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ConfigError(
             "the index has no weight_map.", where=str(index), hint="Fetch the model again."
@@ -145,7 +147,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
 
 def _check_header(path: Path) -> None:
     try:
-        with safe_open(path, framework="pt"):
+        with safe_open(path, framework="np"):
             pass
     except SafetensorError as error:
         raise ConfigError(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from trimtab.data.stdlib_docstrings import write_pairs
 from trimtab.engine.observer import Observer, Silent
-from trimtab.models.gguf import cache_folder
 from trimtab.models.source import embedded_demo_model
+from trimtab.runs.cache import cache_folder
 from trimtab.runs.folder import free_output_dir
 from trimtab.runs.records import RunSummary
 from trimtab.workflow.training import train
