@@ -113,7 +113,7 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model's folder. Raises ConfigError where they are not all there."""
+    """A folder's safetensors files. Raises ConfigError where they are not all there."""
     if (folder / _WEIGHTS).is_file():
         return [folder / _WEIGHTS]
     index = folder / _WEIGHTS_INDEX

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import torch
@@ -14,13 +12,10 @@ import torch
 from trimtab.engine.precision import COMPUTE_DTYPES
 from trimtab.errors import ConfigError
 from trimtab.planning.fact import Fact
+from trimtab.probes.device_identity import NATIVE_CPU_FLAGS, cpu_flags, cpu_name
 
 MATMUL_SIZE = 768
 SECONDS_PER_FORMAT = 0.15
-NATIVE_CPU_FLAGS = {
-    "bf16": ("amx_bf16", "avx512_bf16", "bf16"),
-    "fp16": ("amx_fp16", "avx512_fp16", "fphp"),
-}
 
 
 def choose_device(choice: str) -> torch.device:
@@ -55,7 +50,7 @@ def probe_device(device: torch.device) -> Iterator[Fact]:
     else:
         memory = psutil.virtual_memory()
         free_bytes, total_bytes = memory.available, memory.total
-        name = _cpu_name()
+        name = cpu_name(torch.get_num_threads())
     method = "asked of the system"
     cost_s = time.perf_counter() - started
     yield Fact("device.kind", device.type, method=method, cost_s=cost_s)
@@ -80,7 +75,7 @@ def is_native(precision: str, device: torch.device) -> bool:
     """Whether the device computes the format itself; emulation does not count."""
     if device.type == "cuda":
         return precision != "bf16" or torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = _cpu_flags()
+    flags = cpu_flags()
     return any(flag in flags for flag in NATIVE_CPU_FLAGS[precision])
 
 
@@ -120,25 +115,3 @@ def _matmul_rate(
 
 def _generator(device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(0)
-
-
-def _cpu_flags() -> frozenset[str]:
-    """The processor's feature flags as Linux lists them; empty where they cannot be read."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return frozenset({"bf16", "fphp"} if platform.machine() == "arm64" else ())
-    for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip().lower() in {"flags", "features"}:
-            return frozenset(value.split())
-    return frozenset()
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return f"{value.strip()}, {torch.get_num_threads()} threads"
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
