@@ -73,10 +73,16 @@ def load_model(
         ) from error
     _check_complete(source, loaded[1]["missing_keys"])
     model.config.use_cache = False
-    if packed_attention and model._can_set_attn_implementation():
+    if packed_attention:
+        take_packed_attention(model)
+    return model
+
+
+def take_packed_attention(model: PreTrainedModel) -> None:
+    """Let the model take joined rows, where its attention can be set at all."""
+    if model._can_set_attn_implementation():
         register_document_attention()
         model.set_attn_implementation(IMPLEMENTATION)
-    return model
 
 
 def _check_complete(source: ModelSource, missing_keys: Iterable[str]) -> None:

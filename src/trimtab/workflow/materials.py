@@ -18,8 +18,8 @@ from trimtab.data.truncation import TruncationCounts, truncate
 from trimtab.engine.observer import Observer
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.models.description import describe
-from trimtab.models.loading import load_model, load_tokenizer
-from trimtab.models.packing import packing_refusal
+from trimtab.models.loading import load_tokenizer
+from trimtab.models.packing import packing_refusal_of
 from trimtab.models.pad_token import choose_pad_token
 from trimtab.models.source import ModelSource, locate
 from trimtab.planning.fact import Fact
@@ -33,8 +33,6 @@ from trimtab.planning.questions import (
 from trimtab.probes.device import choose_device, probe_device
 from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus, probe_training_rows
-
-MAX_PARAMETERS_IN_FP32 = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ class Materials:
         description = describe(self.source)
         pad_token = choose_pad_token(self.tokenizer, self.config.pad_token, description.vocab_size)
         started = time.perf_counter()
-        refusal = self._packing_refusal(description.num_parameters)
+        refusal = self._packing_refusal()
         yield from probe_model(
             description,
             pad_token,
@@ -175,15 +173,12 @@ class Materials:
             packing_check_s=time.perf_counter() - started,
         )
 
-    def _packing_refusal(self, num_parameters: int) -> str | None:
+    def _packing_refusal(self) -> str | None:
         """Why rows cannot be joined; None, unchecked, where the user has them padded anyway."""
         if self.config.padding != "none" and not self.config.packing:
             return None
         self._observer.activity("checking that joined rows stay apart")
-        # The check needs no exactness; a model that is trained in 16 bits may not fit in 32.
-        dtype = torch.bfloat16 if num_parameters > MAX_PARAMETERS_IN_FP32 else torch.float32
-        model = load_model(self.source, dtype=dtype, device=self.device, packed_attention=True)
-        refusal = packing_refusal(model)
+        refusal = packing_refusal_of(self.source)
         self._observer.activity_done()
         return refusal
 
