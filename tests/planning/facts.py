@@ -11,11 +11,13 @@ from typing import Any
 
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
 from trimtab.planning.fact import Fact, Facts
+from trimtab.planning.effort import Effort
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
 from trimtab.planning.questions import TrainingRowsQuestion
 
 GB = 10**9
+QUICK = Effort("quick")
 
 CPU = {
     "device.kind": "cpu",
@@ -184,11 +186,11 @@ def planned(
     resolved = config(**values) if resolved is None else resolved
     known = {**device, **model, **rows}
     facts = as_facts(known)
-    answer = make_plan(resolved, facts, output_dir="runs/r", num_ranks=num_ranks)
+    answer = make_plan(resolved, facts, output_dir="runs/r", num_ranks=num_ranks, effort=QUICK)
     assert isinstance(answer, tuple), "planned without the training rows"
     (question,) = answer
     assert isinstance(question, TrainingRowsQuestion)
     answered = as_facts({**known, **rows_for(question, known, training_rows or {})})
-    plan = make_plan(resolved, answered, output_dir="runs/r", num_ranks=num_ranks)
+    plan = make_plan(resolved, answered, output_dir="runs/r", num_ranks=num_ranks, effort=QUICK)
     assert isinstance(plan, Plan)
     return plan

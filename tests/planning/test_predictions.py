@@ -6,7 +6,7 @@ import pytest
 from planning.facts import CPU, LLAMA_135M, PLAIN_CPU, data, planned
 
 from trimtab.planning.plan import Predictions
-from trimtab.planning.predictions import UTILISATION
+from trimtab.planning.timing import UTILISATION
 
 LINEAR = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
 LAYERS = 2 * LINEAR + 2 * 30 * 576 * 160

@@ -1,48 +1,51 @@
-"""What the run is expected to take: memory by arithmetic, time from the timed matmul rate.
-
-    seconds an update = operations ÷ (the device's timed rate × utilisation)
-
-A linear weight costs two operations a position in the forward pass, two for the gradient of its
-input and, where it is trained, two for its own gradient (Scaling Laws for Neural Language Models,
-2020, arXiv 2001.08361); pad tokens are positions too. Recomputed layers run forward twice. The
-output head works at scored positions alone; attention adds 4·H·(length ÷ 2) operations a position
-and layer to the forward pass.
-"""
+"""What the run is expected to take: memory, seconds and tokens."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from trimtab.hyperparameters.config import Method, Precision
 from trimtab.planning.fact import Facts
+from trimtab.planning.micro_batches import MicroBatchSize, mean_micro_batch
 from trimtab.planning.plan import Predictions
-from trimtab.planning.positions import Layout, Positions, positions_per_example
-from trimtab.planning.rules.memory import Checkpointing, num_recomputing_layers
-from trimtab.planning.rules.precision import rate_id
-from trimtab.planning.rules.shape import num_linear_weights
-
-UTILISATION = {"cpu": 0.45, "cuda": 0.35}
-"""The share of the matmul rate that an update reaches, norms, softmax and the optimizer included.
-CPU: the best of LoRA updates of 880 tokens on a llama of 135M weights, in bf16 (0.43) and in fp32
-(0.45); smaller micro-batches reach less. CUDA: an assumption, at the low end of the 35–50% of peak
-that large trainers report."""
+from trimtab.planning.positions import Layout
+from trimtab.planning.rules.memory import Checkpointing
+from trimtab.planning.timing import UpdateTime
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What one run computes. Batch sizes are of the micro-batches, in rows."""
+class Course:
+    """The run's sizes, once they are decided. Batch sizes are of one device, in rows."""
 
-    method: Method
-    precision: Precision
+    layout: Layout
+    packing: bool
+    batch_size: int
+    accumulation: int
+    eval_batch_size: int
     checkpointing: Checkpointing
-    num_trained_weights: int
     num_steps: int
     num_updates_per_epoch: int
     eval_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds of the run's updates by micro-batch and checkpointing."""
+
+    facts: Facts
+    time: UpdateTime
     layout: Layout
-    batch_size: int
-    eval_batch_size: int
+    packing: bool
+
+    def update_s(self, num_rows: float, batch_size: int, checkpointing: Checkpointing) -> float:
+        """Of a mean update of `num_rows` rows in micro-batches of `batch_size`."""
+        size = mean_micro_batch(self.facts, self.layout, batch_size, packing=self.packing)
+        return self.time.update_s(size, num_rows / batch_size, checkpointing)
+
+    def tokens_per_s(self, num_rows: float, batch_size: int, checkpointing: Checkpointing) -> float:
+        """Tokens of the rows a second; what pads them is none."""
+        tokens = self.facts.number("rows.num_tokens") / self.facts.number("rows.num_rows")
+        return num_rows * tokens / self.update_s(num_rows, batch_size, checkpointing)
 
 
 def tokens_per_step(facts: Facts, num_updates_per_epoch: int) -> float:
@@ -50,54 +53,57 @@ def tokens_per_step(facts: Facts, num_updates_per_epoch: int) -> float:
     return facts.number("rows.num_tokens") / num_updates_per_epoch
 
 
-def predict(facts: Facts, work: Work, peak_memory_bytes: int) -> Predictions:
+def predict(
+    facts: Facts, course: Course, time: UpdateTime | None, *, run_bytes: int, worst_bytes: int
+) -> Predictions:
     """Times are None where the device's rate is not known."""
-    num_tokens = tokens_per_step(facts, work.num_updates_per_epoch)
-    if rate_id(work.precision) not in facts:
-        return Predictions(work.num_steps, num_tokens, peak_memory_bytes)
-    rate = facts.number(rate_id(work.precision)) * UTILISATION[facts.text("device.kind")]
-    num_examples = facts.number("rows.num_examples") / work.num_updates_per_epoch
-    trained = positions_per_example(facts, work.layout, work.batch_size)
-    step_time_s = num_examples * training_flops(facts, work, trained) / rate
-    evaluated = positions_per_example(facts, work.layout, work.eval_batch_size)
-    num_eval_examples = facts.number("rows.eval_num_tokens") / facts.number("rows.length_mean")
-    evaluation_time_s = num_eval_examples * forward_flops(facts, evaluated) / rate
+    num_tokens = tokens_per_step(facts, course.num_updates_per_epoch)
+    if time is None:
+        return Predictions(course.num_steps, num_tokens, run_bytes, worst_bytes)
+    step_time_s = _step_time_s(facts, course, time)
+    evaluation_s = evaluation_time_s(facts, course, time)
     return Predictions(
-        num_steps=work.num_steps,
+        num_steps=course.num_steps,
         tokens_per_step=num_tokens,
-        peak_memory_bytes=peak_memory_bytes,
+        peak_memory_bytes=run_bytes,
+        worst_case_memory_bytes=worst_bytes,
         step_time_s=step_time_s,
-        total_time_s=work.num_steps * step_time_s + num_evaluations(work) * evaluation_time_s,
+        total_time_s=course.num_steps * step_time_s + num_evaluations(course) * evaluation_s,
     )
 
 
-def num_evaluations(work: Work) -> int:
+def num_evaluations(course: Course) -> int:
     """One before the run, one every `eval_steps`, one at the end; none where that is 0."""
-    return 1 + math.ceil(work.num_steps / work.eval_steps) if work.eval_steps else 0
+    return 1 + math.ceil(course.num_steps / course.eval_steps) if course.eval_steps else 0
 
 
-def forward_flops(facts: Facts, positions: Positions) -> float:
-    """Operations of an example through the layers and the output head."""
-    return _layer_flops(facts, positions) + _head_flops(facts, positions)
+def evaluation_time_s(facts: Facts, course: Course, time: UpdateTime) -> float:
+    """Seconds of one pass over the held-out rows."""
+    examples_per_row = facts.number("rows.num_examples") / facts.number("rows.num_rows")
+    num_examples = facts.number("rows.eval_num_tokens") / facts.number("rows.length_mean")
+    num_micro_batches = num_examples / examples_per_row / course.eval_batch_size
+    size = mean_micro_batch(facts, course.layout, course.eval_batch_size, packing=course.packing)
+    return time.forward_s(size, num_micro_batches)
 
 
-def training_flops(facts: Facts, work: Work, positions: Positions) -> float:
-    """Operations of an example in forward and backward pass, recomputation included."""
-    layers, head = _layer_flops(facts, positions), _head_flops(facts, positions)
-    num_layers = facts.integer("model.num_layers")
-    recomputed = num_recomputing_layers(num_layers, work.checkpointing) / num_layers
-    if work.method == "full":
-        return layers * (3 + recomputed) + 3 * head
-    adapters = 2 * work.num_trained_weights * (3 + recomputed) * positions.num_computed
-    return layers * (2 + recomputed) + 2 * head + adapters
+def _step_time_s(facts: Facts, course: Course, time: UpdateTime) -> float:
+    num_micro_batches = _micro_batches_per_epoch(facts, course) / course.num_updates_per_epoch
+    if "run.num_tokens" in facts:
+        whole = MicroBatchSize(
+            facts.number("run.num_tokens"),
+            facts.number("run.num_scored"),
+            facts.number("run.sum_length_squared"),
+        )
+        mean = whole.times(1 / num_micro_batches)
+    else:
+        mean = mean_micro_batch(facts, course.layout, course.batch_size, packing=course.packing)
+        rows_per_update = facts.number("rows.num_rows") / course.num_updates_per_epoch
+        mean = mean.times(rows_per_update / (num_micro_batches * course.batch_size))
+    return time.update_s(mean, num_micro_batches, course.checkpointing)
 
 
-def _layer_flops(facts: Facts, positions: Positions) -> float:
-    length = positions.num_computed
-    attention = 2 * facts.integer("model.num_layers") * facts.integer("model.hidden_size") * length
-    return length * (2 * num_linear_weights(facts) + attention)
-
-
-def _head_flops(facts: Facts, positions: Positions) -> float:
-    sizes = facts.integer("model.hidden_size") * facts.integer("model.vocab_size")
-    return 2 * positions.num_scored * sizes
+def _micro_batches_per_epoch(facts: Facts, course: Course) -> int:
+    """The last update of an epoch has what is left of it."""
+    num_rows = facts.integer("rows.num_rows")
+    whole, rest = divmod(num_rows, course.batch_size * course.accumulation)
+    return whole * course.accumulation + math.ceil(rest / course.batch_size)

@@ -6,7 +6,8 @@ import pytest
 from planning.facts import CARD_80GB, CPU, LLAMA_135M, PLAIN_CPU, planned
 
 from trimtab.hyperparameters.config import Optimizer
-from trimtab.planning.rules.memory import MemoryModel, num_recomputing_layers
+from trimtab.planning.micro_batches import MicroBatchSize
+from trimtab.planning.rules.memory import MemoryArithmetic, num_recomputing_layers
 
 NUM_WEIGHTS = 134_515_008
 NUM_ADAPTER = 4_884_480
@@ -109,8 +110,9 @@ def test_memory_grows_with_the_vocabulary() -> None:
     assert peak(model=wide) - peak() == 4 * 12 * SCORED * 49_152
 
 
-def test_peak_grows_by_rows() -> None:
-    memory = MemoryModel(1000, 4, 10, 1, 5)
-    assert memory.peak_bytes(2, "off") == 1000 + 2 * (5 * 10 + 5)
-    assert memory.peak_bytes(2, "full") == 1000 + 2 * (1 * 10 + 4 * 1 + 5)
-    assert memory.peak_bytes(3, 2) == 1000 + 3 * (3 * 10 + 2 * 1 + 5)
+def test_peak_grows_by_tokens() -> None:
+    memory = MemoryArithmetic(1000, 100, 4, 10, 1, 5)
+    size = MicroBatchSize(2, 3, 4)
+    assert memory.peak_bytes(size, "off") == 1000 + 2 * 5 * 10 + 3 * 5
+    assert memory.peak_bytes(size, "full") == 1000 + 2 * (1 * 10 + 4 * 1) + 3 * 5
+    assert memory.peak_bytes(size, 2) == 1000 + 2 * (3 * 10 + 2 * 1) + 3 * 5

@@ -1,4 +1,4 @@
-"""Micro-batch, accumulation and checkpointing: what fits, and fills the global batch exactly.
+"""Micro-batch, accumulation and checkpointing: what fits, is fast, and fills the global batch.
 
 Sizes count rows of a batch: examples, or packed rows where `packing` is on.
 """
@@ -7,27 +7,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimtab.errors import DoesNotFit
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.hyperparameters.units import format_bytes
 from trimtab.planning.decision import Alternative, Decision
 from trimtab.planning.fact import Facts
+from trimtab.planning.peak_memory import PeakMemory
+from trimtab.planning.predictions import Speed
 from trimtab.planning.rules.global_batch import (
     GivenSizes,
     Target,
     given_sizes,
     global_batch_target,
+    is_friendly,
     nearest_multiple,
 )
-from trimtab.planning.rules.memory import Checkpointing, MemoryModel
-from trimtab.planning.rules.ruling import Ruling, decision, percent, where_set
+from trimtab.planning.rules.memory import Checkpointing
+from trimtab.planning.rules.not_fitting import does_not_fit
+from trimtab.planning.rules.ruling import Ruling, decision, percent
 
 MIN_BUSY_TOKENS = {"cpu": 1, "cuda": 512}
 """Tokens of a micro-batch below which a device waits for weights to be read rather than multiplies:
 a weight of two bytes is used twice a token, and cards do 200–300 operations in the time of a byte.
 """
 LADDER: tuple[Checkpointing, ...] = ("off", 2, "full")
-_LIMITS = "memory is arithmetic, for a micro-batch of the longest rows; no size was timed"
+NEAR_BEST = 0.97
+"""The smallest micro-batch that reaches this share of the best speed is taken: the rest is within
+what two timings of the same update differ by."""
+MEMORY_MARGIN = 0.05
+"""What a prediction may be under the truth by; auto keeps so much of the limit free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,10 @@ class MemoryRoom:
 
     limit_bytes: int
     ceiling_bytes: int
+
+    def holds(self, peak_bytes: int) -> bool:
+        """Whether a predicted peak stays under the limit with the margin for its error."""
+        return peak_bytes * (1 + MEMORY_MARGIN) <= self.limit_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +57,26 @@ class Sizes:
     checkpointing: Checkpointing
 
 
-def is_friendly(size: int) -> bool:
-    """Sizes that kernels are tuned for: 8·k, else 4, 2 and 1."""
-    return size in {1, 2, 4} or size % 8 == 0
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the sizes are chosen from and by; `speed` is None where the device was not timed."""
+
+    candidates: tuple[int, ...]
+    ladder: tuple[Checkpointing, ...]
+    memory: PeakMemory
+    room: MemoryRoom
+    speed: Speed | None
+
+    @property
+    def is_timed(self) -> bool:
+        return self.speed is not None and bool(self.speed.time.fits)
+
+    def fits(self, size: int, checkpointing: Checkpointing) -> bool:
+        return self.room.holds(self.memory.worst_case_bytes(size, checkpointing))
+
+    def tokens_per_s(self, size: int, checkpointing: Checkpointing) -> float:
+        assert self.speed is not None
+        return self.speed.tokens_per_s(self.memory.rows_per_update, size, checkpointing)
 
 
 def nearest_friendly(size: int) -> tuple[int, int]:
@@ -62,44 +90,35 @@ def decide_batch(
     resolved: ResolvedConfig,
     facts: Facts,
     *,
-    memory: MemoryModel,
-    room: MemoryRoom,
+    choice: Choice,
     num_ranks: int,
+    is_draft: bool = False,
 ) -> Ruling:
     """The batch's four sizes and `activation_checkpointing`.
 
-    Raises ConfigError where given sizes disagree and DoesNotFit where nothing fits.
+    Raises ConfigError where given sizes disagree and DoesNotFit where nothing fits, unless the
+    plan is a draft, whose memory is still to be measured.
     """
     given = given_sizes(resolved, num_ranks)
     target = global_batch_target(resolved, facts)
-    asked = resolved.config.activation_checkpointing
-    ladder = LADDER if asked == "auto" else (asked,)
-    candidates = micro_batch_candidates(given, target.size)
-    is_fixed = given.micro is not None or (
-        given.total is not None and given.accumulation is not None
-    )
-    tokens_per_row = facts.number("rows.num_tokens") / facts.number("rows.num_rows")
-    least = MIN_BUSY_TOKENS[facts.text("device.kind")] / tokens_per_row
-    micro, checkpointing = _largest_that_fits(candidates, least, ladder, memory, room)
-    if memory.peak_bytes(micro, checkpointing) > room.limit_bytes and (
-        not is_fixed or memory.peak_bytes(micro, checkpointing) > room.ceiling_bytes
-    ):
-        raise _does_not_fit(resolved, given, micro, checkpointing, memory, room)
+    micro, checkpointing = _chosen(choice, _least_busy_rows(facts))
+    peak = choice.memory.worst_case_bytes(micro, checkpointing)
+    if not is_draft and not choice.room.holds(peak):
+        is_fixed = len(choice.candidates) == 1 and _is_settled(given)
+        if not is_fixed or peak > choice.room.ceiling_bytes:
+            raise does_not_fit(
+                resolved,
+                facts,
+                choice.memory,
+                choice.room.limit_bytes,
+                choice.speed,
+                (micro, checkpointing),
+            )
     sizes = _solved(given, target, micro, checkpointing)
     return Ruling(
         (
-            _micro(resolved, given, sizes, candidates, memory, room),
-            decision(
-                resolved,
-                "per_device_eval_batch_size",
-                micro
-                if resolved.config.per_device_eval_batch_size == "auto"
-                else resolved.config.per_device_eval_batch_size,
-                "rule",
-                "the training micro-batch; the loss does not depend on it"
-                if resolved.config.per_device_eval_batch_size == "auto"
-                else "the loss does not depend on it",
-            ),
+            _micro(resolved, given, sizes, choice),
+            _eval_size(resolved, micro),
             decision(
                 resolved,
                 "gradient_accumulation_steps",
@@ -108,14 +127,24 @@ def decide_batch(
                 _equation(sizes, num_ranks),
             ),
             _total(resolved, given, target, sizes, num_ranks),
-            _checkpointing(resolved, sizes, memory, room),
+            _checkpointing(resolved, sizes, choice),
         ),
-        warnings=_warnings(sizes, memory, room),
-        not_measured=(
-            "the speed of each micro-batch size (the largest that fits is taken)",
-            "the gradient's noise scale (what a larger global batch would be worth)",
-        ),
+        warnings=_warnings(sizes, choice),
+        not_measured=_not_measured(choice),
     )
+
+
+def rows_per_update(resolved: ResolvedConfig, facts: Facts, num_ranks: int) -> int:
+    """Rows of one device in a weight update, as far as they are known before the micro-batch is."""
+    given = given_sizes(resolved, num_ranks)
+    if given.total is not None:
+        return given.total // num_ranks
+    if given.micro is not None and given.accumulation is not None:
+        return given.micro * given.accumulation
+    size = global_batch_target(resolved, facts).size
+    if given.micro is not None:
+        return nearest_multiple(size, given.micro * num_ranks) // num_ranks
+    return max(1, nearest_multiple(size, num_ranks) // num_ranks)
 
 
 def micro_batch_candidates(given: GivenSizes, target_size: int) -> tuple[int, ...]:
@@ -134,24 +163,53 @@ def micro_batch_candidates(given: GivenSizes, target_size: int) -> tuple[int, ..
     )
 
 
-def _largest_that_fits(
-    candidates: tuple[int, ...],
-    least_busy_size: float,
-    ladder: tuple[Checkpointing, ...],
-    memory: MemoryModel,
-    room: MemoryRoom,
-) -> tuple[int, Checkpointing]:
+def _is_settled(given: GivenSizes) -> bool:
+    return given.micro is not None or (given.total is not None and given.accumulation is not None)
+
+
+def _least_busy_rows(facts: Facts) -> float:
+    tokens_per_row = facts.number("rows.num_tokens") / facts.number("rows.num_rows")
+    return MIN_BUSY_TOKENS[facts.text("device.kind")] / tokens_per_row
+
+
+def _chosen(choice: Choice, least_busy_rows: float) -> tuple[int, Checkpointing]:
+    """By speed where updates were timed; else the largest that fits."""
+    if choice.is_timed:
+        fastest = _near_the_fastest(choice)
+        if fastest is not None:
+            return fastest
+    return _largest_that_fits(choice, least_busy_rows)
+
+
+def _near_the_fastest(choice: Choice) -> tuple[int, Checkpointing] | None:
+    """The least recomputation, and then the smallest size, that is near the best speed."""
+    fitting = [
+        (option, size)
+        for option in choice.ladder
+        for size in sorted(choice.candidates)
+        if choice.fits(size, option)
+    ]
+    if not fitting:
+        return None
+    speeds = {pair: choice.tokens_per_s(pair[1], pair[0]) for pair in fitting}
+    best = max(speeds.values())
+    option, size = next(pair for pair in fitting if speeds[pair] >= NEAR_BEST * best)
+    return size, option
+
+
+def _largest_that_fits(choice: Choice, least_busy_rows: float) -> tuple[int, Checkpointing]:
     """Recomputing less comes before a larger micro-batch, as long as the device is kept busy.
 
     Where nothing fits, the pair that needs least.
     """
-    busy = tuple(size for size in candidates if size >= least_busy_size) or candidates[:1]
+    candidates = choice.candidates
+    busy = tuple(size for size in candidates if size >= least_busy_rows) or candidates[:1]
     for sizes in (busy, candidates):
-        for checkpointing in ladder:
+        for checkpointing in choice.ladder:
             for size in sizes:
-                if memory.peak_bytes(size, checkpointing) <= room.limit_bytes:
+                if choice.fits(size, checkpointing):
                     return size, checkpointing
-    return candidates[-1], ladder[-1]
+    return candidates[-1], choice.ladder[-1]
 
 
 def _solved(given: GivenSizes, target: Target, micro: int, checkpointing: Checkpointing) -> Sizes:
@@ -173,40 +231,66 @@ def _equation(sizes: Sizes, num_ranks: int) -> str:
     )
 
 
-def _micro(
-    resolved: ResolvedConfig,
-    given: GivenSizes,
-    sizes: Sizes,
-    candidates: tuple[int, ...],
-    memory: MemoryModel,
-    room: MemoryRoom,
-) -> Decision:
-    peak = memory.peak_bytes(sizes.micro, sizes.checkpointing)
-    fit = f"predicted peak {format_bytes(peak)}, limit {format_bytes(room.limit_bytes)}"
+def _fit_text(sizes: Sizes, choice: Choice) -> str:
+    peak = choice.memory.worst_case_bytes(sizes.micro, sizes.checkpointing)
+    return (
+        f"predicted peak {format_bytes(peak)} with the longest rows, limit "
+        f"{format_bytes(choice.room.limit_bytes)}"
+    )
+
+
+def _micro(resolved: ResolvedConfig, given: GivenSizes, sizes: Sizes, choice: Choice) -> Decision:
+    fit = _fit_text(sizes, choice)
     if given.micro is not None:
         because = fit
     elif given.total is not None and given.accumulation is not None:
         because = f"{_equation(sizes, given.ranks)}; {fit}"
+    elif choice.is_timed:
+        speed = choice.tokens_per_s(sizes.micro, sizes.checkpointing)
+        because = (
+            f"the smallest friendly size within 3% of the fastest that fits: {speed:,.0f} "
+            f"tokens/s; {fit}"
+        )
     else:
         because = f"the largest friendly size that divides the global batch and fits: {fit}"
-    larger = [size for size in candidates if size > sizes.micro]
-    alternatives = tuple(
-        Alternative(
-            size,
-            f"predicted peak {format_bytes(memory.peak_bytes(size, sizes.checkpointing))} "
-            "is over the limit",
-        )
-        for size in larger[-1:]
-    )
     return decision(
         resolved,
         "per_device_train_batch_size",
         sizes.micro,
+        "measured" if choice.is_timed else "rule",
+        because,
+        facts=_evidence(choice),
+        alternatives=tuple(
+            Alternative(size, _told_size(size, sizes.checkpointing, choice))
+            for size in sorted(choice.candidates)
+            if size != sizes.micro
+        ),
+        limits=_limits(choice),
+    )
+
+
+def _told_size(size: int, checkpointing: Checkpointing, choice: Choice) -> str:
+    peak = format_bytes(choice.memory.worst_case_bytes(size, checkpointing))
+    if not choice.fits(size, checkpointing):
+        return f"predicted peak {peak} is over the limit, or within 5% of it"
+    if not choice.is_timed:
+        return f"predicted peak {peak}"
+    return f"{choice.tokens_per_s(size, checkpointing):,.0f} tokens/s, predicted peak {peak}"
+
+
+def _eval_size(resolved: ResolvedConfig, micro: int) -> Decision:
+    asked = resolved.config.per_device_eval_batch_size
+    if asked != "auto":
+        because, value = "the loss does not depend on it", asked
+    else:
+        because, value = "the training micro-batch; the loss does not depend on it", micro
+    return decision(
+        resolved,
+        "per_device_eval_batch_size",
+        value,
         "rule",
         because,
-        facts=("rows.length_max", "device.memory_available_bytes"),
-        alternatives=alternatives,
-        limits=_LIMITS,
+        limits="a forward pass alone would take more; no size was timed",
     )
 
 
@@ -226,100 +310,99 @@ def _total(
         resolved,
         "global_batch_size",
         sizes.total,
-        "rule",
+        target.origin if is_aimed else "rule",
         because,
-        facts=("rows.num_rows",),
+        facts=target.facts,
         alternatives=target.alternatives if is_aimed else (),
-        limits="the gradient's noise scale is not measured",
+        limits=target.limits,
     )
 
 
-def _checkpointing(
-    resolved: ResolvedConfig, sizes: Sizes, memory: MemoryModel, room: MemoryRoom
-) -> Decision:
-    peaks = {option: memory.peak_bytes(sizes.micro, option) for option in ("off", "full")}
-    saved = peaks["off"] - peaks["full"]
-    saving = (
-        f"{format_bytes(saved)} ({percent(saved, peaks['off'])}) less for about a third more "
-        "operations"
-    )
-    chosen = memory.peak_bytes(sizes.micro, sizes.checkpointing)
+def _checkpointing(resolved: ResolvedConfig, sizes: Sizes, choice: Choice) -> Decision:
+    chosen = choice.memory.worst_case_bytes(sizes.micro, sizes.checkpointing)
     figures = (
         f"predicted peak {format_bytes(chosen)} at micro-batch {sizes.micro:,}, "
-        f"limit {format_bytes(room.limit_bytes)}"
+        f"limit {format_bytes(choice.room.limit_bytes)}"
     )
-    alternatives: tuple[Alternative, ...]
-    if sizes.checkpointing == "off":
-        alternatives = (Alternative("full", f"would need {saving}"),)
-    else:
-        alternatives = (Alternative("off", f"would need {format_bytes(peaks['off'])}"),)
-        figures += f"; off would need {format_bytes(peaks['off'])}"
+    others: tuple[Checkpointing, ...] = ("off", "full")
     return decision(
         resolved,
         "activation_checkpointing",
         sizes.checkpointing,
-        "rule",
+        "measured" if choice.is_timed else "rule",
         figures,
-        facts=("device.memory_available_bytes",),
-        alternatives=alternatives,
-        limits="memory and time are arithmetic",
+        facts=_evidence(choice),
+        alternatives=tuple(
+            Alternative(other, _told_exchange(sizes, other, choice))
+            for other in others
+            if other != sizes.checkpointing
+        ),
+        limits=_limits(choice),
     )
 
 
-def _warnings(sizes: Sizes, memory: MemoryModel, room: MemoryRoom) -> tuple[str, ...]:
+def _told_exchange(sizes: Sizes, other: Checkpointing, choice: Choice) -> str:
+    """Memory and time of another checkpointing against the chosen one."""
+    chosen = choice.memory.worst_case_bytes(sizes.micro, sizes.checkpointing)
+    peak = choice.memory.worst_case_bytes(sizes.micro, other)
+    change = abs(peak - chosen)
+    more_or_less = "more" if peak > chosen else "less"
+    told = f"{format_bytes(change)} ({percent(change, chosen)}) {more_or_less} memory"
+    if choice.speed is None:
+        return f"{told}; full recomputation is about a third more operations"
+    rows = choice.memory.rows_per_update
+    seconds = choice.speed.update_s(rows, sizes.micro, other)
+    now = choice.speed.update_s(rows, sizes.micro, sizes.checkpointing)
+    slower = "more" if seconds > now else "less"
+    measured = "" if other in choice.speed.time.fits else ", by arithmetic"
+    return f"{told}, {percent(abs(seconds - now), now)} {slower} time{measured}"
+
+
+def _evidence(choice: Choice) -> tuple[str, ...]:
+    base = ("rows.length_max", "device.memory_available_bytes")
+    return ("trials.points", *base) if choice.memory.measured is not None else base
+
+
+def _limits(choice: Choice) -> str:
+    measured = choice.memory.measured
+    if measured is None:
+        return "memory is arithmetic, for a micro-batch of the longest rows; no size was timed"
+    return (
+        "fitted to a few updates on the longest rows (memory within "
+        f"{measured.relative_residual:.1%} of them); a model, method or precision that differs "
+        "is measured anew"
+    )
+
+
+def _not_measured(choice: Choice) -> tuple[str, ...]:
+    not_measured = []
+    if choice.memory.measured is None:
+        not_measured.append("peak memory (arithmetic, for a micro-batch of the longest rows)")
+    if not choice.is_timed:
+        not_measured += [
+            "seconds an update (operations over the timed matmul rate, at an assumed utilisation)",
+            "the speed of each micro-batch size (the largest that fits is taken)",
+        ]
+    if "noise.scale_examples" not in choice.memory.facts:
+        not_measured.append("the gradient's noise scale (what a larger global batch is worth)")
+    return tuple(not_measured)
+
+
+def _warnings(sizes: Sizes, choice: Choice) -> tuple[str, ...]:
     warnings = []
     if not is_friendly(sizes.micro):
-        below, above = nearest_friendly(sizes.micro)
         needs = " and ".join(
-            f"{size} (predicted peak {format_bytes(memory.peak_bytes(size, sizes.checkpointing))})"
-            for size in (below, above)
+            f"{size} ({_told_size(size, sizes.checkpointing, choice)})"
+            for size in nearest_friendly(sizes.micro)
         )
         warnings.append(
             f"A micro-batch of {sizes.micro} is no size that kernels are tuned for (8·k, 4, 2, "
             f"1). The nearest are {needs}."
         )
-    peak = memory.peak_bytes(sizes.micro, sizes.checkpointing)
-    if peak > room.limit_bytes:
+    peak = choice.memory.worst_case_bytes(sizes.micro, sizes.checkpointing)
+    if not choice.room.holds(peak):
         warnings.append(
             f"A micro-batch of {sizes.micro} may not fit: predicted peak {format_bytes(peak)}, "
-            f"limit {format_bytes(room.limit_bytes)}."
+            f"limit {format_bytes(choice.room.limit_bytes)}."
         )
     return tuple(warnings)
-
-
-def _does_not_fit(
-    resolved: ResolvedConfig,
-    given: GivenSizes,
-    micro: int,
-    checkpointing: Checkpointing,
-    memory: MemoryModel,
-    room: MemoryRoom,
-) -> DoesNotFit:
-    peak = memory.peak_bytes(micro, checkpointing)
-    what = (
-        f"a micro-batch of {micro:,} with activation_checkpointing {checkpointing} needs "
-        f"{format_bytes(peak)} by prediction, the limit is {format_bytes(room.limit_bytes)}."
-    )
-    where = where_set(resolved, "per_device_train_batch_size" if given.micro else "memory_limit")
-    fitting = [
-        (size, option)
-        for option in (checkpointing, *LADDER)
-        for size in (*(s for s in range(micro, 0, -1) if is_friendly(s)), 1)
-        if memory.peak_bytes(size, option) <= room.limit_bytes
-    ]
-    if fitting:
-        size, option = fitting[0]
-        hint = (
-            f"per_device_train_batch_size {size} with activation_checkpointing {option} fits "
-            f"({format_bytes(memory.peak_bytes(size, option))})."
-        )
-    elif memory.fixed_bytes > room.limit_bytes:
-        hint = (
-            f"Weights, gradients and optimizer state alone need "
-            f"{format_bytes(memory.fixed_bytes)}: take a smaller model"
-            f"{' or method lora' if resolved.config.method == 'full' else ''}."
-        )
-    else:
-        share = (room.limit_bytes - memory.fixed_bytes) / (peak - memory.fixed_bytes)
-        hint = f"Rows of {share:.0%} of that length fit: lower max_length."
-    return DoesNotFit(what, where=where, hint=hint)

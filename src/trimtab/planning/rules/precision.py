@@ -1,4 +1,4 @@
-"""The number format of the matrix products: what the device has, and what its timing says."""
+"""The number format of the matrix products: what the device has, and what timing it says."""
 
 from __future__ import annotations
 
@@ -9,41 +9,43 @@ from trimtab.planning.decision import Alternative
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.ruling import Ruling, decision, where_set
 
+MIN_GRADIENT_COSINE = 0.95
+"""Below this a format turns the gradient by more than 18°; a house rule, no source is known. The
+gradients of two halves of a batch differ by far more than that."""
+
 
 def decide_precision(resolved: ResolvedConfig, facts: Facts) -> Ruling:
-    """bf16 where native and no slower than fp32; on CUDA fp16 by the same test; else fp32.
+    """bf16 where native, no slower than fp32 and true to its gradient; on CUDA fp16 by the same
+    test; else fp32.
 
-    Raises ConfigError for a format that the device did not run at all.
+    Speed is that of real updates where they were timed, else of matrix products; where nothing was
+    timed, a native format is taken to be faster. Raises ConfigError for a format that the device
+    did not run.
     """
     asked = resolved.config.precision
     precision = _fastest_safe(facts) if asked == "auto" else asked
-    if rate_id(precision) not in facts:
+    if not _runs(precision, facts):
         raise ConfigError(
             f"precision {precision}: {facts.text('device.name')} does not run it.",
             where=where_set(resolved, "precision"),
             hint="Take `precision: auto`, which uses what the device has.",
         )
-    others = [other for other in _FORMATS if other != precision]
+    others = [other for other in FORMATS if other != precision]
     made = decision(
         resolved,
         "precision",
         precision,
-        "measured",
+        "measured" if _was_timed(facts) else "rule",
         _described(precision, facts),
-        facts=tuple(rate_id(name) for name in _FORMATS if rate_id(name) in facts),
+        facts=_facts(facts),
         alternatives=tuple(Alternative(name, _described(name, facts)) for name in others),
-        limits="timed on square matrix products, not on this run's own update",
+        limits=_limits(facts),
     )
-    warnings: tuple[str, ...] = ()
-    if not is_native(precision, facts):
-        warnings = (
-            f"precision {precision} is emulated on {facts.text('device.name')}: "
-            f"{_described(precision, facts)}. `precision: auto` takes {_fastest_safe(facts)}.",
-        )
-    return Ruling((made,), warnings)
+    return Ruling((made,), _warnings(precision, facts), _not_measured(facts))
 
 
-_FORMATS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+FORMATS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+_MEASURES = ("update_s", "gradient_cosine", "gradient_norm_ratio", "overflows", "lost_update_share")
 
 
 def rate_id(precision: Precision) -> str:
@@ -55,30 +57,118 @@ def is_native(precision: Precision, facts: Facts) -> bool:
     return precision == "fp32" or bool(facts.value(f"device.native.{precision}"))
 
 
+def worth_trying(facts: Facts) -> tuple[Precision, ...]:
+    """The formats whose updates a probe should time: native ones that products did not rule out."""
+    return tuple(
+        precision
+        for precision in FORMATS
+        if precision == "fp32" or (_runs(precision, facts) and _no_slower(precision, facts))
+    )
+
+
 def _fastest_safe(facts: Facts) -> Precision:
-    if _no_slower("bf16", facts):
+    if _is_good("bf16", facts):
         return "bf16"
     # Without bf16's range, fp16 pays only where its tensor cores do: on CUDA.
-    if facts.text("device.kind") == "cuda" and _no_slower("fp16", facts):
+    if facts.text("device.kind") == "cuda" and _is_good("fp16", facts):
         return "fp16"
     return "fp32"
 
 
+def _is_good(precision: Precision, facts: Facts) -> bool:
+    if not _no_slower(precision, facts):
+        return False
+    if _cosine_id(precision) not in facts:
+        return True
+    # fp16 may overflow at first: its loss scale then comes down.
+    overflows = precision == "bf16" and bool(facts.value(f"precision.overflows.{precision}"))
+    return not overflows and facts.number(_cosine_id(precision)) >= MIN_GRADIENT_COSINE
+
+
 def _no_slower(precision: Precision, facts: Facts) -> bool:
-    if not is_native(precision, facts) or rate_id(precision) not in facts:
+    if not is_native(precision, facts):
+        return False
+    timed = f"precision.update_s.{precision}"
+    if timed in facts and "precision.update_s.fp32" in facts:
+        return facts.number(timed) <= facts.number("precision.update_s.fp32")
+    if not _was_timed(facts):
+        return True
+    if rate_id(precision) not in facts:
         return False
     return facts.number(rate_id(precision)) >= facts.number(rate_id("fp32"))
 
 
+def _runs(precision: Precision, facts: Facts) -> bool:
+    return rate_id(precision) in facts or not _was_timed(facts)
+
+
+def _was_timed(facts: Facts) -> bool:
+    return rate_id("fp32") in facts
+
+
+def _cosine_id(precision: Precision) -> str:
+    return f"precision.gradient_cosine.{precision}"
+
+
+def _facts(facts: Facts) -> tuple[str, ...]:
+    named = [
+        *(rate_id(name) for name in FORMATS),
+        *(f"device.native.{name}" for name in FORMATS if name != "fp32"),
+        *(f"precision.{measure}.{name}" for name in FORMATS for measure in _MEASURES),
+    ]
+    return tuple(fact_id for fact_id in named if fact_id in facts)
+
+
 def _described(precision: Precision, facts: Facts) -> str:
     name = facts.text("device.name")
-    if rate_id(precision) not in facts:
+    if not _runs(precision, facts):
         return f"{name} does not run it"
-    rate = facts.number(rate_id(precision))
-    figure = f"{rate / 1e9:,.3g} GFLOP/s"
+    native = "native" if is_native(precision, facts) else "emulated"
+    if not _was_timed(facts):
+        return f"{native} on {name}, not timed" if precision != "fp32" else "runs everywhere"
+    update = f"precision.update_s.{precision}"
+    range_note = "; its small range needs loss scaling" if precision == "fp16" else ""
+    if update in facts:
+        return f"{native}, {_measured_update(precision, facts)}{range_note}"
+    figure = f"{facts.number(rate_id(precision)) / 1e9:,.3g} GFLOP/s"
     if precision == "fp32":
         return f"{figure} timed; no rounding beyond fp32's"
-    ratio = rate / facts.number(rate_id("fp32"))
-    native = "native" if is_native(precision, facts) else "emulated"
-    range_note = "; its small range needs loss scaling" if precision == "fp16" else ""
+    ratio = facts.number(rate_id(precision)) / facts.number(rate_id("fp32"))
     return f"{native}, {figure} timed, {ratio:.2g}× fp32's rate{range_note}"
+
+
+def _measured_update(precision: Precision, facts: Facts) -> str:
+    seconds = facts.number(f"precision.update_s.{precision}")
+    told = f"{seconds:.3g} s an update"
+    if precision == "fp32":
+        return f"{told}; the reference of the gradient"
+    if facts.value(f"precision.overflows.{precision}"):
+        return f"{told}, and its loss or gradient overflows"
+    ratio = facts.number("precision.update_s.fp32") / seconds
+    told += f", {ratio:.2g}× as fast as fp32"
+    cosine = facts.number(_cosine_id(precision))
+    norm = facts.number(f"precision.gradient_norm_ratio.{precision}")
+    return f"{told}; its gradient has cosine {cosine:.4f} and {norm:.3g}× the norm of fp32's"
+
+
+def _limits(facts: Facts) -> str:
+    if "precision.update_s.fp32" in facts:
+        return "one micro-batch of the run's rows, at the start of training"
+    if _was_timed(facts):
+        return "timed on square matrix products, not on this run's own update"
+    return "nothing was timed"
+
+
+def _not_measured(facts: Facts) -> tuple[str, ...]:
+    if "precision.update_s.fp32" in facts:
+        return ()
+    return ("what the number format does to this run's gradient",)
+
+
+def _warnings(precision: Precision, facts: Facts) -> tuple[str, ...]:
+    if is_native(precision, facts):
+        return ()
+    return (
+        f"precision {precision} is emulated on {facts.text('device.name')}: "
+        f"{_described(precision, facts)}. `precision: auto` takes {_fastest_safe(facts)}.",
+    )

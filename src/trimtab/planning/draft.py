@@ -1,0 +1,219 @@
+"""The order in which the rules are asked: a configuration and facts in, a plan out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from trimtab.hyperparameters.catalogue import catalogue
+from trimtab.hyperparameters.layers import ResolvedConfig
+from trimtab.planning.decision import Decision
+from trimtab.planning.fact import Facts
+from trimtab.planning.memory_fit import fit_memory
+from trimtab.planning.peak_memory import PeakMemory
+from trimtab.planning.plan import Plan, Predictions
+from trimtab.planning.positions import Layout
+from trimtab.planning.predictions import Course, Speed, predict, tokens_per_step
+from trimtab.planning.rules.batch import (
+    LADDER,
+    Choice,
+    MemoryRoom,
+    decide_batch,
+    micro_batch_candidates,
+    rows_per_update,
+)
+from trimtab.planning.rules.cadence import decide_cadence
+from trimtab.planning.rules.duration import Duration, decide_duration
+from trimtab.planning.rules.global_batch import given_sizes, global_batch_target
+from trimtab.planning.rules.hold_out import choose_hold_out, decide_hold_out
+from trimtab.planning.rules.learning_rate import decide_learning_rate
+from trimtab.planning.rules.lengths import decide_lengths
+from trimtab.planning.rules.lora import adapter_weights, decide_lora
+from trimtab.planning.rules.memory import memory_arithmetic
+from trimtab.planning.rules.optimizer import decide_optimizer
+from trimtab.planning.rules.precision import decide_precision
+from trimtab.planning.rules.ruling import Ruling
+from trimtab.planning.rules.schedule import decide_schedule
+from trimtab.planning.rules.stated import decide_stated
+from trimtab.planning.timing import Work, update_time
+
+
+@dataclass
+class Draft:
+    """The decisions made so far; later rules read the values of earlier ones.
+
+    is_final: nothing more will be measured, so that what does not fit is an error.
+    """
+
+    resolved: ResolvedConfig
+    facts: Facts
+    output_dir: str
+    num_ranks: int
+    is_final: bool = False
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    not_measured: list[str] = field(default_factory=list)
+
+    def value(self, name: str) -> Any:
+        return self.decisions[name].value
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Raises ConfigError, and DoesNotFit where the draft is final."""
+        resolved, facts = self.resolved, self.facts
+        self._take(decide_stated(resolved, facts, self.output_dir))
+        self._take(decide_hold_out(resolved, facts))
+        self._take(decide_lengths(resolved, facts))
+        self._take(decide_precision(resolved, facts))
+        self._take(decide_optimizer(resolved, facts))
+        self._take(decide_lora(resolved, facts))
+        self._take(
+            decide_batch(
+                resolved,
+                facts,
+                choice=self.choice,
+                num_ranks=self.num_ranks,
+                is_draft=not self.is_final,
+            )
+        )
+        duration = decide_duration(resolved, facts, self.value("global_batch_size"))
+        self._take(duration.ruling)
+        self._decide_course(duration)
+        return Plan(
+            decisions=tuple(self.decisions[name] for name in catalogue()),
+            derived={
+                "num_train_steps": duration.num_train_steps,
+                "pad_token_id": facts.integer("model.pad_token_id"),
+                "num_eval_rows": choose_hold_out(resolved, facts).num_eval_rows,
+            },
+            facts=tuple(facts),
+            predictions=self._predictions(duration),
+            warnings=tuple(self.warnings),
+            not_measured=tuple(self.not_measured),
+        )
+
+    @cached_property
+    def choice(self) -> Choice:
+        """What the batch's sizes are chosen from; needs the decisions before them."""
+        given = given_sizes(self.resolved, self.num_ranks)
+        target = global_batch_target(self.resolved, self.facts)
+        asked = self.resolved.config.activation_checkpointing
+        return Choice(
+            candidates=micro_batch_candidates(given, target.size),
+            ladder=LADDER if asked == "auto" else (asked,),
+            memory=self._memory,
+            room=self._room(),
+            speed=self._speed,
+        )
+
+    def _take(self, ruling: Ruling) -> None:
+        self.decisions |= {decision.name: decision for decision in ruling.decisions}
+        self.warnings += ruling.warnings
+        self.not_measured += ruling.not_measured
+
+    def _decide_course(self, duration: Duration) -> None:
+        """Learning rate, schedule and cadence: what the run's length and batch lead to."""
+        facts = self.facts
+        examples_per_row = facts.number("rows.num_examples") / facts.number("rows.num_rows")
+        is_range_known = "rate_range.key" in facts
+        self._take(
+            decide_learning_rate(
+                self.resolved,
+                facts,
+                optim=self.value("optim"),
+                examples_per_update=self.value("global_batch_size") * examples_per_row,
+                rate_range_key=facts.text("rate_range.key") if is_range_known else None,
+            )
+        )
+        self._take(
+            decide_schedule(
+                self.resolved,
+                optim=self.value("optim"),
+                learning_rate=self.value("learning_rate"),
+                num_steps=duration.num_train_steps,
+            )
+        )
+        speed = self._speed
+        rows = facts.number("rows.num_rows") / duration.num_updates_per_epoch
+        checkpointing = self.value("activation_checkpointing")
+        micro = self.value("per_device_train_batch_size")
+        self._take(
+            decide_cadence(
+                self.resolved,
+                facts,
+                num_steps=duration.num_train_steps,
+                num_updates_per_epoch=duration.num_updates_per_epoch,
+                tokens_per_step=tokens_per_step(facts, duration.num_updates_per_epoch),
+                step_time_s=None if speed is None else speed.update_s(rows, micro, checkpointing),
+            )
+        )
+
+    @cached_property
+    def _num_trained(self) -> int:
+        if self.value("method") == "lora":
+            return adapter_weights(self.resolved, self.facts)
+        return self.facts.integer("model.num_parameters")
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return Layout(
+            padding="none" if self.value("packing") else self.value("padding"),
+            max_length=self.value("max_length"),
+            pad_to_multiple_of=self.value("pad_to_multiple_of"),
+        )
+
+    @cached_property
+    def _memory(self) -> PeakMemory:
+        arithmetic = memory_arithmetic(
+            self.facts,
+            method=self.value("method"),
+            precision=self.value("precision"),
+            optim=self.value("optim"),
+            num_trained=self._num_trained,
+        )
+        return PeakMemory(
+            facts=self.facts,
+            layout=self._layout,
+            packing=self.value("packing"),
+            rows_per_update=rows_per_update(self.resolved, self.facts, self.num_ranks),
+            arithmetic=arithmetic,
+            measured=fit_memory(self.facts, arithmetic),
+        )
+
+    @cached_property
+    def _speed(self) -> Speed | None:
+        """None where neither the device's rate nor an update was timed."""
+        work = Work(self.facts, self.value("method"), self.value("precision"), self._num_trained)
+        time = update_time(self.facts, work)
+        if time is None:
+            return None
+        return Speed(self.facts, time, self._layout, self.value("packing"))
+
+    def _room(self) -> MemoryRoom:
+        """A limit that the user set binds; the device's memory binds in any case."""
+        limit = self.value("memory_limit")
+        is_set = self.resolved.is_set("memory_limit")
+        return MemoryRoom(limit, limit if is_set else self.facts.integer("device.memory_bytes"))
+
+    def _predictions(self, duration: Duration) -> Predictions:
+        micro = self.value("per_device_train_batch_size")
+        checkpointing = self.value("activation_checkpointing")
+        course = Course(
+            layout=self._layout,
+            packing=self.value("packing"),
+            batch_size=micro,
+            accumulation=self.value("gradient_accumulation_steps"),
+            eval_batch_size=self.value("per_device_eval_batch_size"),
+            checkpointing=checkpointing,
+            num_steps=duration.num_train_steps,
+            num_updates_per_epoch=duration.num_updates_per_epoch,
+            eval_steps=self.value("eval_steps"),
+        )
+        return predict(
+            self.facts,
+            course,
+            None if self._speed is None else self._speed.time,
+            run_bytes=self._memory.run_bytes(micro, checkpointing),
+            worst_bytes=self._memory.worst_case_bytes(micro, checkpointing),
+        )

@@ -1,0 +1,187 @@
+"""Which measurements a draft of a plan still wants, and which of them its effort can pay for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtab.planning.draft import Draft
+from trimtab.planning.effort import Effort
+from trimtab.planning.fact import Facts
+from trimtab.planning.micro_batches import MicroBatchSize
+from trimtab.planning.peak_memory import PeakMemory
+from trimtab.planning.questions import (
+    PrecisionQuestion,
+    Question,
+    RateRangeQuestion,
+    RunQuestion,
+    Trial,
+    TrialsQuestion,
+)
+from trimtab.planning.rules.batch import Choice
+from trimtab.planning.rules.learning_rate import learning_rate_prior, range_rates
+from trimtab.planning.rules.memory import Checkpointing
+from trimtab.planning.rules.precision import worth_trying
+from trimtab.planning.trials import measured_points
+
+NUM_UPDATES = 2
+START_S = {"cpu": 8.0, "cuda": 15.0}
+"""What a measuring process takes to import its libraries and load a model of a few hundred million
+weights, as seen on two cores; larger models take longer by READ_BYTES_PER_S."""
+READ_BYTES_PER_S = 1e9
+UPDATE_LIMIT_S = 4.0
+"""The longest update that is tried where a smaller one can tell: memory and time grow in a line."""
+TRIALS_SHARE = 0.6
+"""Of the limit; the rest is left to the number formats and the range of learning rates."""
+NEAR_LIMIT = 0.5
+"""Above this share of the limit by the draft's prediction, recomputation may be needed."""
+MOST_OF_MEMORY = 0.9
+PRECISION_TOKENS = 512
+NUM_PRECISION_UPDATES = 4
+"""Per format: a gradient, an update for its size, and the better of two for the time."""
+
+
+def next_measurement(draft: Draft, effort: Effort) -> Question | None:
+    """What to measure next for this draft; None where it can stand as it is."""
+    if effort.kind == "quick":
+        return None
+    settings = draft.plan.settings()
+    facts = draft.facts
+    limit_s = effort.limit_s(draft.plan.predictions.total_time_s)
+    if "trials.failure" not in facts:
+        trials = _missing(_affordable_trials(draft, effort, limit_s), facts)
+        if trials:
+            return TrialsQuestion(settings, trials)
+    left_s = limit_s - _spent_s(facts)
+    if "precision.key" not in facts and _is_precision_worth_it(draft, effort, left_s):
+        return PrecisionQuestion(settings, worth_trying(facts))
+    if "rate_range.key" not in facts and _is_range_worth_it(draft, effort, left_s):
+        return RateRangeQuestion(settings, range_rates(_prior(draft)))
+    return None if "run.key" in facts else RunQuestion(settings)
+
+
+def _affordable_trials(draft: Draft, effort: Effort, limit_s: float) -> tuple[Trial, ...]:
+    facts = draft.facts
+    choice = draft.choice
+    sizes = _sizes_to_try(choice.memory, max(choice.candidates))
+    chosen: Checkpointing = draft.value("activation_checkpointing")
+    updates_s = max(0.0, TRIALS_SHARE * limit_s - _start_s(facts))
+    trials = _wanted_trials(choice, chosen, sizes, updates_s)
+    if trials or effort.kind != "measured" or not _may_fit(choice, sizes[0][1], chosen):
+        return trials
+    return (Trial(chosen, 1),)
+
+
+def _is_precision_worth_it(draft: Draft, effort: Effort, left_s: float) -> bool:
+    """The formats are compared where there is a choice, or where the plan was asked for."""
+    is_open = draft.resolved.config.precision == "auto" or effort.kind == "measured"
+    time = None if draft.choice.speed is None else draft.choice.speed.time
+    if not is_open or time is None or len(worth_trying(draft.facts)) < 2:
+        return False
+    size = MicroBatchSize(PRECISION_TOKENS, PRECISION_TOKENS, PRECISION_TOKENS**2)
+    updates = NUM_PRECISION_UPDATES * len(worth_trying(draft.facts))
+    return 2 * _start_s(draft.facts) + updates * time.update_s(size, 1, "off") <= left_s
+
+
+def _is_range_worth_it(draft: Draft, effort: Effort, left_s: float) -> bool:
+    """A rate that the user set is tested only where the plan was asked for."""
+    step_time_s = draft.plan.predictions.step_time_s
+    is_open = draft.resolved.config.learning_rate == "auto" or effort.kind == "measured"
+    if not is_open or step_time_s is None:
+        return False
+    num_updates = len(range_rates(_prior(draft))) + 1
+    return _start_s(draft.facts) + num_updates * step_time_s <= left_s
+
+
+def _prior(draft: Draft) -> float:
+    facts = draft.facts
+    examples_per_row = facts.number("rows.num_examples") / facts.number("rows.num_rows")
+    return learning_rate_prior(
+        draft.resolved,
+        facts,
+        optim=draft.value("optim"),
+        examples_per_update=draft.value("global_batch_size") * examples_per_row,
+    )
+
+
+def _start_s(facts: Facts) -> float:
+    """Seconds until a measuring process makes its first update."""
+    weights_bytes = 4 * facts.integer("model.num_parameters")
+    return START_S[facts.text("device.kind")] + weights_bytes / READ_BYTES_PER_S
+
+
+def _wanted_trials(
+    choice: Choice,
+    chosen: Checkpointing,
+    sizes: Sequence[tuple[int, MicroBatchSize]],
+    updates_s: float,
+) -> tuple[Trial, ...]:
+    """The trials that fix memory and time of these choices, the smallest first; may be none.
+
+    Of the checkpointing that the draft takes: a quarter of the largest micro-batch, the largest,
+    and, where gradients are accumulated, the quarter twice in one update. Of the ends of the
+    ladder the quarter, and the largest where the limit is near. None is tried whose update would
+    be too long, or whose memory is expected beyond the device.
+    """
+    ends = [option for option in ("off", "full") if option in choice.ladder]
+    trials: list[Trial] = []
+    for option in dict.fromkeys((chosen, *ends)):
+        large = _largest_affordable(sizes, option, choice, updates_s)
+        if large is None:
+            continue
+        small = max(1, large // 4)
+        is_needed = option == chosen or _is_near_limit(choice, sizes[-1][0])
+        trials += [
+            Trial(option, rows) for rows in dict.fromkeys((small, large) if is_needed else (small,))
+        ]
+        if option == chosen and large < choice.memory.rows_per_update:
+            trials.append(Trial(option, small, num_micro_batches=2))
+    return tuple(trials)
+
+
+def _missing(trials: Sequence[Trial], facts: Facts) -> tuple[Trial, ...]:
+    """Those that no point of the facts answers; none once a trial killed its process."""
+    points = measured_points(facts)
+    if any(point.peak_bytes is None for point in points):
+        return ()
+    made = {point.trial for point in points}
+    return tuple(trial for trial in trials if trial not in made)
+
+
+def _spent_s(facts: Facts) -> float:
+    """Seconds that the probes of this plan took."""
+    families = ("trials.", "precision.", "rate_range.")
+    return sum(fact.cost_s for fact in facts if fact.id.startswith(families))
+
+
+def _largest_affordable(
+    sizes: Sequence[tuple[int, MicroBatchSize]],
+    option: Checkpointing,
+    choice: Choice,
+    updates_s: float,
+) -> int | None:
+    """The largest number of rows whose update is short and is expected to fit."""
+    time = None if choice.speed is None else choice.speed.time
+    for rows, size in reversed(sizes):
+        seconds = 0.0 if time is None else time.update_s(size, 1, option)
+        # A quarter, the largest and the quarter twice: 1.75 times the largest, two updates each.
+        is_short = seconds <= min(UPDATE_LIMIT_S, updates_s / 3.5)
+        if is_short and _may_fit(choice, size, option):
+            return rows
+    return None
+
+
+def _may_fit(choice: Choice, size: MicroBatchSize, option: Checkpointing) -> bool:
+    """Whether a trial is expected to leave the machine some memory, whatever the user allows."""
+    available = choice.memory.facts.integer("device.memory_available_bytes")
+    peak = choice.memory.arithmetic.peak_bytes(size, option)
+    return peak <= min(choice.room.ceiling_bytes, MOST_OF_MEMORY * available)
+
+
+def _is_near_limit(choice: Choice, rows: int) -> bool:
+    return choice.memory.worst_case_bytes(rows, "off") > NEAR_LIMIT * choice.room.limit_bytes
+
+
+def _sizes_to_try(memory: PeakMemory, most_rows: int) -> list[tuple[int, MicroBatchSize]]:
+    """Micro-batches of the longest rows: the powers of two below `most_rows`, and that."""
+    rows = {1 << exponent for exponent in range(most_rows.bit_length())} | {most_rows}
+    return [(each, memory.largest(each)) for each in sorted(rows)]

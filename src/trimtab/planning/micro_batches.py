@@ -1,0 +1,84 @@
+"""How large a micro-batch is, in the three measures that memory and time follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from trimtab.planning.fact import Facts
+from trimtab.planning.positions import Layout, positions_per_example
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatchSize:
+    """num_tokens: positions that the layers compute, pads included; num_scored: positions that
+    reach the output head; sum_length_squared: Σ length² over the documents."""
+
+    num_tokens: float
+    num_scored: float
+    sum_length_squared: float
+
+    def times(self, factor: float) -> MicroBatchSize:
+        return MicroBatchSize(
+            self.num_tokens * factor, self.num_scored * factor, self.sum_length_squared * factor
+        )
+
+
+def largest_micro_batch(
+    facts: Facts, layout: Layout, num_rows: int, *, packing: bool
+) -> MicroBatchSize:
+    """The `num_rows` largest rows together: the most that any order of the rows can bring.
+
+    Scored positions and lengths are taken at their worst separately, though one row may not be
+    both.
+    """
+    if layout.padding != "none" and not packing:
+        length = _padded_length(facts, layout)
+        # Padded rows are scored at each column that any of them trains on: nearly all.
+        scored = min(length, facts.integer("rows.length_max"))
+        return MicroBatchSize(num_rows * length, num_rows * scored, num_rows * length**2)
+    lengths = _largest(facts, "rows.longest_lengths", num_rows)
+    if not lengths:
+        length = layout.max_length if packing else facts.integer("rows.length_max")
+        scored = facts.integer("rows.trainable_length_max")
+        if packing:
+            # Packed rows mix examples, so the share of trained tokens is near the data's own.
+            share = facts.number("rows.num_trainable_tokens") / facts.number("rows.num_tokens")
+            scored = min(max(scored, math.ceil(share * length)), length)
+        return MicroBatchSize(num_rows * length, num_rows * scored, num_rows * length**2)
+    return MicroBatchSize(
+        sum(lengths),
+        sum(_largest(facts, "rows.most_scored", num_rows)),
+        sum(length**2 for length in lengths),
+    )
+
+
+def mean_micro_batch(
+    facts: Facts, layout: Layout, num_rows: int, *, packing: bool
+) -> MicroBatchSize:
+    """The mean over the run of micro-batches of `num_rows` rows."""
+    examples = facts.number("rows.num_examples") / facts.number("rows.num_rows")
+    positions = positions_per_example(facts, layout, num_rows)
+    num_examples = num_rows * examples
+    return MicroBatchSize(
+        num_examples * positions.num_computed,
+        num_examples * positions.num_scored,
+        num_examples * positions.num_computed**2,
+    )
+
+
+def _padded_length(facts: Facts, layout: Layout) -> int:
+    longest = facts.integer("rows.length_max")
+    length = layout.max_length if layout.padding == "max_length" else longest
+    multiple = layout.pad_to_multiple_of or 1
+    return math.ceil(length / multiple) * multiple
+
+
+def _largest(facts: Facts, fact_id: str, num_rows: int) -> Sequence[int]:
+    """The largest `num_rows` values of a falling list that may be cut off at its end."""
+    if fact_id not in facts:
+        return ()
+    known = cast(list[int], facts.value(fact_id))
+    return [*known[:num_rows], *[known[-1]] * max(0, num_rows - len(known))]

@@ -1,0 +1,127 @@
+"""What to say where nothing fits: the nearest settings that would, and what each would cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from trimtab.errors import DoesNotFit
+from trimtab.hyperparameters.layers import ResolvedConfig
+from trimtab.hyperparameters.units import format_bytes
+from trimtab.planning.fact import Facts
+from trimtab.planning.peak_memory import PeakMemory
+from trimtab.planning.predictions import Speed
+from trimtab.planning.rules.memory import Checkpointing
+from trimtab.planning.rules.ruling import percent, where_set
+
+RECOMPUTING: tuple[Checkpointing, ...] = ("off", 2, "full")
+MIN_LENGTH = 32
+MARGIN = 0.05
+
+
+def does_not_fit(
+    resolved: ResolvedConfig,
+    facts: Facts,
+    memory: PeakMemory,
+    limit_bytes: int,
+    speed: Speed | None,
+    tried: tuple[int, Checkpointing],
+) -> DoesNotFit:
+    """The error for the pair of micro-batch and checkpointing that needs least and is too much."""
+    size, checkpointing = tried
+    peak = memory.worst_case_bytes(size, checkpointing)
+    how = "by measured updates" if memory.measured is not None else "by arithmetic"
+    what = (
+        f"a micro-batch of {size:,} with activation_checkpointing {checkpointing} needs "
+        f"{format_bytes(peak)} {how}, the limit is {format_bytes(limit_bytes)}."
+    )
+    is_micro_set = resolved.is_set("per_device_train_batch_size")
+    where = where_set(resolved, "per_device_train_batch_size" if is_micro_set else "memory_limit")
+    ways = [
+        *_smaller_batches(memory, limit_bytes, speed, tried),
+        *_shorter_rows(facts, memory, limit_bytes, tried),
+    ]
+    needed = f"memory_limit {format_bytes(round(peak * (1 + MARGIN)))}"
+    if ways:
+        return DoesNotFit(what, where=where, hint=f"What would fit: {'; '.join(ways)}; {needed}.")
+    lora = " or method lora" if resolved.config.method == "full" else ""
+    return DoesNotFit(
+        what,
+        where=where,
+        hint=f"Weights, gradients and optimizer state alone need "
+        f"{format_bytes(memory.fixed_bytes)}: take a smaller model{lora}, or {needed}.",
+    )
+
+
+def _smaller_batches(
+    memory: PeakMemory,
+    limit_bytes: int,
+    speed: Speed | None,
+    tried: tuple[int, Checkpointing],
+) -> list[str]:
+    """The largest micro-batch that fits at each checkpointing, with its memory and time."""
+    tried_size, tried_checkpointing = tried
+    found = []
+    for option in dict.fromkeys((tried_checkpointing, *RECOMPUTING)):
+        for size in range(tried_size, 0, -1):
+            peak = memory.worst_case_bytes(size, option)
+            if (size, option) != tried and peak * (1 + MARGIN) <= limit_bytes:
+                cost = format_bytes(peak) + _time_against(memory, speed, tried, (size, option))
+                found.append(
+                    f"per_device_train_batch_size {size} with activation_checkpointing {option} "
+                    f"({cost})"
+                )
+                break
+    return found[:2]
+
+
+def _time_against(
+    memory: PeakMemory,
+    speed: Speed | None,
+    tried: tuple[int, Checkpointing],
+    other: tuple[int, Checkpointing],
+) -> str:
+    if speed is None:
+        return ""
+    before = speed.update_s(memory.rows_per_update, *tried)
+    after = speed.update_s(memory.rows_per_update, *other)
+    return f", {after / before:.2f}× the time"
+
+
+def _shorter_rows(
+    facts: Facts, memory: PeakMemory, limit_bytes: int, tried: tuple[int, Checkpointing]
+) -> list[str]:
+    """The largest power of two that rows could be cut to, and how many it would cut."""
+    longest = facts.integer("rows.length_max")
+    length = 1 << (longest - 1).bit_length() - 1 if longest > 1 else 0
+    while length >= MIN_LENGTH:
+        peak = _cut(memory, facts, length).worst_case_bytes(*tried)
+        if peak * (1 + MARGIN) <= limit_bytes:
+            share = _share_longer(facts, length)
+            return [f"max_length {length:,} ({format_bytes(peak)}, cuts {share} of the rows)"]
+        length //= 2
+    return []
+
+
+def _cut(memory: PeakMemory, facts: Facts, length: int) -> PeakMemory:
+    cut = {
+        fact_id: [min(value, length) for value in cast(list[int], facts.value(fact_id))]
+        for fact_id in ("rows.longest_lengths", "rows.most_scored")
+        if fact_id in facts
+    }
+    scalars = {
+        fact_id: min(facts.integer(fact_id), length)
+        for fact_id in ("rows.length_max", "rows.trainable_length_max")
+    }
+    changed = [
+        replace(fact, value=(cut | scalars)[fact.id])
+        for fact in facts
+        if fact.id in cut or fact.id in scalars
+    ]
+    layout = replace(memory.layout, max_length=min(memory.layout.max_length, length))
+    return replace(memory, facts=facts.adding(changed), layout=layout)
+
+
+def _share_longer(facts: Facts, length: int) -> str:
+    quantiles = cast(list[float], facts.value("data.length_quantiles"))
+    return percent(sum(each > length for each in quantiles), len(quantiles))

@@ -1,0 +1,154 @@
+"""Seconds of a weight update: o + k·(f + operations ÷ rate) for k alike micro-batches.
+
+o is the optimizer's own time, f what a micro-batch costs whatever its size, and the rate what the
+device reaches on this model. Arithmetic expects them; trials of real updates put them right, one
+rate for each checkpointing that was tried.
+
+A linear weight costs two operations a position in the forward pass, two for the gradient of its
+input and, where it is trained, two for its own gradient (Scaling Laws for Neural Language Models,
+2020, arXiv 2001.08361); pad tokens are positions too. Recomputed layers run forward twice. The
+output head works at scored positions alone; attention adds 2·H·length² operations a document and
+layer to the forward pass, half of the square being masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trimtab.hyperparameters.config import Method, Precision
+from trimtab.planning.fact import Facts
+from trimtab.planning.micro_batches import MicroBatchSize
+from trimtab.planning.regression import Fit, Prior, fit
+from trimtab.planning.rules.memory import Checkpointing, num_recomputing_layers
+from trimtab.planning.rules.precision import rate_id
+from trimtab.planning.rules.shape import num_head_weights, num_linear_weights
+from trimtab.planning.trials import Point, by_checkpointing, measured_points
+
+UTILISATION = {"cpu": 0.45, "cuda": 0.35}
+"""The share of the matmul rate that an update reaches, norms, softmax and the optimizer included.
+CPU: the best of LoRA updates of 880 tokens on a llama of 135M weights, in bf16 (0.43) and in fp32
+(0.45); smaller micro-batches reach less. CUDA: an assumption, at the low end of the 35–50% of peak
+that large trainers report."""
+RELATIVE_NOISE = 0.05
+SECONDS_PER_LAYER = {"cpu": 1e-3, "cuda": 5e-4}
+"""What starting a layer's kernels costs in a forward and backward pass, whatever their size."""
+OPTIMIZER_BYTES_PER_WEIGHT = 28
+"""Adam reads weight, gradient and two moments, and writes three of them back, in fp32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is computed for a token: the model's sizes are the facts', the rest is decided."""
+
+    facts: Facts
+    method: Method
+    precision: Precision
+    num_trained: int
+
+    @property
+    def num_layers(self) -> int:
+        return self.facts.integer("model.num_layers")
+
+    def forward_flops(self, size: MicroBatchSize) -> float:
+        """Operations of the layers and the output head."""
+        return self._layer_flops(size) + self._head_flops(size)
+
+    def training_flops(self, size: MicroBatchSize, checkpointing: Checkpointing) -> float:
+        """Operations of forward and backward pass, recomputation included."""
+        layers, head = self._layer_flops(size), self._head_flops(size)
+        recomputed = num_recomputing_layers(self.num_layers, checkpointing) / self.num_layers
+        if self.method == "full":
+            return layers * (3 + recomputed) + 3 * head
+        adapters = 2 * self.num_trained * (3 + recomputed) * size.num_tokens
+        return layers * (2 + recomputed) + 2 * head + adapters
+
+    def _layer_flops(self, size: MicroBatchSize) -> float:
+        hidden_size = self.facts.integer("model.hidden_size")
+        linear = 2 * num_linear_weights(self.facts) * size.num_tokens
+        return linear + 2 * self.num_layers * hidden_size * size.sum_length_squared
+
+    def _head_flops(self, size: MicroBatchSize) -> float:
+        return 2 * size.num_scored * num_head_weights(self.facts)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTime:
+    """fits: by checkpointing, of (updates, micro-batches, operations); `expected` where none is.
+
+    relative_residual is None where nothing was measured.
+    """
+
+    work: Work
+    expected: tuple[float, float, float]
+    fits: Mapping[Checkpointing, Fit]
+    relative_residual: float | None
+
+    def update_s(
+        self, mean: MicroBatchSize, num_micro_batches: float, checkpointing: Checkpointing
+    ) -> float:
+        """Seconds of an update of so many micro-batches whose mean size is `mean`."""
+        flops = num_micro_batches * self.work.training_flops(mean, checkpointing)
+        features = (1.0, num_micro_batches, flops)
+        if checkpointing in self.fits:
+            return self.fits[checkpointing].value(features, mean.num_tokens, num_micro_batches)
+        coefficients = self.expected
+        if self.fits:
+            coefficients = next(iter(self.fits.values())).coefficients  # type: ignore[assignment]
+        return sum(a * b for a, b in zip(coefficients, features, strict=True))
+
+    def forward_s(self, size: MicroBatchSize, num_micro_batches: float) -> float:
+        """Seconds of so many forward passes, as an evaluation makes them."""
+        coefficients = self.expected
+        if self.fits:
+            coefficients = next(iter(self.fits.values())).coefficients  # type: ignore[assignment]
+        _, per_micro_batch, per_flop = coefficients
+        # A forward pass starts about a third of the kernels of both passes.
+        starting = per_micro_batch / 3
+        return num_micro_batches * (starting + per_flop * self.work.forward_flops(size))
+
+
+def update_time(facts: Facts, work: Work) -> UpdateTime | None:
+    """From the trials where there are any, else from the device's timed rate; None without both."""
+    grouped = by_checkpointing(measured_points(facts))
+    kind = facts.text("device.kind")
+    if rate_id(work.precision) not in facts:
+        return None
+    seconds_per_flop = 1 / (facts.number(rate_id(work.precision)) * UTILISATION[kind])
+    starting_s = SECONDS_PER_LAYER[kind] * work.num_layers
+    optimizer_s = _optimizer_s(facts, work)
+    priors = (
+        Prior(optimizer_s, optimizer_s + 1e-3),
+        Prior(starting_s, starting_s),
+        Prior(seconds_per_flop, seconds_per_flop),
+    )
+    fits = {checkpointing: _fit(points, work, priors) for checkpointing, points in grouped.items()}
+    residuals = [each.relative_residual for each in fits.values()]
+    return UpdateTime(
+        work=work,
+        expected=(optimizer_s, starting_s, seconds_per_flop),
+        fits=fits,
+        relative_residual=max(residuals, default=None),
+    )
+
+
+def _optimizer_s(facts: Facts, work: Work) -> float:
+    if "device.memory_bandwidth_bytes_per_s" not in facts:
+        return 0.0
+    bandwidth = facts.number("device.memory_bandwidth_bytes_per_s")
+    return OPTIMIZER_BYTES_PER_WEIGHT * work.num_trained / bandwidth
+
+
+def _fit(points: list[Point], work: Work, priors: tuple[Prior, ...]) -> Fit:
+    numbers = [point.trial.num_micro_batches for point in points]
+    return fit(
+        [
+            (1.0, float(number), number * work.training_flops(point.size, point.checkpointing))
+            for point, number in zip(points, numbers, strict=True)
+        ],
+        [sum(point.update_s) / len(point.update_s) for point in points],
+        priors,
+        relative_noise=RELATIVE_NOISE,
+        positions=[point.size.num_tokens for point in points],
+        repeats=numbers,
+    )
