@@ -43,7 +43,7 @@ def test_train_shows_the_plan_the_samples_and_the_result(
     shown = capsys.readouterr().out
     for name in catalogue():
         assert name in shown, name
-    for word in ("held-out loss", "adapter", "report.html", "tuned", "reference"):
+    for word in ("held-out loss", "adapter", "report.html", "tuned", "reference", "predicted"):
         assert word in shown, word
 
 
@@ -57,12 +57,42 @@ def test_plan_json_has_its_shape_and_trains_nothing(
         assert {"name", "value", "origin", "because", "facts"} <= decision.keys()
         assert decision["because"]
     assert plan["predictions"].keys() == {
-        "num_steps", "tokens_per_step", "peak_memory_bytes", "step_time_s", "total_time_s"
+        "num_steps", "tokens_per_step", "peak_memory_bytes", "worst_case_memory_bytes",
+        "step_time_s", "total_time_s",
     }  # fmt: skip
     known = {fact["id"] for fact in plan["facts"]}
     used = {fact for decision in plan["decisions"] for fact in decision["facts"]}
     assert used <= known
     assert not (tmp_path / "run").exists()
+
+
+def test_a_quick_plan_is_marked_and_loads_no_torch(options: list[str], tmp_path: Path) -> None:
+    shown = _in_a_fresh_process(["plan", *options, "--quick"])
+    assert "rules and arithmetic" in shown
+    assert all(name in shown for name in catalogue())
+    assert not (tmp_path / "run").exists()
+
+
+def test_why_unfolds_one_decision_under_any_of_its_names(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", *options, "--quick", "--why", "lr"]) == 0
+    shown = capsys.readouterr().out
+    assert "Why learning_rate" in shown
+    assert "weight_decay" not in shown
+    assert run(["plan", *options, "--quick", "--why", "micro-batch-size", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["decision"]["name"] == "per_device_train_batch_size"
+    assert [fact["id"] for fact in told["facts"]] == told["decision"]["facts"]
+
+
+def test_why_of_an_unknown_name_gives_the_nearest_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["plan", "nowhere.yaml", "--why", "learning_rte"]) == 2
+    captured = capsys.readouterr()
+    assert "Did you mean learning_rate?" in captured.err
+    assert captured.out == ""
 
 
 def test_inspect_colours_what_is_trained_on(
@@ -233,14 +263,23 @@ def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "learning_rate" in json.loads(capsys.readouterr().out)["properties"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["explain"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["train", "--help"], ["explain"], ["explain", "learning_rate"], ["schema"]],
+)
 def test_words_need_no_torch(arguments: list[str]) -> None:
+    assert _in_a_fresh_process(arguments)
+
+
+def _in_a_fresh_process(arguments: list[str]) -> str:
+    """What the command prints; no heavy library may be loaded by its end."""
     code = (
         "import sys; from trimtab.cli.app import run; code = run(sys.argv[1:]);"
-        "assert 'torch' not in sys.modules, 'torch was loaded'; sys.exit(code)"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules);"
+        "assert not heavy, heavy; sys.exit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout
+    return done.stdout

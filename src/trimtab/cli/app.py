@@ -118,15 +118,14 @@ def _config_and_options(
 def _observer(json_wanted: bool) -> Iterator[ConsoleObserver]:
     """Progress on stderr; the plan is shown too, unless stdout is for JSON."""
     from trimtab.cli.console import Consoles
+    from trimtab.cli.plan_screen import show_plan
     from trimtab.cli.progress import ConsoleObserver
-    from trimtab.cli.screens import show_plan
-    from trimtab.workflow.planning import learning_rates
 
     consoles = Consoles()
 
     def shown(plan: Plan) -> None:
         if not json_wanted:
-            show_plan(consoles.out, plan, learning_rates(plan))
+            show_plan(consoles.out, plan)
 
     observer = ConsoleObserver(consoles.err, shown)
     try:
@@ -215,9 +214,9 @@ def _show_end(summary: RunSummary, json_wanted: bool) -> None:
     if json_wanted:
         _print_json(_result(summary))
         return
-    console = Consoles().out
-    show_samples(console, collect(Path(summary.run)))
-    show_summary(console, summary, summary.run, None if page is None else str(page))
+    console, record = Consoles().out, collect(Path(summary.run))
+    show_samples(console, record)
+    show_summary(console, summary, record, None if page is None else str(page))
 
 
 RESULT_KEYS = (
@@ -240,17 +239,53 @@ def _result(summary: RunSummary) -> dict[str, Any]:
 
 
 @app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)
-def plan(arguments: Arguments = None, json_: Json = False, debug: Debug = False) -> None:
-    """Every hyperparameter: value, origin, because; predicted memory and time."""
+def plan(
+    arguments: Arguments = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Rules and arithmetic alone: nothing is measured.")
+    ] = False,
+    why: Annotated[
+        str | None,
+        typer.Option("--why", metavar="NAME", help="Unfold one decision instead of the table."),
+    ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Measure again what was measured before.")
+    ] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Every hyperparameter: value, origin, because; predicted memory and time; what was measured.
+
+    Measures by real weight updates on your rows, and keeps what it found for the next plan.
+    """
     import trimtab
 
+    name = None if why is None else _hyperparameter(why)
     config, options = _config_and_options(arguments)
     with _observer(json_) as observer:
-        made = trimtab.plan(config, options=options, observer=observer)
-        if not json_:
-            observer.planned(made)
-    if json_:
-        _print_json(made.to_json())
+        made = trimtab.plan(
+            config, options=options, observer=observer, quick=quick, refresh=refresh
+        )
+    _show_planned(made, name, is_quick=quick, json_wanted=json_)
+
+
+def _hyperparameter(name: str) -> str:
+    from trimtab.hyperparameters.rendering import canonical_name
+
+    return canonical_name(name)
+
+
+def _show_planned(made: Plan, name: str | None, *, is_quick: bool, json_wanted: bool) -> None:
+    from trimtab.cli.console import Consoles
+    from trimtab.cli.plan_screen import show_plan
+    from trimtab.cli.why_screen import show_why, why_json
+
+    if json_wanted:
+        _print_json(made.to_json() if name is None else why_json(made, name))
+    elif name is None:
+        show_plan(Consoles().out, made, is_quick=is_quick)
+    else:
+        show_why(Consoles().out, made, name)
 
 
 @app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)

@@ -1,10 +1,10 @@
-"""What the commands show: the plan, the data, the result, the answers."""
+"""What the commands show: the data, the result, the answers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -14,98 +14,22 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.hyperparameters.catalogue import catalogue
-from trimtab.planning.decision import Decision
-from trimtab.planning.plan import Plan, Predictions
 from trimtab.report.collect import RunRecord
+from trimtab.report.comparison import Comparison, comparisons
 from trimtab.report.tables import samples_sentence
-from trimtab.report.words import bytes_text, seconds_text, value_text, visible
+from trimtab.report.words import bytes_text, seconds_text, visible
 from trimtab.runs.records import DataRecord, RunSummary, Segment
-from trimtab.workflow.generating import Answer
-from trimtab.workflow.inspecting import Inspection
 
-BARS = "▁▂▃▄▅▆▇█"
-CURVE_WIDTH = 60
-ORIGIN_STYLES = {"user": "cyan", "measured": "green", "rule": "yellow", "default": "dim"}
+if TYPE_CHECKING:
+    from trimtab.workflow.generating import Answer
+    from trimtab.workflow.inspecting import Inspection
 
 
-def show_plan(console: Console, plan: Plan, learning_rates: Sequence[float]) -> None:
-    """Every hyperparameter by family, the rate's curve, the predictions, and what is unsure."""
-    console.print()
-    console.rule("[bold]Plan[/]", align="left", style="dim")
-    for family, decisions in groupby(plan.decisions, key=lambda one: _family(one.name)):
-        console.print(Padding(_decision_table(family, list(decisions)), (0, 0, 1, 0)))
-    console.print(_curve(learning_rates))
-    console.print(_predictions(plan.predictions))
-    for warning in plan.warnings:
-        console.print(f"[yellow]![/] {escape(visible(warning))}")
-    if plan.not_measured:
-        console.print(f"[dim]Not measured: {escape('; '.join(plan.not_measured))}.[/]")
-    console.print()
-
-
-def _family(name: str) -> str:
-    return catalogue()[name].declaration.family
-
-
-def _decision_table(family: str, decisions: Sequence[Decision]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), title=family, title_justify="left")
-    table.title_style = "bold"
-    table.show_header = False
-    table.add_column("hyperparameter", no_wrap=True, min_width=27)
-    table.add_column("value", overflow="fold", min_width=14, max_width=28)
-    table.add_column("origin", no_wrap=True, min_width=8)
-    table.add_column("because", ratio=1)
-    for decision in decisions:
-        style = ORIGIN_STYLES[decision.origin]
-        table.add_row(
-            escape(decision.name),
-            Text(_value(decision), style="bold" if decision.origin != "default" else ""),
-            Text(decision.origin, style=style),
-            Text(visible(decision.because), style="" if decision.origin != "default" else "dim"),
-        )
-    return table
-
-
-def _value(decision: Decision) -> str:
-    if catalogue()[decision.name].declaration.unit == "bytes":
-        return bytes_text(decision.value)
-    return visible(value_text(decision.value))
-
-
-def sparkline(values: Sequence[float], width: int = CURVE_WIDTH) -> str:
-    """The values as a row of bars, at most `width` of them, from 0 to the largest."""
-    top = max(values)
-    if top <= 0:
-        return BARS[0] * min(width, len(values))
-    num_bars = min(width, len(values))
-    chosen = [values[round(i * (len(values) - 1) / max(1, num_bars - 1))] for i in range(num_bars)]
-    return "".join(BARS[round(value / top * (len(BARS) - 1))] for value in chosen)
-
-
-def _curve(rates: Sequence[float]) -> Text:
-    return Text.assemble(
-        ("learning rate  ", "bold"),
-        (sparkline(rates), "green"),
-        f"  peak {max(rates):.2e}, last {rates[-1]:.2e}, {len(rates):,} updates",
-    )
-
-
-def _predictions(predictions: Predictions) -> Text:
-    parts = [f"{predictions.num_steps:,} updates"]
-    if predictions.tokens_per_step is not None:
-        parts.append(f"{predictions.tokens_per_step:,.0f} tokens each")
-    if predictions.step_time_s is not None:
-        parts.append(f"about {seconds_text(predictions.step_time_s)} each")
-    if predictions.total_time_s is not None:
-        parts.append(f"{seconds_text(predictions.total_time_s)} in all")
-    if predictions.peak_memory_bytes is not None:
-        parts.append(f"{bytes_text(predictions.peak_memory_bytes)} at the peak")
-    return Text.assemble(("predicted      ", "bold"), ", ".join(parts))
-
-
-def show_summary(console: Console, summary: RunSummary, root: str, report: str | None) -> None:
-    """The end of a run: the losses, the speed, and where the things are."""
+def show_summary(
+    console: Console, summary: RunSummary, record: RunRecord, report: str | None
+) -> None:
+    """The end of a run: the losses, the speed, the plan's figures, and where the things are."""
+    root = summary.run
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -124,6 +48,8 @@ def show_summary(console: Console, summary: RunSummary, root: str, report: str |
     if summary.seconds is not None:
         memory = bytes_text(summary.peak_memory_bytes)
         table.add_row("took", f"{seconds_text(summary.seconds)}, {memory} at the peak")
+    for label, told in _as_predicted(comparisons(record)):
+        table.add_row(label, told)
     if summary.decisions_changed:
         table.add_row("changed", f"{', '.join(summary.decisions_changed)} during the run")
     if summary.result is not None:
@@ -133,6 +59,17 @@ def show_summary(console: Console, summary: RunSummary, root: str, report: str |
     console.print()
     console.rule("[bold]Result[/]", align="left", style="dim")
     console.print(table)
+
+
+def _as_predicted(rows: Sequence[Comparison]) -> list[tuple[str, str]]:
+    """What the plan had predicted, with its error; what it had not is named."""
+    known = [one for one in rows if one.error_text and one.quantity != "tokens an update"]
+    bound = [one for one in rows if one.is_bound and one.error is not None]
+    unknown = [one.quantity for one in rows if one.predicted is None]
+    parts = [f"{one.quantity} {one.predicted_text} ({one.error_text})" for one in known]
+    told = [("predicted", ", ".join(parts))] if parts else []
+    told += [("worst case", f"{one.predicted_text}. {one.sentence}") for one in bound]
+    return told + ([("not predicted", ", ".join(unknown))] if unknown else [])
 
 
 def show_samples(console: Console, record: RunRecord) -> None:
