@@ -78,6 +78,18 @@ def load_corpus(
     read = read_dataset(
         dataset, config.dataset_split, for_evaluation=for_evaluation, on_progress=on_progress
     )
+    return tokenized(read, config, dataset, tokenizer, on_progress=on_progress)
+
+
+def tokenized(
+    read: ReadResult,
+    config: TrainingConfig,
+    dataset: str,
+    tokenizer: Tokenizer,
+    *,
+    on_progress: OnProgress | None = None,
+) -> Corpus:
+    """The corpus of rows that were read; raises as `load_corpus` does."""
     if not read.rows:
         raise _refused(read.bad_rows, len(read.bad_rows), dataset)
     detection = detect_format(

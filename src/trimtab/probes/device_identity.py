@@ -151,9 +151,7 @@ def _cuda_cards() -> list[DeviceIdentity]:
         return []
     if done.returncode != 0:
         return []
-    rows = [
-        [cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line
-    ]
+    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line]
     return [_card(row) for row in _visible(rows)]
 
 

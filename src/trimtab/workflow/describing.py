@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from trimtab.data.inspection import length_histogram, segments
 from trimtab.runs.records import DataRecord, Segment
-from trimtab.workflow.materials import Materials, TrainingRows
+from trimtab.workflow.materials import Materials
+from trimtab.workflow.training_rows import TrainingRows
 
 NUM_EXAMPLES = 3
 

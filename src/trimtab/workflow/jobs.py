@@ -11,7 +11,8 @@ from trimtab.engine.schedule import make_schedule
 from trimtab.planning.questions import TrainingRowsQuestion
 from trimtab.planning.settings import Settings
 from trimtab.runs.folder import RunFolder
-from trimtab.workflow.materials import Materials, TrainingRows
+from trimtab.workflow.materials import Materials
+from trimtab.workflow.training_rows import TrainingRows
 
 
 def rows_question(settings: Settings) -> TrainingRowsQuestion:

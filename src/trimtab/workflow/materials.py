@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from trimtab.data.batches import Batching
 from trimtab.data.corpus import Corpus, load_corpus
-from trimtab.data.rows import TokenRow
-from trimtab.data.split import HeldOut, hold_out, without_copies
-from trimtab.data.truncation import TruncationCounts, truncate
 from trimtab.engine.observer import Observer
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.models.description import describe
@@ -33,21 +28,7 @@ from trimtab.planning.questions import (
 from trimtab.probes.device import choose_device, probe_device
 from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus, probe_training_rows
-
-
-@dataclass(frozen=True)
-class TrainingRows:
-    """What is left after hold-out and truncation, with what was cut.
-
-    eval_truncation: the held-out rows' counts, None where nothing is held out.
-    num_duplicates_removed: training rows that equal a held-out row and were taken out.
-    """
-
-    train: tuple[TokenRow, ...]
-    eval: tuple[TokenRow, ...]
-    truncation: TruncationCounts
-    eval_truncation: TruncationCounts | None
-    num_duplicates_removed: int
+from trimtab.workflow.training_rows import TrainingRows, rows_batching, training_rows
 
 
 class _StagedProgress:
@@ -122,17 +103,8 @@ class Materials:
         """The rows under the question's lengths and split; the latest answer is kept."""
         if self._rows is not None and self._rows[0] == question:
             return self._rows[1]
-        if question.eval_dataset:
-            split = without_copies(self.corpus.rows, self.eval_corpus.rows)
-        elif question.num_eval_rows:
-            split = hold_out(self.corpus.rows, question.num_eval_rows, question.data_seed)
-        else:
-            split = HeldOut(self.corpus.rows, (), 0)
-        train, counts = truncate(split.train_rows, question.max_length, question.truncation_mode)
-        held_out, eval_counts = split.eval_rows, None
-        if held_out:
-            held_out, eval_counts = truncate(held_out, question.max_length, "keep_start")
-        rows = TrainingRows(train, held_out, counts, eval_counts, split.num_duplicates_removed)
+        eval_rows = self.eval_corpus.rows if question.eval_dataset else ()
+        rows = training_rows(question, self.corpus.rows, eval_rows)
         self._rows = (question, rows)
         return rows
 
@@ -187,26 +159,3 @@ class Materials:
         corpus = self.corpus
         num_separate = len(self.eval_corpus.rows) if self.has_separate_eval_rows else None
         yield from probe_corpus(corpus, num_separate, time.perf_counter() - started)
-
-
-def rows_batching(question: TrainingRowsQuestion) -> Batching:
-    """A batching that counts packed rows; sizes do not matter for that."""
-    return replace(
-        _COUNTING,
-        packing=question.packing,
-        max_length=question.max_length,
-        data_seed=question.data_seed,
-    )
-
-
-_COUNTING = Batching(
-    per_device_train_batch_size=1,
-    gradient_accumulation_steps=1,
-    packing=False,
-    max_length=1,
-    padding="none",
-    padding_side="right",
-    pad_token_id=0,
-    pad_to_multiple_of=None,
-    data_seed=0,
-)

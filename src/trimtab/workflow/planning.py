@@ -1,23 +1,30 @@
-"""Plan, measure what the planner asks for, plan again."""
+"""Plan, recall or measure what the planner asks for, plan again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab.engine.observer import Observer, Silent
-from trimtab.engine.schedule import make_schedule
+from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
-from trimtab.planning.fact import Facts
+from trimtab.planning import curve
+from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
+from trimtab.planning.questions import Question, TrialsQuestion
 from trimtab.runs.folder import free_output_dir
-from trimtab.workflow.materials import Materials
+from trimtab.workflow.light import LightMaterials
+from trimtab.workflow.recalling import Recall, recall_run_facts
+
+if TYPE_CHECKING:
+    from trimtab.workflow.materials import Materials
 
 MATERIAL_FAMILIES = ("model", "data", "length and padding", "precision and memory")
 """What the model, tokenizer and rows depend on; a plan's other values may lie outside the domain
@@ -28,12 +35,39 @@ RESERVED_WORDS = {"auto", "none", "model", "plain"}
 ConfigLike = str | Path | Mapping[str, Any] | TrainingConfig | ResolvedConfig
 
 
+Effort = Literal["quick", "measured", "train"]
+"""What may be spent on measuring: nothing, what an explicit plan takes, a share of the run."""
+
+
+class Sources:
+    """What answers questions about one configuration; each is made at its first use."""
+
+    def __init__(self, config: TrainingConfig, observer: Observer) -> None:
+        self._config = config
+        self._observer = observer
+
+    @cached_property
+    def materials(self) -> Materials:
+        """What is trained on. Loading it imports torch and transformers."""
+        from trimtab.workflow.materials import Materials
+
+        return Materials(self._config, self._observer)
+
+    @cached_property
+    def light(self) -> LightMaterials:
+        return LightMaterials(self._config, self._observer)
+
+
 @dataclass(frozen=True)
 class PlannedRun:
-    """A plan with the materials that it was measured on."""
+    """A plan with the sources that it was measured on."""
 
     plan: Plan
-    materials: Materials
+    sources: Sources
+
+    @property
+    def materials(self) -> Materials:
+        return self.sources.materials
 
 
 def resolve_config(
@@ -62,32 +96,87 @@ def plan(
     *,
     options: Sequence[tuple[str, str]] = (),
     observer: Observer | None = None,
+    quick: bool = False,
+    refresh: bool = False,
 ) -> Plan:
     """Decide every hyperparameter, with its reason; measures what it must, trains nothing.
 
     `config` is a YAML file's path, a mapping of hyperparameters, or a `TrainingConfig`;
-    `options` are (name, text) pairs as on the command line. Raises ConfigError, DataError or
-    DoesNotFit.
+    `options` are (name, text) pairs as on the command line. What an earlier plan measured under
+    the same model, data, settings, device and libraries is recalled, unless `refresh` is set.
+    `quick` measures nothing and estimates from files alone what is not recalled; such a plan is
+    to read, not to train. Raises ConfigError, DataError or DoesNotFit.
     """
-    return plan_run(resolve_config(config, options), observer or Silent()).plan
+    resolved = resolve_config(config, options)
+    effort: Effort = "quick" if quick else "measured"
+    return plan_run(resolved, observer or Silent(), effort=effort, refresh=refresh).plan
 
 
-def plan_run(resolved: ResolvedConfig, observer: Observer) -> PlannedRun:
+def plan_run(
+    resolved: ResolvedConfig,
+    observer: Observer,
+    *,
+    effort: Effort = "train",
+    refresh: bool = False,
+) -> PlannedRun:
     """The plan together with what was loaded for it."""
-    materials = Materials(resolved.config, observer)
+    sources = Sources(resolved.config, observer)
+    recall = Recall(resolved.config, observer, refresh=refresh)
     output_dir = _output_dir(resolved)
-    facts = Facts()
+    facts = Facts().adding(recall_run_facts(resolved.config))
     while True:
         answer = make_plan(resolved, facts, output_dir=output_dir)
         if isinstance(answer, Plan):
+            recall.tell()
             asked = replace(answer, config_yaml=resolved.to_yaml(), paths=_paths(resolved.config))
-            return PlannedRun(asked, materials)
+            return PlannedRun(asked, sources)
         for question in answer:
-            facts = facts.adding(materials.answer(question))
+            found = _answered(question, sources, recall, effort)
+            facts = facts.adding(_joined(question, found, facts))
+
+
+def _answered(
+    question: Question, sources: Sources, recall: Recall, effort: Effort
+) -> tuple[Fact, ...]:
+    recalled = recall.answer(question)
+    if recalled is not None:
+        return recalled
+    if effort == "quick":
+        return tuple(sources.light.answer(question))
+    measured = tuple(sources.materials.answer(question))
+    recall.remember(question, measured)
+    return measured
+
+
+def _joined(question: Question, found: Sequence[Fact], facts: Facts) -> tuple[Fact, ...]:
+    """The answer; one on further trials has the points of the trials before it too."""
+    if not isinstance(question, TrialsQuestion) or "trials.points" not in facts:
+        return tuple(found)
+    if facts.value("trials.key") != question.key:
+        return tuple(found)
+    earlier = facts.value("trials.points")
+    return tuple(
+        replace(fact, value=[*_points(earlier), *_points(fact.value)])
+        if fact.id == "trials.points"
+        else fact
+        for fact in found
+    )
+
+
+def _points(value: Any) -> list[Any]:
+    return list(value)
 
 
 def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
-    """A plan with fresh materials, for training it or for going on with its run."""
+    """A plan with fresh materials, for training it or for going on with its run.
+
+    Raises ConfigError for a quick plan, whose rows are estimated.
+    """
+    if "rows.digest" not in Facts().adding(plan.facts):
+        raise ConfigError(
+            "this is a quick plan: its rows are estimated, so it cannot be trained.",
+            hint="Make it without `quick`, or train the configuration itself.",
+        )
     config = TrainingConfig.model_validate(
         {
             each.name: each.value
@@ -96,7 +185,7 @@ def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
         }
         | dict(plan.paths)
     )
-    return PlannedRun(plan, Materials(config, observer))
+    return PlannedRun(plan, Sources(config, observer))
 
 
 def _paths(config: TrainingConfig) -> dict[str, str]:
@@ -123,4 +212,4 @@ def _output_dir(resolved: ResolvedConfig) -> str:
 
 def learning_rates(plan: Plan) -> tuple[float, ...]:
     """The learning rate of every weight update of the plan."""
-    return make_schedule(plan.settings()).rates
+    return curve.learning_rates(plan.settings())

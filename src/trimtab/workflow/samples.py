@@ -14,7 +14,8 @@ from trimtab.models.adapters import Model
 from trimtab.models.generation import generate_greedy
 from trimtab.models.pad_token import end_of_turn_token_ids
 from trimtab.planning.settings import Settings
-from trimtab.workflow.materials import Materials, TrainingRows
+from trimtab.workflow.materials import Materials
+from trimtab.workflow.training_rows import TrainingRows
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,128 @@
+"""A corpus estimated from some of its rows: the others have lengths by their size alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab.data.corpus import Corpus
+from trimtab.data.rows import TokenRow
+from trimtab.data.sampling import SourceSample
+from trimtab.data.split import num_duplicate_rows
+
+MAX_ESTIMATED_ROWS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatedCorpus:
+    """`corpus.rows` stand for all rows of the dataset; its conversations are the sampled ones'.
+
+    num_tokenised: rows whose tokens are known. num_rows: all that can be trained on.
+    rows_each_stands_for: 1 unless the dataset is too long to give each row a place.
+    """
+
+    corpus: Corpus
+    num_tokenised: int
+    num_rows: int
+    num_bad_rows: int
+    rows_each_stands_for: float
+
+
+def estimate(sample: SourceSample, corpus: Corpus) -> EstimatedCorpus:
+    """All rows, from `corpus`, which holds the sampled ones that can be trained on.
+
+    A row that was not tokenised has the tokens, and the trained ones among them, that a straight
+    line through the sampled rows gives for its size; its trained tokens are its last. Rows of
+    equal content have equal tokens.
+    """
+    known = dict(zip(_places(sample, corpus), corpus.rows, strict=True))
+    num_sampled = len(sample.read.rows) + len(sample.read.bad_rows)
+    num_bad = round(len(corpus.bad_rows) / num_sampled * sample.num_rows)
+    num_rows = max(len(known), sample.num_rows - num_bad)
+    places = _chosen_places(sample, known, min(num_rows, MAX_ESTIMATED_ROWS))
+    lengths, trained = _lines(sample, known)
+    longest = int(lengths.max())
+    # Slices of one mask, and one number repeated, so that a row that is not there takes no memory.
+    mask = np.concatenate([np.zeros(longest, dtype=np.bool_), np.ones(longest, dtype=np.bool_)])
+    rows = []
+    for row_id, place in enumerate(places):
+        row = known.get(place)
+        if row is None:
+            length, num_trained = int(lengths[place]), int(trained[place])
+            token_id = np.int32(sample.contents[place] & 0x7FFFFFFF)
+            start = longest + num_trained - length
+            row = TokenRow(
+                row_id,
+                np.broadcast_to(token_id, (length,)),
+                mask[start : start + length],
+            )
+        rows.append(replace(row, row_id=row_id))
+    return EstimatedCorpus(
+        corpus=replace(corpus, rows=tuple(rows), num_duplicate_rows=_num_duplicates(sample, rows)),
+        num_tokenised=len(known),
+        num_rows=num_rows,
+        num_bad_rows=num_bad,
+        rows_each_stands_for=num_rows / len(rows),
+    )
+
+
+def _num_duplicates(sample: SourceSample, rows: Sequence[TokenRow]) -> int:
+    """Rows of equal tokens where all are known, else rows of equal content."""
+    if len(rows) == sample.num_rows == len(sample.places):
+        return num_duplicate_rows(rows)
+    return sample.num_rows - len(np.unique(sample.contents))
+
+
+def _places(sample: SourceSample, corpus: Corpus) -> list[int]:
+    """The index among all rows of each of the corpus's, which come in the sample's order."""
+    sampled = iter(zip(sample.read.rows, sample.places, strict=True))
+    return [next(place for row, place in sampled if row.where == where) for where in corpus.sources]
+
+
+def _chosen_places(
+    sample: SourceSample, known: dict[int, TokenRow], num_rows: int
+) -> npt.NDArray[np.int64]:
+    """Rising indices of `num_rows` rows: the known ones, and others at even steps."""
+    unknown = np.setdiff1d(np.arange(sample.num_rows), [*known, *_bad_places(sample, known)])
+    num_others = min(max(0, num_rows - len(known)), len(unknown))
+    steps = np.linspace(0, len(unknown) - 1, num_others).round().astype(np.int64)
+    others = unknown[steps] if num_others else unknown[:0]
+    return np.sort(np.concatenate([np.array([*known], dtype=np.int64), others]))
+
+
+def _bad_places(sample: SourceSample, known: dict[int, TokenRow]) -> list[int]:
+    return [place for place in sample.places if place not in known]
+
+
+def _lines(
+    sample: SourceSample, known: dict[int, TokenRow]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Tokens, and trained tokens, of every row by its size: int64 [num_rows] each."""
+    sizes = sample.sizes[[*known]].astype(np.float64)
+    lengths = np.array([row.num_tokens for row in known.values()])
+    trained = np.array([row.num_trainable_tokens for row in known.values()])
+    all_sizes = sample.sizes.astype(np.float64)
+    by_size = np.maximum(2, _fitted(sizes, lengths, all_sizes))
+    by_size_trained = np.clip(_fitted(sizes, trained, all_sizes), 1, by_size - 1)
+    by_size[[*known]] = lengths
+    by_size_trained[[*known]] = trained
+    return by_size, by_size_trained
+
+
+def _fitted(
+    sizes: npt.NDArray[np.float64],
+    tokens: npt.NDArray[np.int64],
+    all_sizes: npt.NDArray[np.float64],
+) -> npt.NDArray[np.int64]:
+    """The least squares line through (size, tokens); through 0 where all sizes are alike."""
+    spread = sizes - sizes.mean()
+    squares = float(spread @ spread)
+    if squares > 0:
+        slope = float(spread @ tokens) / squares
+    else:
+        slope = float(tokens.sum()) / max(1.0, float(sizes.sum()))
+    start = float(tokens.mean()) - slope * float(sizes.mean())
+    return np.rint(start + slope * all_sizes).astype(np.int64)

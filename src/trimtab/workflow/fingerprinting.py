@@ -1,0 +1,200 @@
+"""The digests of what a measurement depends on, read off files and versions in milliseconds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from trimtab.errors import ConfigError
+from trimtab.hyperparameters.config import TrainingConfig
+from trimtab.models.source import local_files
+from trimtab.planning.fingerprint import Fingerprint, Part, digest
+from trimtab.planning.questions import (
+    DataQuestion,
+    DeviceQuestion,
+    ModelQuestion,
+    PrecisionQuestion,
+    Question,
+    RateRangeQuestion,
+    RunQuestion,
+    TrainingRowsQuestion,
+    TrialsQuestion,
+)
+from trimtab.probes.device_identity import DeviceIdentity, identify_device
+
+LIBRARIES = ("trimtab", "torch", "transformers", "peft", "tokenizers", "numpy")
+MEASURING_ROOMS = ("data", "models", "engine", "probes")
+MAX_CONTENT_BYTES = 64_000
+"""Up to this size a JSON file or a template is taken by its content, beyond it by size and time."""
+MODEL_SETTINGS = ("trust_remote_code", "pad_token", "padding", "packing")
+DATA_SETTINGS = (
+    "trust_remote_code",
+    "dataset_split",
+    "dataset_format",
+    "dataset_columns",
+    "dataset_text_field",
+    "completion_only_loss",
+    "assistant_only_loss",
+    "on_bad_row",
+    "chat_template",
+)
+_PARTS: Mapping[type[Question], tuple[Part, ...]] = {
+    DeviceQuestion: ("device", "libraries"),
+    ModelQuestion: ("model", "settings", "libraries"),
+    DataQuestion: ("model", "data", "settings", "libraries"),
+    TrainingRowsQuestion: ("model", "data", "settings", "libraries"),
+    RunQuestion: ("model", "data", "settings", "libraries"),
+    TrialsQuestion: ("model", "data", "settings", "device", "libraries"),
+    PrecisionQuestion: ("model", "data", "settings", "device", "libraries"),
+    RateRangeQuestion: ("model", "data", "settings", "device", "libraries"),
+}
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """The digests of one configuration's parts; None where a part cannot be told from here.
+
+    That is so for a model that is still to be fetched, for rows of a hub dataset, whose files are
+    not ours to look at, and for a device that its driver's own tool does not show.
+    """
+
+    config: TrainingConfig
+
+    @cached_property
+    def identity(self) -> DeviceIdentity | None:
+        try:
+            return identify_device(self.config.device)
+        except ConfigError:
+            return None
+
+    def of_question(self, question: Question) -> Fingerprint | None:
+        """The parts that the question's answer depends on."""
+        return self._of(_PARTS[type(question)], question)
+
+    def of_run_facts(self) -> Fingerprint | None:
+        """The parts that facts which a run leaves behind depend on."""
+        return self._of(("model", "data", "method"), DataQuestion())
+
+    def _of(self, parts: tuple[Part, ...], question: Question) -> Fingerprint | None:
+        found: dict[str, str] = {}
+        for part in parts:
+            part_digest = self._part(part, question)
+            if part_digest is None:
+                return None
+            found[part] = part_digest
+        return found
+
+    def _part(self, part: Part, question: Question) -> str | None:
+        match part:
+            case "model":
+                return self._model
+            case "data":
+                return self._data
+            case "method":
+                return digest(self.config.method)
+            case "settings":
+                return self._settings(isinstance(question, ModelQuestion))
+            case "device":
+                identity = self.identity
+                if identity is None:
+                    return None
+                return digest([identity.name, identity.num_threads, identity.memory_bytes])
+            case "libraries":
+                return _libraries()
+
+    @property
+    def _model(self) -> str | None:
+        files = local_files(self.config.model)
+        return None if files is None else digest([_stamp(file) for file in files])
+
+    @cached_property
+    def _data(self) -> str | None:
+        stamps = []
+        for name in dataset_names(self.config):
+            path = Path(name).expanduser()
+            if not path.exists():
+                return None
+            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            stamps.append([_size_and_time(file) for file in files if file.is_file()])
+        return digest(stamps)
+
+    def _settings(self, is_of_model: bool) -> str:
+        names = MODEL_SETTINGS if is_of_model else DATA_SETTINGS
+        values = self.config.model_dump(mode="json", include=set(names))
+        template = Path(self.config.chat_template).expanduser()
+        if not is_of_model and template.is_file():
+            values["chat_template"] = _stamp(template)
+        return digest(values)
+
+
+def subject_of(config: TrainingConfig, question: Question) -> str:
+    """A digest of what is asked, about which model and data: the same whatever these hold now."""
+    model, data = _named(config.model), [_named(name) for name in dataset_names(config)]
+    match question:
+        case DeviceQuestion():
+            asked: list[Any] = [question.device]
+        case ModelQuestion():
+            asked = [model]
+        case DataQuestion():
+            asked = [model, data]
+        case TrainingRowsQuestion() | RunQuestion():
+            asked = [model, data, question.key]
+        case TrialsQuestion():
+            asked = [model, data, question.key, [astuple(trial) for trial in question.trials]]
+        case PrecisionQuestion():
+            asked = [model, data, question.key, list(question.precisions)]
+        case RateRangeQuestion():
+            asked = [model, data, question.key, list(question.rates)]
+    return digest([type(question).__name__, *asked])
+
+
+def subject_of_run_facts(config: TrainingConfig) -> str:
+    data = [_named(name) for name in dataset_names(config)]
+    return digest(["run facts", _named(config.model), data, config.method])
+
+
+def dataset_names(config: TrainingConfig) -> tuple[str, ...]:
+    """The dataset, and the one to evaluate on where that is another."""
+    separate = config.eval_dataset
+    has_separate = isinstance(separate, str) and separate not in {"auto", "none"}
+    return (config.dataset, str(separate)) if has_separate else (config.dataset,)
+
+
+def _named(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
+
+
+def _stamp(file: Path) -> list[Any]:
+    stat = file.stat()
+    if file.suffix in {".json", ".jinja"} and stat.st_size <= MAX_CONTENT_BYTES:
+        return [file.name, file.read_text(encoding="utf-8", errors="surrogateescape")]
+    return _size_and_time(file)
+
+
+def _size_and_time(file: Path) -> list[Any]:
+    stat = file.stat()
+    return [file.name, stat.st_size, stat.st_mtime_ns]
+
+
+@cache
+def _libraries() -> str:
+    """Versions, and the measuring code itself, which may change under one version."""
+    package = Path(__file__).parents[1]
+    code: Iterable[Path] = (
+        file for room in MEASURING_ROOMS for file in sorted((package / room).rglob("*.py"))
+    )
+    versions = {name: _version(name) for name in LIBRARIES}
+    return digest([sys.version, versions, [_size_and_time(file) for file in code]])
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,138 @@
+"""Answers from files alone, without torch and transformers: what a quick plan rests on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+
+from trimtab.data.corpus import tokenized
+from trimtab.data.estimates import EstimatedCorpus, estimate
+from trimtab.data.sampling import sample_dataset
+from trimtab.engine.observer import Observer
+from trimtab.hyperparameters.config import TrainingConfig
+from trimtab.models.light_description import describe_from_headers
+from trimtab.models.light_tokenizer import LightTokenizer, load_light_tokenizer
+from trimtab.models.pad_token import choose_pad_token
+from trimtab.models.source import ModelSource, locate_light
+from trimtab.planning.fact import Fact
+from trimtab.planning.questions import (
+    DataQuestion,
+    DeviceQuestion,
+    ModelQuestion,
+    PrecisionQuestion,
+    Question,
+    RateRangeQuestion,
+    RunQuestion,
+    TrainingRowsQuestion,
+    TrialsQuestion,
+)
+from trimtab.probes.device_identity import identify_device, identity_facts
+from trimtab.probes.estimates import corpus_facts, model_facts, rows_facts
+from trimtab.probes.model import probe_model
+from trimtab.probes.rows import probe_corpus, probe_training_rows
+from trimtab.workflow.training_rows import rows_batching, training_rows
+
+NOT_MEASURED = "a quick plan measures nothing"
+
+
+class LightMaterials:
+    """The configuration's files, each read at its first use."""
+
+    def __init__(self, config: TrainingConfig, observer: Observer) -> None:
+        self._config = config
+        self._observer = observer
+
+    @cached_property
+    def source(self) -> ModelSource:
+        return locate_light(self._config.model, trust_remote_code=self._config.trust_remote_code)
+
+    @cached_property
+    def tokenizer(self) -> LightTokenizer:
+        return load_light_tokenizer(self.source)
+
+    @cached_property
+    def corpus(self) -> EstimatedCorpus:
+        return self._estimated(self._config.dataset)
+
+    @cached_property
+    def eval_corpus(self) -> EstimatedCorpus:
+        return self._estimated(str(self._config.eval_dataset), for_evaluation=True)
+
+    def _estimated(self, dataset: str, *, for_evaluation: bool = False) -> EstimatedCorpus:
+        self._observer.activity("sampling rows")
+        sample = sample_dataset(dataset, self._config.dataset_split, for_evaluation=for_evaluation)
+        corpus = tokenized(sample.read, self._config, dataset, self.tokenizer)
+        self._observer.activity_done()
+        return estimate(sample, corpus)
+
+    def answer(self, question: Question) -> Iterator[Fact]:
+        """Facts by reading and arithmetic; of what only an update tells, why they are not there.
+
+        Raises ConfigError and DataError as measuring does, as far as the sampled rows show it.
+        """
+        match question:
+            case DeviceQuestion():
+                yield from identity_facts(identify_device(question.device))
+            case ModelQuestion():
+                yield from self._answer_model()
+            case DataQuestion():
+                yield from self._answer_data()
+            case TrainingRowsQuestion():
+                yield from self._answer_rows(question)
+            case TrialsQuestion():
+                yield from _unanswered("trials", question.key)
+            case PrecisionQuestion():
+                yield from _unanswered("precision", question.key)
+            case RateRangeQuestion():
+                yield from _unanswered("rate_range", question.key)
+            case RunQuestion():
+                yield from _unanswered("run", question.key)
+
+    def _answer_model(self) -> Iterator[Fact]:
+        description = describe_from_headers(self.source)
+        pad_token = choose_pad_token(self.tokenizer, self._config.pad_token, description.vocab_size)
+        measured = probe_model(
+            description,
+            pad_token,
+            has_chat_template=self.tokenizer.chat_template is not None,
+            packing_refusal=None,
+            packing_check_s=0.0,
+        )
+        yield from model_facts(measured)
+
+    def _answer_data(self) -> Iterator[Fact]:
+        started = time.perf_counter()
+        estimated = self.corpus
+        choice = self._config.eval_dataset
+        has_separate = isinstance(choice, str) and choice not in {"auto", "none"}
+        num_separate = self.eval_corpus.num_rows if has_separate else None
+        cost_s = time.perf_counter() - started
+        yield from corpus_facts(probe_corpus(estimated.corpus, num_separate, cost_s), estimated)
+
+    def _answer_rows(self, question: TrainingRowsQuestion) -> Iterator[Fact]:
+        estimated = self.corpus
+        held_out_of = self.eval_corpus if question.eval_dataset else estimated
+        # Of rows that stand for several each, as many fewer are held out.
+        num_eval_rows = round(question.num_eval_rows / estimated.rows_each_stands_for)
+        rows = training_rows(
+            replace(question, num_eval_rows=num_eval_rows),
+            estimated.corpus.rows,
+            held_out_of.corpus.rows,
+        )
+        measured = probe_training_rows(
+            question,
+            rows.train,
+            rows.eval,
+            counts=rows.truncation,
+            eval_counts=rows.eval_truncation,
+            num_copies_removed=rows.num_duplicates_removed,
+            batching=rows_batching(question),
+        )
+        yield from rows_facts(measured, estimated, held_out_of)
+
+
+def _unanswered(name: str, key: str) -> Iterator[Fact]:
+    yield Fact(f"{name}.key", key, method=NOT_MEASURED)
+    yield Fact(f"{name}.failure", NOT_MEASURED, method=NOT_MEASURED)
