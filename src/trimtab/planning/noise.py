@@ -70,12 +70,10 @@ def noise_scale(updates: Sequence[GradientNorms]) -> NoiseScale | None:
     is_positive = signal_means > 0
     ratios = np.where(is_positive, noise_means / np.where(is_positive, signal_means, 1.0), np.inf)
     # "lower" and "higher" name a resample: between a number and infinity there is no point.
-    low, high = (
-        max(0.0, float(np.quantile(ratios, share, method=end)))
-        for share, end in ((tail, "higher"), (1 - tail, "lower"))
-    )
-    examples = max(0.0, float(noises.mean() / signals.mean()))
-    return NoiseScale(examples, low, high, len(updates))
+    low = float(np.quantile(ratios, tail, method="higher"))
+    high = float(np.quantile(ratios, 1 - tail, method="lower"))
+    examples = float(noises.mean() / signals.mean())
+    return NoiseScale(max(0.0, examples), max(0.0, low), max(0.0, high), len(updates))
 
 
 def noise_facts(scale: NoiseScale) -> tuple[Fact, ...]:

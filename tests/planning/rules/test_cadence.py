@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from planning.facts import data, planned
+from planning.facts import as_facts, config, data, planned
 
 from trimtab.planning.decision import Decision
+from trimtab.planning.rules.cadence import decide_cadence
 
 # 60 updates of 16 rows of 160 tokens: 153,600 tokens; the tests choose what an evaluation costs.
 RUN = {"max_steps": 60, "rows": data(num_rows=960 + 48), "global_batch_size": 16}
@@ -86,3 +87,53 @@ def test_no_held_out_rows_means_no_evaluation() -> None:
 def test_saving(asked: object, num_steps: int, expected: int) -> None:
     plan = planned(max_steps=num_steps, save_steps=asked)
     assert plan.settings().save_steps == expected
+
+
+def save_steps(checkpoint_s: float | None, step_time_s: float | None, num_steps: int) -> Decision:
+    rows = {"rows.eval_num_examples": 0, "rows.eval_num_tokens": 0}
+    saving = {} if checkpoint_s is None else {"saving.checkpoint_s": checkpoint_s}
+    ruling = decide_cadence(
+        config(),
+        as_facts(rows | saving),
+        num_steps=num_steps,
+        num_updates_per_epoch=num_steps,
+        tokens_per_step=1000.0,
+        step_time_s=step_time_s,
+    )
+    return ruling.decisions[-1]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_s", "expected"),
+    [
+        (1.0, 25),  # four saves take 4%
+        (1.25, 25),  # just 5%
+        (1.3, 34),  # three are allowed
+        (2.5, 50),
+        (5.0, 100),
+        (60.0, 100),  # not one is allowed: the end is saved all the same
+    ],
+)
+def test_saving_takes_at_most_a_twentieth_of_the_time(checkpoint_s: float, expected: int) -> None:
+    made = save_steps(checkpoint_s, step_time_s=1.0, num_steps=100)
+    assert (made.value, made.origin) == (expected, "measured")
+    assert made.facts == ("saving.checkpoint_s",)
+    assert ("over a twentieth" in made.because) is (expected > 25)
+
+
+def test_an_unmeasured_save_is_a_quarter_and_says_so() -> None:
+    for made in (save_steps(None, 1.0, 100), save_steps(60.0, None, 100)):
+        assert (made.value, made.origin) == (25, "rule")
+        assert made.limits == "the time of a save is not measured"
+        assert made.alternatives[0].value == 13
+
+
+def test_auto_intervals_tell_what_others_would_cost() -> None:
+    decision = eval_steps(int(0.02 * RUN_TOKENS), eval_dataset=48 / 1008)
+    told = {one.value: one.because for one in decision.alternatives}
+    each = int(0.02 * RUN_TOKENS)
+    assert told == {
+        6: f"would cost {10 * each:,} tokens",
+        24: f"would cost {3 * each:,} tokens",
+    }
+    assert decision.limits is not None

@@ -42,13 +42,18 @@ def test_auto_is_three_epochs(tmp_path: Path) -> None:
     assert plan.decision("num_train_epochs").origin == "default"
     assert plan.decision("max_steps").value == -1
     assert plan.settings().num_train_steps == 171
-    assert "57 updates" in plan.decision("num_train_epochs").because
+    epochs = plan.decision("num_train_epochs")
+    assert "57 updates" in epochs.because
+    assert [one.value for one in epochs.alternatives] == [1.0, 6.0]
+    assert "342 updates" in epochs.alternatives[1].because
+    assert epochs.limits is not None and "no evidence" in epochs.limits
 
 
 def test_epochs_alone(tmp_path: Path) -> None:
     plan = plan_of("num_train_epochs: 4\nglobal_batch_size: 16\n", tmp_path)
     assert plan.settings().num_train_steps == 228
     assert plan.decision("num_train_epochs").origin == "user"
+    assert plan.decision("num_train_epochs").alternatives == ()
     assert plan.warnings == ()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from trimtab.hyperparameters.layers import ResolvedConfig
-from trimtab.planning.decision import Decision
+from trimtab.planning.decision import Alternative, Decision
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.ruling import (
     Ruling,
@@ -73,7 +73,15 @@ def _epochs(
         if lost is not None:
             because += f"; they win over {told_loss(lost)}"
         return decision(
-            resolved, "num_train_epochs", float(epochs), "default", because, facts=facts
+            resolved,
+            "num_train_epochs",
+            float(epochs),
+            "default",
+            because,
+            facts=facts,
+            alternatives=() if resolved.is_set("num_train_epochs") else _other_epochs(per_epoch),
+            limits="no evidence says how often these rows should be seen; where rows are held out, "
+            "the weights that are kept are the best by their loss, so a longer run costs time",
         )
     because = (
         f"max_steps {num_steps:,} decides: {num_steps:,} ÷ {counted(per_epoch, 'update')} an epoch"
@@ -82,6 +90,13 @@ def _epochs(
     if lost is not None:
         because += f"; it wins over {told_loss(lost)}"
     return Decision("num_train_epochs", float(epochs), "rule", because, facts)
+
+
+def _other_epochs(per_epoch: int) -> tuple[Alternative, ...]:
+    return (
+        Alternative(1.0, f"{counted(per_epoch, 'update')}; each row is seen once"),
+        Alternative(2 * DEFAULT_EPOCHS, f"{2 * int(DEFAULT_EPOCHS) * per_epoch:,} updates"),
+    )
 
 
 def _max_steps(resolved: ResolvedConfig, epochs: float, num_steps: int) -> Decision:

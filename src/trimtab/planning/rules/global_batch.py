@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.layers import ResolvedConfig
-from trimtab.planning.decision import Alternative
+from trimtab.planning.decision import Alternative, Origin
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.duration import asked_epochs, num_updates
 from trimtab.planning.rules.ruling import counted, where_set
@@ -16,6 +17,12 @@ AUTO_SIZE = 16
 MIN_AUTO_SIZE = 4
 MIN_UPDATES = 150
 """Fewer updates than this are too few to learn from, whatever the gradient's noise."""
+NOISE_FACTS = (
+    "noise.scale_examples",
+    "noise.low_examples",
+    "noise.high_examples",
+    "noise.num_updates",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +37,14 @@ class GivenSizes:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The size that `auto` aims at, before it is made divisible."""
+    """The size that `auto` aims at, before it is made divisible, with what its Decision says."""
 
     size: int
     because: str
     alternatives: tuple[Alternative, ...] = ()
+    origin: Origin = "rule"
+    facts: tuple[str, ...] = ("rows.num_rows",)
+    limits: str = "the gradient's noise scale is not measured"
 
 
 def given_sizes(resolved: ResolvedConfig, num_ranks: int) -> GivenSizes:
@@ -71,23 +81,45 @@ def given_sizes(resolved: ResolvedConfig, num_ranks: int) -> GivenSizes:
 def global_batch_target(resolved: ResolvedConfig, facts: Facts) -> Target:
     """16, halved while the run would have fewer than 150 updates, never under 4.
 
-    Never more than there are rows: an update has each row once.
+    Where an earlier run measured the gradient noise scale, the size moves towards it, between half
+    of that base and four times it, and never to fewer than 150 updates. Never more than there are
+    rows: an update has each row once.
     """
     num_rows = facts.integer("rows.num_rows")
-    least = MIN_AUTO_SIZE if resolved.config.max_steps == -1 else AUTO_SIZE
+    fixed = resolved.config.max_steps != -1
+    least = AUTO_SIZE if fixed else MIN_AUTO_SIZE
     if num_rows < least:
         return Target(num_rows, f"all {counted(num_rows, 'row')}, fewer than {least}")
-    if resolved.config.max_steps != -1:
-        return Target(AUTO_SIZE, f"max_steps fixes the updates, so {AUTO_SIZE} needs no lowering")
+    if fixed:
+        return _fixed_updates_target(facts)
     epochs = asked_epochs(resolved)
 
     def updates(size: int) -> int:
         return num_updates(epochs, num_rows, size)
 
+    length = f"{epochs:g} epochs of {num_rows:,} rows"
+    base = _base_target(length, updates)
+    if "noise.scale_examples" not in facts:
+        return base
+    return _towards_noise_scale(base, _noise_in_rows(facts), updates, min(num_rows, 4 * base.size))
+
+
+def _fixed_updates_target(facts: Facts) -> Target:
+    because = f"max_steps fixes the updates, so {AUTO_SIZE} needs no lowering"
+    if "noise.scale_examples" not in facts:
+        return Target(AUTO_SIZE, because)
+    because += (
+        f"; the gradient noise scale, {_noise_in_rows(facts).told}, does not move it: at a fixed "
+        "number of updates another size would change how many tokens are seen"
+    )
+    return Target(AUTO_SIZE, because, facts=("rows.num_rows", *NOISE_FACTS))
+
+
+def _base_target(length: str, updates: Callable[[int], int]) -> Target:
     size = AUTO_SIZE
     while updates(size) < MIN_UPDATES and size > MIN_AUTO_SIZE:
         size //= 2
-    because = f"{epochs:g} epochs of {num_rows:,} rows give {counted(updates(size), 'update')}"
+    because = f"{length} give {counted(updates(size), 'update')}"
     if updates(size) < MIN_UPDATES:
         because += f", under {MIN_UPDATES}; {MIN_AUTO_SIZE} is the least that auto takes"
     elif size < AUTO_SIZE:
@@ -100,6 +132,90 @@ def global_batch_target(resolved: ResolvedConfig, facts: Facts) -> Target:
         if MIN_AUTO_SIZE <= other <= AUTO_SIZE
     )
     return Target(size, because, alternatives)
+
+
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """The noise scale in batch rows, with its 90% interval; `told` has it in words."""
+
+    scale: float
+    low: float
+    high: float
+    told: str
+
+
+def _noise_in_rows(facts: Facts) -> _Noise:
+    rows_per_example = facts.number("rows.num_rows") / facts.number("rows.num_examples")
+    scale, low, high = (
+        facts.number(f"noise.{end}_examples") * rows_per_example for end in ("scale", "low", "high")
+    )
+    told = (
+        f"{scale:.3g} rows (90% interval {low:.3g} to {high:.3g}, from "
+        f"{counted(facts.integer('noise.num_updates'), 'update')} of earlier training)"
+    )
+    return _Noise(scale, low, high, told)
+
+
+def _towards_noise_scale(
+    base: Target, noise: _Noise, updates: Callable[[int], int], most: int
+) -> Target:
+    """The friendly size nearest to the near end of the interval; the base where that holds it.
+
+    The near end, since both errors of a wrong step cost more than standing still: a larger batch
+    wastes tokens, a smaller one has noisier updates and less parallel work.
+    """
+    if noise.low > base.size:
+        sizes = [
+            size
+            for size in friendly_sizes(base.size, most)
+            if size == base.size or updates(size) >= MIN_UPDATES
+        ]
+        goal = noise.low
+    else:
+        sizes = friendly_sizes(max(MIN_AUTO_SIZE, base.size // 2), base.size)
+        goal = min(noise.high, base.size)
+    size = min(sizes, key=lambda each: abs(each - goal))
+    if size == base.size:
+        holds = noise.low <= base.size <= noise.high
+        why = "holds it" if holds else "gives no friendly size nearer within the bounds"
+        because = f"{base.because}; the gradient noise scale, {noise.told}, {why}"
+        return _measured(size, because, base.alternatives)
+    bounds = f"between half and four times {base.size}, at least {MIN_UPDATES} updates"
+    direction = "low" if size > base.size else "high"
+    because = (
+        f"towards the {direction} end of the gradient noise scale, {noise.told}: {size} gives "
+        f"{counted(updates(size), 'update')}; {bounds}"
+    )
+    neighbours = {base.size} | {other for other in (size // 2, 2 * size) if other <= most}
+    alternatives = tuple(
+        Alternative(other, f"would give {counted(updates(other), 'update')}")
+        for other in sorted(neighbours - {size}, reverse=True)
+        if other >= MIN_AUTO_SIZE
+    )
+    return _measured(size, because, alternatives)
+
+
+def _measured(size: int, because: str, alternatives: tuple[Alternative, ...]) -> Target:
+    return Target(
+        size,
+        because,
+        alternatives,
+        origin="measured",
+        facts=("rows.num_rows", *NOISE_FACTS),
+        limits="the noise scale is a hint: it grows while a model learns, was measured at an "
+        "earlier run's settings (2018, arXiv 1812.06162), and its use to size batches is "
+        "contested (2025, arXiv 2505.23971)",
+    )
+
+
+def is_friendly(size: int) -> bool:
+    """Sizes that kernels are tuned for: 8·k, else 4, 2 and 1."""
+    return size in {1, 2, 4} or size % 8 == 0
+
+
+def friendly_sizes(least: int, most: int) -> list[int]:
+    """Those from `least` to `most`, both included."""
+    return [size for size in range(least, most + 1) if is_friendly(size)]
 
 
 def nearest_multiple(target: int, step: int) -> int:
