@@ -11,6 +11,7 @@ from trimtab.hyperparameters.units import format_bytes
 from trimtab.planning.fact import Facts
 from trimtab.planning.peak_memory import PeakMemory
 from trimtab.planning.predictions import Speed
+from trimtab.planning.rules.global_batch import friendly_sizes
 from trimtab.planning.rules.memory import Checkpointing
 from trimtab.planning.rules.ruling import percent, where_set
 
@@ -33,7 +34,8 @@ def does_not_fit(
     how = "by measured updates" if memory.measured is not None else "by arithmetic"
     what = (
         f"a micro-batch of {size:,} with activation_checkpointing {checkpointing} needs "
-        f"{format_bytes(peak)} {how}, the limit is {format_bytes(limit_bytes)}."
+        f"{format_bytes(peak)} {how}, and 5% more to be safe; the limit is "
+        f"{format_bytes(limit_bytes)}."
     )
     is_micro_set = resolved.is_set("per_device_train_batch_size")
     where = where_set(resolved, "per_device_train_batch_size" if is_micro_set else "memory_limit")
@@ -63,7 +65,7 @@ def _smaller_batches(
     tried_size, tried_checkpointing = tried
     found = []
     for option in dict.fromkeys((tried_checkpointing, *RECOMPUTING)):
-        for size in range(tried_size, 0, -1):
+        for size in reversed(friendly_sizes(1, tried_size)):
             peak = memory.worst_case_bytes(size, option)
             if (size, option) != tried and peak * (1 + MARGIN) <= limit_bytes:
                 cost = format_bytes(peak) + _time_against(memory, speed, tried, (size, option))
