@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -142,10 +142,8 @@ def subject_of(config: TrainingConfig, question: Question) -> str:
             asked = [model]
         case DataQuestion():
             asked = [model, data]
-        case TrainingRowsQuestion() | RunQuestion():
+        case TrainingRowsQuestion() | RunQuestion() | TrialsQuestion():
             asked = [model, data, question.key]
-        case TrialsQuestion():
-            asked = [model, data, question.key, [astuple(trial) for trial in question.trials]]
         case PrecisionQuestion():
             asked = [model, data, question.key, list(question.precisions)]
         case RateRangeQuestion():

@@ -10,7 +10,7 @@ from trimtab.planning.plan import Plan
 from trimtab.runs.records import DataRecord
 from trimtab.workflow.describing import data_record
 from trimtab.workflow.jobs import rows_question
-from trimtab.workflow.planning import ConfigLike, plan_run, resolve_config
+from trimtab.workflow.planning import QUICK, ConfigLike, plan_run, resolve_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def inspect(
 
     Raises ConfigError or DataError as `plan` does.
     """
-    planned = plan_run(resolve_config(config, options), observer or Silent())
+    planned = plan_run(resolve_config(config, options), observer or Silent(), effort=QUICK)
     materials = planned.materials
     rows = materials.rows(rows_question(planned.plan.settings()))
     return Inspection(

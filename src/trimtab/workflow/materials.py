@@ -22,8 +22,12 @@ from trimtab.planning.questions import (
     DataQuestion,
     DeviceQuestion,
     ModelQuestion,
+    PrecisionQuestion,
     Question,
+    RateRangeQuestion,
+    RunQuestion,
     TrainingRowsQuestion,
+    TrialsQuestion,
 )
 from trimtab.probes.device import choose_device, probe_device
 from trimtab.probes.model import probe_model
@@ -131,6 +135,10 @@ class Materials:
                     num_copies_removed=rows.num_duplicates_removed,
                     batching=batching,
                 )
+            case RunQuestion() | TrialsQuestion() | PrecisionQuestion() | RateRangeQuestion():
+                from trimtab.workflow import measuring
+
+                yield from measuring.answer(self, question)
 
     def _answer_model(self) -> Iterator[Fact]:
         description = describe(self.source)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
@@ -15,13 +15,20 @@ from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
 from trimtab.planning import curve
-from trimtab.planning.fact import Fact, Facts
+from trimtab.planning.effort import Effort
+from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
-from trimtab.planning.questions import Question, TrialsQuestion
+from trimtab.planning.questions import (
+    DataQuestion,
+    DeviceQuestion,
+    ModelQuestion,
+    TrainingRowsQuestion,
+)
 from trimtab.runs.folder import free_output_dir
 from trimtab.workflow.light import LightMaterials
 from trimtab.workflow.recalling import Recall, recall_run_facts
+from trimtab.workflow.trial_points import with_earlier_points
 
 if TYPE_CHECKING:
     from trimtab.workflow.materials import Materials
@@ -32,11 +39,15 @@ of a configuration, as an `eval_steps` of 0 that means never."""
 
 RESERVED_WORDS = {"auto", "none", "model", "plain"}
 
+QUICK = Effort("quick")
+MEASURED = Effort("measured")
+TRAIN = Effort("train")
+
 ConfigLike = str | Path | Mapping[str, Any] | TrainingConfig | ResolvedConfig
 
 
-Effort = Literal["quick", "measured", "train"]
-"""What may be spent on measuring: nothing, what an explicit plan takes, a share of the run."""
+FileQuestion = DeviceQuestion | ModelQuestion | DataQuestion | TrainingRowsQuestion
+"""What is asked of every plan, and can be answered without a weight update."""
 
 
 class Sources:
@@ -108,63 +119,48 @@ def plan(
     to read, not to train. Raises ConfigError, DataError or DoesNotFit.
     """
     resolved = resolve_config(config, options)
-    effort: Effort = "quick" if quick else "measured"
-    return plan_run(resolved, observer or Silent(), effort=effort, refresh=refresh).plan
+    effort = QUICK if quick else MEASURED
+    planned = plan_run(
+        resolved, observer or Silent(), effort=effort, estimated=quick, refresh=refresh
+    )
+    return planned.plan
 
 
 def plan_run(
     resolved: ResolvedConfig,
     observer: Observer,
     *,
-    effort: Effort = "train",
+    effort: Effort = TRAIN,
+    estimated: bool = False,
     refresh: bool = False,
 ) -> PlannedRun:
-    """The plan together with what was loaded for it."""
+    """The plan together with what was loaded for it.
+
+    With `estimated`, what files tell of model and rows is estimated where it is not recalled. A
+    quick effort asks as an explicit plan does, and no further than is recalled.
+    """
     sources = Sources(resolved.config, observer)
     recall = Recall(resolved.config, observer, refresh=refresh)
     output_dir = _output_dir(resolved)
     facts = Facts().adding(recall_run_facts(resolved.config))
+    asking = MEASURED if effort == QUICK else effort
     while True:
-        answer = make_plan(resolved, facts, output_dir=output_dir)
+        answer = make_plan(resolved, facts, output_dir=output_dir, effort=asking)
         if isinstance(answer, Plan):
             recall.tell()
             asked = replace(answer, config_yaml=resolved.to_yaml(), paths=_paths(resolved.config))
             return PlannedRun(asked, sources)
         for question in answer:
-            found = _answered(question, sources, recall, effort)
-            facts = facts.adding(_joined(question, found, facts))
-
-
-def _answered(
-    question: Question, sources: Sources, recall: Recall, effort: Effort
-) -> tuple[Fact, ...]:
-    recalled = recall.answer(question)
-    if recalled is not None:
-        return recalled
-    if effort == "quick":
-        return tuple(sources.light.answer(question))
-    measured = tuple(sources.materials.answer(question))
-    recall.remember(question, measured)
-    return measured
-
-
-def _joined(question: Question, found: Sequence[Fact], facts: Facts) -> tuple[Fact, ...]:
-    """The answer; one on further trials has the points of the trials before it too."""
-    if not isinstance(question, TrialsQuestion) or "trials.points" not in facts:
-        return tuple(found)
-    if facts.value("trials.key") != question.key:
-        return tuple(found)
-    earlier = facts.value("trials.points")
-    return tuple(
-        replace(fact, value=[*_points(earlier), *_points(fact.value)])
-        if fact.id == "trials.points"
-        else fact
-        for fact in found
-    )
-
-
-def _points(value: Any) -> list[Any]:
-    return list(value)
+            found = recall.answer(question, facts)
+            if found is None and not isinstance(question, FileQuestion) and effort == QUICK:
+                asking = QUICK
+                break
+            if found is None and estimated:
+                found = tuple(sources.light.answer(question))
+            elif found is None:
+                measured = tuple(sources.materials.answer(question))
+                found = recall.remember(question, measured)
+            facts = facts.adding(with_earlier_points(found, facts))
 
 
 def from_plan(plan: Plan, observer: Observer) -> PlannedRun:

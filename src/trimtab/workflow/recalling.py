@@ -8,12 +8,13 @@ from datetime import datetime
 
 from trimtab.engine.observer import Observer
 from trimtab.hyperparameters.config import TrainingConfig
-from trimtab.planning.fact import Fact
+from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.fingerprint import Fingerprint, Part, changed_parts
-from trimtab.planning.questions import DeviceQuestion, Question
+from trimtab.planning.questions import DeviceQuestion, Question, TrialsQuestion
 from trimtab.probes.device_identity import available_memory
 from trimtab.runs.fact_store import FactStore, StoredAnswer, user_fact_store
 from trimtab.workflow.fingerprinting import Fingerprints, subject_of, subject_of_run_facts
+from trimtab.workflow.trial_points import trials_of, with_earlier_points
 
 
 class Recall:
@@ -35,10 +36,11 @@ class Recall:
         self._recalled: list[StoredAnswer] = []
         self._told_changes: set[tuple[Part, ...]] = set()
 
-    def answer(self, question: Question) -> tuple[Fact, ...] | None:
+    def answer(self, question: Question, known: Facts) -> tuple[Fact, ...] | None:
         """The question's facts as measured before; None where it must be measured.
 
-        The memory that is available is asked anew. Under `refresh` nothing is recalled.
+        Of trials, all those made before, where they are more than the `known` facts hold. The
+        memory that is available is asked anew. Under `refresh` nothing is recalled.
         """
         fingerprint = self._fingerprints.of_question(question)
         if self._refresh or fingerprint is None:
@@ -49,6 +51,8 @@ class Recall:
             self._tell_change(subject, fingerprint)
             return None
         facts = _facts(stored)
+        if isinstance(question, TrialsQuestion) and trials_of(facts) <= trials_of(known):
+            return None
         if isinstance(question, DeviceQuestion):
             identity = self._fingerprints.identity
             named = next((fact.value for fact in facts if fact.id == "device.name"), None)
@@ -58,13 +62,22 @@ class Recall:
         self._recalled.append(stored)
         return facts
 
-    def remember(self, question: Question, facts: Sequence[Fact]) -> None:
-        """Keep the answer for the next plan; one that says why it failed is asked for again."""
+    def remember(self, question: Question, measured: Sequence[Fact]) -> tuple[Fact, ...]:
+        """Keep the answer for the next plan, and return it with what was known of it before.
+
+        An answer that says why it failed is returned only.
+        """
         fingerprint = self._fingerprints.of_question(question)
-        failed = any(fact.id.endswith(".failure") for fact in facts)
-        if fingerprint is not None and not failed:
-            records = [fact.to_json() for fact in facts]
-            self._store.remember(subject_of(self._config, question), fingerprint, records)
+        failed = any(fact.id.endswith(".failure") for fact in measured)
+        if fingerprint is None or failed:
+            return tuple(measured)
+        subject = subject_of(self._config, question)
+        facts = tuple(measured)
+        stored = self._store.answer(subject, fingerprint)
+        if isinstance(question, TrialsQuestion) and stored is not None and not self._refresh:
+            facts = with_earlier_points(facts, Facts().adding(_facts(stored)))
+        self._store.remember(subject, fingerprint, [fact.to_json() for fact in facts])
+        return facts
 
     def tell(self) -> None:
         """Say in one line what was recalled, from when, and the time that it saved."""

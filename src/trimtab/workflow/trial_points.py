@@ -1,0 +1,41 @@
+"""Trials that were made at different times, joined to one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from trimtab.planning.fact import Fact, Facts
+from trimtab.planning.questions import Trial
+
+POINTS = "trials.points"
+KEY = "trials.key"
+_TRIAL_FIELDS = tuple(field.name for field in fields(Trial))
+
+
+def with_earlier_points(found: Sequence[Fact], earlier: Facts) -> tuple[Fact, ...]:
+    """The answer with the points of trials under the same key that it lacks, the earlier first."""
+    answer = Facts().adding(found)
+    if POINTS not in answer or POINTS not in earlier or answer.value(KEY) != earlier.value(KEY):
+        return tuple(found)
+    made = trials_of(found)
+    kept = [point for point in _points(earlier.by_id[POINTS]) if _trial_of(point) not in made]
+    return tuple(
+        replace(fact, value=[*kept, *_points(fact)]) if fact.id == POINTS else fact
+        for fact in found
+    )
+
+
+def trials_of(facts: Iterable[Fact]) -> set[tuple[Any, ...]]:
+    """The fields of each trial that the facts hold a point of."""
+    return {_trial_of(point) for fact in facts if fact.id == POINTS for point in _points(fact)}
+
+
+def _points(fact: Fact) -> list[Mapping[str, Any]]:
+    assert isinstance(fact.value, list)
+    return fact.value
+
+
+def _trial_of(point: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(point[name] for name in _TRIAL_FIELDS)
