@@ -13,7 +13,7 @@ from trimtab.data.rows import TokenRow
 from trimtab.data.sampling import SourceSample
 from trimtab.data.split import num_duplicate_rows
 
-MAX_ESTIMATED_ROWS = 20_000
+MAX_ESTIMATED_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from trimtab.data.rows import BadRow, SourceRow
 from trimtab.data.sources import ReadResult, find_files, is_jsonl, rows_of_file
 from trimtab.errors import DataError
 
-MAX_SAMPLED_ROWS = 2048
-MAX_SAMPLED_SIZE = 400_000
+MAX_SAMPLED_ROWS = 512
+MAX_SAMPLED_SIZE = 200_000
 MIN_SAMPLED_ROWS = 32
 NUM_LARGEST_ROWS = 8
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from trimtab.errors import ConfigError
-from trimtab.models.foreign import UNUSABLE_FILES, first_sentence
 from trimtab.models.source import ModelSource
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ def describe(source: ModelSource) -> ModelDescription:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from trimtab.models.foreign import UNUSABLE_FILES, first_sentence
     from trimtab.models.quiet import quiet_transformers
 
     try:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import ConfigError
-from trimtab.models.foreign import first_sentence
 from trimtab.runs.cache import CACHE_VARIABLE, cache_folder
 
 
@@ -25,6 +24,8 @@ def unpack_gguf(path: Path, on_progress: Callable[[str], None] | None = None) ->
     sha256. Raises ConfigError where the file cannot be read or unpacked, or the package `gguf` is
     not installed.
     """
+    from trimtab.models.foreign import first_sentence
+
     folder = cache_folder() / "gguf" / f"{path.stem}-{path.stat().st_size}-{_sha256(path)[:16]}"
     if folder.is_dir():
         return folder

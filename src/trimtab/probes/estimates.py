@@ -9,6 +9,11 @@ from trimtab.data.estimates import EstimatedCorpus
 from trimtab.planning.fact import Fact, FactValue
 
 
+KNOWN_WITHOUT_COUNTING = frozenset(
+    {"data.format", "data.format_because", "data.templated", "data.template_because"}
+)
+
+
 def model_facts(facts: Iterable[Fact]) -> Iterator[Fact]:
     """Facts of `ModelQuestion`, whose counts were read off files, marked as such."""
     for fact in facts:
@@ -33,7 +38,12 @@ def corpus_facts(facts: Iterable[Fact], estimated: EstimatedCorpus) -> Iterator[
             value = _scaled(value, estimated.rows_each_stands_for)
         elif fact.id == "data.truncation":
             value = _scaled_cuts(value, estimated.rows_each_stands_for)
-        yield replace(fact, value=value, method=fact.method if is_exact else told(estimated))
+        if is_exact or fact.id in KNOWN_WITHOUT_COUNTING:
+            yield replace(fact, value=value)
+        elif fact.id == "data.num_rows":
+            yield replace(fact, value=value, method="rows counted, those that are bad estimated")
+        else:
+            yield replace(fact, value=value, method=told(estimated))
 
 
 def rows_facts(
