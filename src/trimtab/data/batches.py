@@ -16,6 +16,9 @@ from trimtab.data.packing import best_fit_decreasing
 from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
 from trimtab.hyperparameters.config import Padding, PaddingSide
 
+BatchRow = Sequence[int]
+"""Indices of the examples that one row of a batch holds: one, or those of a packed row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batching:
@@ -79,11 +82,9 @@ def collate(
     if padding == "none":
         return _end_to_end(rows)
     longest = max(row.num_tokens for row in rows)
-    length = longest if padding == "longest" else max_length
-    if longest > length:
-        raise ValueError(f"a row of {longest} tokens does not fit max_length {length}")
-    if pad_to_multiple_of is not None:
-        length = math.ceil(length / pad_to_multiple_of) * pad_to_multiple_of
+    if padding == "max_length" and longest > max_length:
+        raise ValueError(f"a row of {longest} tokens does not fit max_length {max_length}")
+    length = padded_length(longest if padding == "longest" else max_length, pad_to_multiple_of)
     shape = (len(rows), length)
     input_ids = np.full(shape, pad_token_id, dtype=np.int64)
     position_ids = np.zeros(shape, dtype=np.int64)
@@ -106,6 +107,12 @@ def collate(
         num_trainable_tokens=int((targets != IGNORED).sum()),
         row_ids=tuple(row.row_id for row in rows),
     )
+
+
+def padded_length(length: int, pad_to_multiple_of: int | None) -> int:
+    """Columns of a padded micro-batch that holds `length` tokens a row."""
+    multiple = pad_to_multiple_of or 1
+    return math.ceil(length / multiple) * multiple
 
 
 def collate_packed(packed_rows: Sequence[Sequence[TokenRow]]) -> MicroBatch:
@@ -152,7 +159,7 @@ def updates(rows: Sequence[TokenRow], batching: Batching, start: DataPosition) -
     global_batch_size = _global_batch_size(batching)
     epoch, first_update = start.epoch, start.update_in_epoch
     while True:
-        units = _units_of_epoch(rows, batching, epoch)
+        units = batch_rows(rows, batching, epoch)
         num_updates = math.ceil(len(units) / global_batch_size)
         if not 0 <= first_update < num_updates:
             raise ValueError(f"update {first_update} of an epoch that has {num_updates}")
@@ -200,8 +207,8 @@ def _global_batch_size(batching: Batching) -> int:
     return batching.per_device_train_batch_size * batching.gradient_accumulation_steps
 
 
-def _units_of_epoch(rows: Sequence[TokenRow], batching: Batching, epoch: int) -> list[list[int]]:
-    """The epoch's batch rows in order, each a list of indices into `rows`."""
+def batch_rows(rows: Sequence[TokenRow], batching: Batching, epoch: int = 0) -> list[list[int]]:
+    """The epoch's batch rows in their seeded order, each a list of indices into `rows`."""
     generator = np.random.Generator(np.random.PCG64([batching.data_seed, epoch]))
     order = generator.permutation(len(rows)).tolist()
     if not batching.packing:
@@ -212,22 +219,26 @@ def _units_of_epoch(rows: Sequence[TokenRow], batching: Batching, epoch: int) ->
     return [[order[i] for i in bins[b]] for b in generator.permutation(len(bins)).tolist()]
 
 
-def _micro_batches(
-    rows: Sequence[TokenRow], units: list[list[int]], size: int, batching: Batching
-) -> tuple[MicroBatch, ...]:
-    groups = [units[start : start + size] for start in range(0, len(units), size)]
+def micro_batch(
+    rows: Sequence[TokenRow], group: Sequence[BatchRow], batching: Batching
+) -> MicroBatch:
+    """The group's batch rows as one micro-batch, laid out as training lays them out."""
     if batching.packing:
-        return tuple(
-            collate_packed([[rows[index] for index in unit] for unit in group]) for group in groups
-        )
+        return collate_packed([[rows[index] for index in batch_row] for batch_row in group])
+    return collate(
+        [rows[index] for batch_row in group for index in batch_row],
+        padding=batching.padding,
+        padding_side=batching.padding_side,
+        pad_token_id=batching.pad_token_id,
+        pad_to_multiple_of=batching.pad_to_multiple_of,
+        max_length=batching.max_length,
+    )
+
+
+def _micro_batches(
+    rows: Sequence[TokenRow], ordered: Sequence[BatchRow], size: int, batching: Batching
+) -> tuple[MicroBatch, ...]:
     return tuple(
-        collate(
-            [rows[index] for unit in group for index in unit],
-            padding=batching.padding,
-            padding_side=batching.padding_side,
-            pad_token_id=batching.pad_token_id,
-            pad_to_multiple_of=batching.pad_to_multiple_of,
-            max_length=batching.max_length,
-        )
-        for group in groups
+        micro_batch(rows, ordered[start : start + size], batching)
+        for start in range(0, len(ordered), size)
     )

@@ -16,6 +16,8 @@ from trimtab.probes.device_identity import NATIVE_CPU_FLAGS, cpu_flags, cpu_name
 
 MATMUL_SIZE = 768
 SECONDS_PER_FORMAT = 0.15
+SECONDS_OF_COPIES = 0.1
+COPIED_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 
 
 def choose_device(choice: str) -> torch.device:
@@ -44,13 +46,11 @@ def probe_device(device: torch.device) -> Iterator[Fact]:
     """Facts of `DeviceQuestion`: kind, name, memory, and a timed matmul in each format."""
     started = time.perf_counter()
     if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
         free_bytes, total_bytes = torch.cuda.mem_get_info(device)
-        name = properties.name
     else:
         memory = psutil.virtual_memory()
         free_bytes, total_bytes = memory.available, memory.total
-        name = cpu_name(torch.get_num_threads())
+    name = device_name(device)
     method = "asked of the system"
     cost_s = time.perf_counter() - started
     yield Fact("device.kind", device.type, method=method, cost_s=cost_s)
@@ -69,6 +69,14 @@ def probe_device(device: torch.device) -> Iterator[Fact]:
         rate = _matmul_rate(dtype, device, name, precision)
         if rate is not None:
             yield rate
+    yield _bandwidth(device, name)
+
+
+def device_name(device: torch.device) -> str:
+    """The name that facts measured on the device bear."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_properties(device).name)
+    return cpu_name(torch.get_num_threads())
 
 
 def is_native(precision: str, device: torch.device) -> bool:
@@ -91,12 +99,10 @@ def _matmul_rate(
         torch.matmul(left, right)
         seconds: list[float] = []
         while time.perf_counter() - started < SECONDS_PER_FORMAT or len(seconds) < 2:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            _synchronize(device)
             begun = time.perf_counter()
             torch.matmul(left, right)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            _synchronize(device)
             seconds.append(time.perf_counter() - begun)
     except RuntimeError:
         return None
@@ -111,6 +117,40 @@ def _matmul_rate(
         method=f"best of {len(rates)} products of {size}×{size} matrices; spread: best − median",
         cost_s=time.perf_counter() - started,
     )
+
+
+def _bandwidth(device: torch.device, name: str) -> Fact:
+    """The best of repeated copies of a buffer that no cache holds, bytes read and written."""
+    started = time.perf_counter()
+    size = COPIED_BYTES[device.type]
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    # The first copy brings the pages in.
+    target.copy_(source)
+    seconds: list[float] = []
+    begun_all = time.perf_counter()
+    while time.perf_counter() - begun_all < SECONDS_OF_COPIES or len(seconds) < 2:
+        _synchronize(device)
+        begun = time.perf_counter()
+        target.copy_(source)
+        _synchronize(device)
+        seconds.append(time.perf_counter() - begun)
+    rates = sorted(2.0 * size / second for second in seconds)
+    return Fact(
+        "device.memory_bandwidth_bytes_per_s",
+        rates[-1],
+        "bytes/s",
+        spread=rates[-1] - rates[len(rates) // 2],
+        device=name,
+        method=f"best of {len(rates)} copies of {size >> 20} MiB, read and written; "
+        "spread: best − median",
+        cost_s=time.perf_counter() - started,
+    )
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _generator(device: torch.device) -> torch.Generator:

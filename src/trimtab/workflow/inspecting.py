@@ -9,8 +9,8 @@ from trimtab.engine.observer import Observer, Silent
 from trimtab.planning.plan import Plan
 from trimtab.runs.records import DataRecord
 from trimtab.workflow.describing import data_record
-from trimtab.workflow.jobs import rows_question
 from trimtab.workflow.planning import QUICK, ConfigLike, plan_run, resolve_config
+from trimtab.workflow.training_rows import rows_question
 
 
 @dataclass(frozen=True, slots=True)

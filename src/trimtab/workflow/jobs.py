@@ -8,24 +8,10 @@ from trimtab.engine.building import batching, build_model
 from trimtab.engine.loop import Job
 from trimtab.engine.optimizer import make_optimizer
 from trimtab.engine.schedule import make_schedule
-from trimtab.planning.questions import TrainingRowsQuestion
 from trimtab.planning.settings import Settings
 from trimtab.runs.folder import RunFolder
 from trimtab.workflow.materials import Materials
 from trimtab.workflow.training_rows import TrainingRows
-
-
-def rows_question(settings: Settings) -> TrainingRowsQuestion:
-    """The question whose answer are the rows that these settings train on."""
-    separate = isinstance(settings.eval_dataset, str) and settings.eval_dataset != "none"
-    return TrainingRowsQuestion(
-        max_length=settings.max_length,
-        truncation_mode=settings.truncation_mode,
-        packing=settings.packing,
-        num_eval_rows=settings.num_eval_rows,
-        eval_dataset=str(settings.eval_dataset) if separate else "",
-        data_seed=settings.data_seed,
-    )
 
 
 def make_job(settings: Settings, materials: Materials, rows: TrainingRows, run: RunFolder) -> Job:

@@ -29,10 +29,17 @@ from trimtab.planning.questions import (
     TrainingRowsQuestion,
     TrialsQuestion,
 )
-from trimtab.probes.device import choose_device, probe_device
+from trimtab.planning.settings import Settings
+from trimtab.probes.device import choose_device, device_name, probe_device
 from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus, probe_training_rows
-from trimtab.workflow.training_rows import TrainingRows, rows_batching, training_rows
+from trimtab.workflow import measuring
+from trimtab.workflow.training_rows import (
+    TrainingRows,
+    rows_batching,
+    rows_question,
+    training_rows,
+)
 
 
 class _StagedProgress:
@@ -136,9 +143,15 @@ class Materials:
                     batching=batching,
                 )
             case RunQuestion() | TrialsQuestion() | PrecisionQuestion() | RateRangeQuestion():
-                from trimtab.workflow import measuring
+                yield from measuring.answer(question, self._measured(question.settings))
 
-                yield from measuring.answer(self, question)
+    def _measured(self, settings: Settings) -> measuring.Measured:
+        return measuring.Measured(
+            source=self.source,
+            rows=self.rows(rows_question(settings)).train,
+            device_name=device_name(self.device),
+            observer=self._observer,
+        )
 
     def _answer_model(self) -> Iterator[Fact]:
         description = describe(self.source)

@@ -20,12 +20,11 @@ from trimtab.runs.atomic import write_json
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.records import RunSummary, Sample, Status
-from trimtab.workflow.jobs import rows_question
 from trimtab.workflow.materials import Materials
 from trimtab.workflow.planning import PlannedRun
 from trimtab.workflow.recording import RecordingObserver
 from trimtab.workflow.samples import SamplePrompt, sample_prompts
-from trimtab.workflow.training_rows import TrainingRows
+from trimtab.workflow.training_rows import TrainingRows, rows_question
 
 VERSIONED_PACKAGES = ("trimtab", "torch", "transformers", "peft", "tokenizers", "safetensors")
 

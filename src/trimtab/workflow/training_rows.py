@@ -10,6 +10,7 @@ from trimtab.data.rows import TokenRow
 from trimtab.data.split import HeldOut, hold_out, without_copies
 from trimtab.data.truncation import TruncationCounts, truncate
 from trimtab.planning.questions import TrainingRowsQuestion
+from trimtab.planning.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,19 @@ class TrainingRows:
     truncation: TruncationCounts
     eval_truncation: TruncationCounts | None
     num_duplicates_removed: int
+
+
+def rows_question(settings: Settings) -> TrainingRowsQuestion:
+    """The question whose answer are the rows that these settings train on."""
+    separate = isinstance(settings.eval_dataset, str) and settings.eval_dataset != "none"
+    return TrainingRowsQuestion(
+        max_length=settings.max_length,
+        truncation_mode=settings.truncation_mode,
+        packing=settings.packing,
+        num_eval_rows=settings.num_eval_rows,
+        eval_dataset=str(settings.eval_dataset) if separate else "",
+        data_seed=settings.data_seed,
+    )
 
 
 def training_rows(

@@ -1,0 +1,92 @@
+"""How large micro-batches are, counted without laying them out.
+
+The measures are those that an update's memory and time grow with. Pad tokens count: they are
+computed like any other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trimtab.data.batches import Batching, BatchRow, batch_rows, padded_length
+from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
+from trimtab.planning.micro_batches import MicroBatchSize
+
+
+@dataclass(frozen=True, slots=True)
+class RowLengths:
+    """Tokens and targets [N] of every example, counted once."""
+
+    num_tokens: npt.NDArray[np.int64]
+    num_trainable: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[TokenRow]) -> RowLengths:
+        return cls(
+            np.array([row.num_tokens for row in rows], dtype=np.int64),
+            np.array([row.num_trainable_tokens for row in rows], dtype=np.int64),
+        )
+
+
+def size_of(batch: MicroBatch) -> MicroBatchSize:
+    """The size of a micro-batch that is laid out already."""
+    num_rows, length = batch.input_ids.shape
+    num_kept_columns = int((batch.targets != IGNORED).any(dim=0).sum())
+    lengths = batch.document_lengths or (length,) * num_rows
+    return MicroBatchSize(
+        num_tokens=num_rows * length,
+        num_scored=num_rows * num_kept_columns,
+        sum_length_squared=sum(each**2 for each in lengths),
+    )
+
+
+def update_sizes(
+    rows: Sequence[TokenRow], batching: Batching, num_updates: int
+) -> Iterator[tuple[MicroBatchSize, ...]]:
+    """The micro-batches' sizes of the first `num_updates` updates, in the run's seeded order."""
+    lengths = RowLengths.of(rows)
+    size = batching.per_device_train_batch_size
+    global_batch_size = size * batching.gradient_accumulation_steps
+    epoch = 0
+    while num_updates > 0:
+        units = batch_rows(rows, batching, epoch)
+        num_taken = min(num_updates, math.ceil(len(units) / global_batch_size))
+        for start in range(0, num_taken * global_batch_size, global_batch_size):
+            update = units[start : start + global_batch_size]
+            yield tuple(
+                group_size(rows, lengths, update[first : first + size], batching)
+                for first in range(0, len(update), size)
+            )
+        num_updates -= num_taken
+        epoch += 1
+
+
+def group_size(
+    rows: Sequence[TokenRow], lengths: RowLengths, group: Sequence[BatchRow], batching: Batching
+) -> MicroBatchSize:
+    """The size of the micro-batch that holds these batch rows."""
+    indices = [index for batch_row in group for index in batch_row]
+    tokens = lengths.num_tokens[indices]
+    if batching.packing or batching.padding == "none":
+        return MicroBatchSize(
+            num_tokens=int(tokens.sum()),
+            num_scored=int(lengths.num_trainable[indices].sum()),
+            sum_length_squared=int((tokens**2).sum()),
+        )
+    longest = int(tokens.max()) if batching.padding == "longest" else batching.max_length
+    length = padded_length(longest, batching.pad_to_multiple_of)
+    scored = np.zeros(length, dtype=np.bool_)
+    for index in indices:
+        row = rows[index]
+        start = 0 if batching.padding_side == "right" else length - row.num_tokens
+        scored[start : start + row.num_tokens - 1] |= row.trainable[1:]
+    return MicroBatchSize(
+        num_tokens=len(indices) * length,
+        num_scored=len(indices) * int(scored.sum()),
+        sum_length_squared=len(indices) * length**2,
+    )

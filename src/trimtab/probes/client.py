@@ -1,0 +1,125 @@
+"""Asking a measuring process, which may die of the question."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import IO, Any, Final
+
+from trimtab.data.rows import TokenRow
+from trimtab.probes.handover import rows_to_bytes
+
+ANSWER_TIMEOUT_S: Final = 300.0
+_START: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from trimtab.probes.process import main; main()"
+)
+
+
+class ProbeDied(Exception):
+    """The process gave no whole answer. `reason` is a clause such as `it was killed`.
+
+    is_deadly: the process was killed, ended, fell silent or ran out of memory, as against one that
+    told of something it could not do.
+    """
+
+    def __init__(self, reason: str, *, is_deadly: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_deadly = is_deadly
+
+
+Answer = Mapping[str, Any]
+
+
+@contextmanager
+def asked(
+    request: Mapping[str, Any], rows: Sequence[TokenRow], *, timeout_s: float = ANSWER_TIMEOUT_S
+) -> Iterator[Iterator[Answer]]:
+    """Yields the answers, as they come, of a process of its own that is given request and rows.
+
+    The answers' iterator raises ProbeDied; `timeout_s` is the longest wait for one answer. The
+    process imports from where this one does. On every way out it is gone, and nothing is left on
+    disk.
+    """
+    with TemporaryFile() as handed_over, TemporaryFile() as complaints:
+        handed_over.write(rows_to_bytes(rows))
+        handed_over.seek(0)
+        rows_fd = handed_over.fileno()
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _START, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            pass_fds=[rows_fd],
+        )
+        try:
+            _send(process, {**request, "rows_fd": rows_fd})
+            yield _answers(process, complaints, timeout_s)
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
+
+
+def _send(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
+    """A process that is gone already is told of when its answers are read."""
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        pass
+
+
+def _answers(
+    process: subprocess.Popen[bytes], complaints: IO[bytes], timeout_s: float
+) -> Iterator[Answer]:
+    for line in _lines(process, timeout_s):
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ProbeDied(answer["error"], is_deadly=answer["is_out_of_memory"])
+        if answer.get("done"):
+            return
+        yield answer
+    raise ProbeDied(_how_it_ended(process.wait(), complaints), is_deadly=True)
+
+
+def _lines(process: subprocess.Popen[bytes], timeout_s: float) -> Iterator[bytes]:
+    """Whole lines of the process until it closes its end."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    pending = b""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise ProbeDied(f"it gave no answer within {timeout_s:g} s", is_deadly=True)
+        piece = os.read(descriptor, 1 << 16)
+        if not piece:
+            return
+        *lines, pending = (pending + piece).split(b"\n")
+        if lines:
+            yield from lines
+            deadline = time.monotonic() + timeout_s
+
+
+def _how_it_ended(status: int, complaints: IO[bytes]) -> str:
+    if status == -signal.SIGKILL:
+        return "it was killed, as systems do when memory runs out"
+    if status < 0:
+        return f"it ended by {signal.Signals(-status).name}"
+    complaints.seek(0)
+    lines = complaints.read().decode(errors="replace").strip().splitlines()
+    last = f": {lines[-1].strip()}" if lines else ""
+    return f"it ended with status {status}{last}"

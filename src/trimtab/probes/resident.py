@@ -1,0 +1,70 @@
+"""How much memory a process holds now and held at most, measured piece by piece."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from pathlib import Path
+
+import psutil
+import torch
+
+from trimtab.engine.memory import peak_memory_bytes
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+"""What Linux takes for: begin the peak resident set anew (proc(5), clear_refs)."""
+
+
+def held_bytes(device: torch.device) -> int:
+    """This process's resident set, or the memory that torch has reserved on a CUDA device."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_reserved(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def begin_peak(device: torch.device) -> bool:
+    """Give back what is free and begin the peak anew; False where the system cannot do that.
+
+    Then `peak_bytes` goes on from the peak of everything before.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    _return_freed_memory()
+    try:
+        _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
+    except OSError:
+        return False
+    return _high_water_mark() is not None
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that was held since `begin_peak`, or since the start where it returned False."""
+    mark = None if device.type == "cuda" else _high_water_mark()
+    return peak_memory_bytes(device) if mark is None else mark
+
+
+def _high_water_mark() -> int | None:
+    try:
+        status = _STATUS.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _return_freed_memory() -> None:
+    """A trial must not start with what the allocator kept of the one before."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        # Only glibc has it.
+        return
+    trim(0)

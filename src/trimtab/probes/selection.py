@@ -1,0 +1,64 @@
+"""Which rows a measurement works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from trimtab.data.batches import Batching, BatchRow, batch_rows
+from trimtab.data.rows import TokenRow
+from trimtab.planning.questions import Trial
+
+MAX_PRECISION_TOKENS = 512
+"""Gradients of more tokens tell no more of a number format, and take longer."""
+
+
+def trial_rows(rows: Sequence[TokenRow], units: Sequence[BatchRow], trial: Trial) -> list[BatchRow]:
+    """The batch rows of one micro-batch of the trial; all there are where it asks for more."""
+    longest_first = sorted(units, key=lambda unit: -num_tokens(rows, unit))
+    if trial.rows == "longest":
+        return longest_first[: trial.num_rows]
+    num_taken = min(trial.num_rows, len(longest_first))
+    step = len(longest_first) / num_taken
+    return [longest_first[int((index + 0.5) * step)] for index in range(num_taken)]
+
+
+def num_tokens(rows: Sequence[TokenRow], unit: BatchRow) -> int:
+    return sum(rows[index].num_tokens for index in unit)
+
+
+def precision_rows(rows: Sequence[TokenRow]) -> list[TokenRow]:
+    """Examples around the middle of the lengths, of at most 512 tokens together; at least one.
+
+    A longer one gives its end, where its targets are likely to stand.
+    """
+    by_length = sorted(rows, key=lambda row: row.num_tokens)
+    middle = by_length[len(by_length) // 2]
+    if middle.num_tokens > MAX_PRECISION_TOKENS:
+        return [_end_of(middle)]
+    num_taken = min(len(by_length), MAX_PRECISION_TOKENS // middle.num_tokens)
+    first = (len(by_length) - num_taken) // 2
+    taken = by_length[first : first + num_taken]
+    while len(taken) > 1 and sum(row.num_tokens for row in taken) > MAX_PRECISION_TOKENS:
+        taken.pop()
+    return taken
+
+
+def _end_of(row: TokenRow) -> TokenRow:
+    """The last tokens, up to the last target, with as many before it as are allowed."""
+    stop = int(row.trainable.nonzero()[0].max()) + 1
+    start = max(0, stop - MAX_PRECISION_TOKENS)
+    if stop - start < 2:
+        start, stop = 0, 2
+    trainable = row.trainable[start:stop].copy()
+    trainable[0] = False
+    if not trainable.any():
+        trainable[-1] = True
+    return replace(row, input_ids=row.input_ids[start:stop], trainable=trainable)
+
+
+def first_update(rows: Sequence[TokenRow], batching: Batching) -> list[list[BatchRow]]:
+    """The micro-batches of the run's first weight update, as groups of batch rows."""
+    size = batching.per_device_train_batch_size
+    units = batch_rows(rows, batching)[: size * batching.gradient_accumulation_steps]
+    return [list(units[start : start + size]) for start in range(0, len(units), size)]

@@ -1,0 +1,234 @@
+"""Answers to the questions that take weight updates: what to hand to a measuring process, and the
+facts that its answers, or its death, come to."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from trimtab.data.batches import Batching, BatchRow, batch_rows
+from trimtab.data.rows import TokenRow
+from trimtab.data.sizes import RowLengths, group_size
+from trimtab.engine.building import batching
+from trimtab.engine.observer import Observer
+from trimtab.models.source import ModelSource
+from trimtab.planning.fact import Fact
+from trimtab.planning.questions import (
+    PrecisionQuestion,
+    RateRangeQuestion,
+    RunQuestion,
+    Trial,
+    TrialsQuestion,
+)
+from trimtab.planning.settings import Settings
+from trimtab.probes.client import Answer, ProbeDied, asked
+from trimtab.probes.resident import held_bytes
+from trimtab.probes.run_sizes import probe_run
+from trimtab.probes.selection import first_update, precision_rows, trial_rows
+from trimtab.probes.trials import NUM_UPDATES
+
+MeasuredQuestion = RunQuestion | TrialsQuestion | PrecisionQuestion | RateRangeQuestion
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What updates are measured with. `rows` are the run's training rows."""
+
+    source: ModelSource
+    rows: Sequence[TokenRow]
+    device_name: str
+    observer: Observer
+
+
+def answer(question: MeasuredQuestion, measured: Measured) -> Iterator[Fact]:
+    """The facts listed under the question; a process that dies is a fact too."""
+    started = time.perf_counter()
+    match question:
+        case RunQuestion():
+            measured.observer.activity("counting the run's micro-batches")
+            yield from probe_run(question, measured.rows, batching(question.settings))
+            measured.observer.activity_done()
+            return
+        case TrialsQuestion():
+            facts = _trials(question, measured)
+        case PrecisionQuestion():
+            facts = _precision(question, measured)
+        case RateRangeQuestion():
+            facts = _rate_range(question, measured)
+    measured.observer.activity_done()
+    cost_s = time.perf_counter() - started
+    key, *others = (replace(fact, device=measured.device_name) for fact in facts)
+    yield replace(key, cost_s=cost_s)
+    yield from others
+
+
+def _trials(question: TrialsQuestion, measured: Measured) -> list[Fact]:
+    settings = question.settings
+    layout = batching(settings)
+    chosen = _chosen_rows(question.trials, measured.rows, layout)
+    rows, groups = _handed_over(measured.rows, chosen)
+    lengths = RowLengths.of(rows)
+    points = [
+        asdict(trial) | asdict(group_size(rows, lengths, group, layout))
+        for trial, group in zip(question.trials, groups, strict=True)
+    ]
+    request = {
+        "trials": [
+            {
+                "activation_checkpointing": trial.activation_checkpointing,
+                "num_micro_batches": trial.num_micro_batches,
+                "units": group,
+            }
+            for trial, group in zip(question.trials, groups, strict=True)
+        ]
+    }
+    device = torch.device(settings.device)
+    process_bytes = 0 if device.type == "cuda" else held_bytes(device)
+    measured.observer.activity("measuring memory and speed", len(points))
+    loaded: Answer = {}
+    made: list[dict[str, Any]] = []
+    failure: str | None = None
+    try:
+        with asked(_request("trials", settings, measured, request), rows) as answers:
+            loaded = next(answers)
+            for outcome in answers:
+                made.append(points[len(made)] | dict(outcome))
+                measured.observer.advanced(1)
+    except ProbeDied as died:
+        failure = died.reason
+        if loaded and died.is_deadly and len(made) < len(points):
+            made.append(points[len(made)] | {"update_s": [], "peak_bytes": None})
+    return _trial_facts(question, process_bytes, loaded, made, failure)
+
+
+def _trial_facts(
+    question: TrialsQuestion,
+    process_bytes: int,
+    loaded: Answer,
+    points: list[dict[str, Any]],
+    failure: str | None,
+) -> list[Fact]:
+    method = f"{NUM_UPDATES} updates by the training step, in a process of its own, at rate 0"
+    facts = [
+        Fact("trials.key", question.key, method=method),
+        Fact("trials.process_bytes", process_bytes, "bytes", method="the planning process"),
+    ]
+    if not points:
+        told = failure or "no trial was asked for"
+        return [*facts, Fact("trials.failure", told, method=method)]
+    if not loaded["is_peak_reset_between_trials"]:
+        method += "; the peak could not be reset between trials, so each holds those before it"
+    if failure is not None:
+        method += f"; it ended early: {failure}"
+    sizes = {name: loaded[name] for name in ("base_bytes", "loaded_bytes")}
+    facts += [Fact(f"trials.{name}", size, "bytes", method=method) for name, size in sizes.items()]
+    return [*facts, Fact("trials.points", points, method=method)]
+
+
+def _chosen_rows(
+    trials: Sequence[Trial], rows: Sequence[TokenRow], layout: Batching
+) -> list[list[BatchRow]]:
+    units = batch_rows(rows, layout)
+    return [trial_rows(rows, units, trial) for trial in trials]
+
+
+def _precision(question: PrecisionQuestion, measured: Measured) -> list[Fact]:
+    rows = precision_rows(measured.rows)
+    indices = list(range(len(rows)))
+    request = {
+        "precisions": list(question.precisions),
+        "units": [indices] if question.settings.packing else [[index] for index in indices],
+    }
+    num_tokens = sum(row.num_tokens for row in rows)
+    method = f"{len(rows)} rows of {num_tokens:,} tokens together, against fp32 on the same"
+    facts = [Fact("precision.key", question.key, method=method)]
+    measured.observer.activity("comparing number formats", len({"fp32", *question.precisions}))
+    try:
+        asked_of = _request("precision", question.settings, measured, request)
+        with asked(asked_of, rows) as answers:
+            for outcome in answers:
+                facts += _precision_facts(outcome, method)
+                measured.observer.advanced("precision" in outcome)
+    except ProbeDied as died:
+        facts.append(Fact("precision.failure", died.reason, method=method))
+    return facts
+
+
+def _precision_facts(outcome: Answer, method: str) -> Iterator[Fact]:
+    if "lost_update_share" in outcome:
+        for precision, share in outcome["lost_update_share"].items():
+            yield Fact(
+                f"precision.lost_update_share.{precision}",
+                share,
+                method=f"{method}; the first update of the weights that get a gradient",
+            )
+        return
+    precision = outcome["precision"]
+    best = f"{method}; the better of two updates"
+    yield Fact(f"precision.update_s.{precision}", outcome["update_s"], "s", method=best)
+    yield Fact(f"precision.overflows.{precision}", outcome["overflows"], method=method)
+    for name in ("gradient_cosine", "gradient_norm_ratio"):
+        if outcome[name] is not None:
+            yield Fact(f"precision.{name}.{precision}", outcome[name], method=method)
+
+
+def _rate_range(question: RateRangeQuestion, measured: Measured) -> list[Fact]:
+    settings = question.settings
+    chosen = first_update(measured.rows, batching(settings))
+    rows, groups = _handed_over(measured.rows, chosen)
+    request = {"micro_batches": groups, "rates": list(question.rates)}
+    num_rows = sum(len(group) for group in groups)
+    method = f"one update at each rate, on the {num_rows} rows of the run's first update"
+    measured.observer.activity("testing learning rates", len(question.rates))
+    losses: list[list[float | None]] = []
+    diverging_rate: float | None = None
+    key = Fact("rate_range.key", question.key, method=method)
+    try:
+        with asked(_request("rate range", settings, measured, request), rows) as answers:
+            for outcome in answers:
+                rate, loss = outcome["learning_rate"], outcome["loss"]
+                losses.append([rate, loss if math.isfinite(loss) else None])
+                diverging_rate = rate if outcome["diverged"] else None
+                measured.observer.advanced(1)
+    except ProbeDied as died:
+        return [key, Fact("rate_range.failure", died.reason, method=method)]
+    return [
+        key,
+        Fact("rate_range.losses", losses, "[rate, nats a trainable token]", method=method),
+        Fact("rate_range.diverging_rate", diverging_rate, method=method),
+    ]
+
+
+def _handed_over(
+    rows: Sequence[TokenRow], groups: Sequence[Sequence[BatchRow]]
+) -> tuple[list[TokenRow], list[list[list[int]]]]:
+    """The rows that the groups name, each once, and the groups by their new indices."""
+    place: dict[int, int] = {}
+    for group in groups:
+        for unit in group:
+            for index in unit:
+                place.setdefault(index, len(place))
+    moved = [[[place[index] for index in unit] for unit in group] for group in groups]
+    return [rows[index] for index in place], moved
+
+
+def _request(
+    question: str, settings: Settings, measured: Measured, details: Mapping[str, Any]
+) -> dict[str, Any]:
+    source = measured.source
+    return {
+        "question": question,
+        "settings": asdict(settings),
+        "source": {
+            "name": source.name,
+            "folder": str(source.folder),
+            "trust_remote_code": source.trust_remote_code,
+        },
+        "num_threads": torch.get_num_threads(),
+        **details,
+    }
