@@ -40,6 +40,13 @@ def test_weight_decay_counts_what_it_reaches() -> None:
     assert "4,884,480 of 4,884,480" in lora.because
 
 
+def test_constants_of_the_house_say_that_no_other_was_tried() -> None:
+    for name in ("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"):
+        limits = planned().decision(name).limits
+        assert limits is not None and "no other value is tried" in limits
+    assert planned(adam_beta2=0.95).decision("adam_beta2").limits is None
+
+
 def test_a_head_of_its_own_decays() -> None:
     untied = LLAMA_135M | {
         "model.num_parameters": 134_515_008 + 49_152 * 576,

@@ -185,6 +185,16 @@ def test_auto_warmup(num_steps: int, expected: int) -> None:
     assert f"{num_steps:,}" in decision.because
     assert ("never over 10%" in decision.because) is (num_steps < 100)
     assert ("at least 10" in decision.because) is (num_steps <= 300)
+    others = [one.value for one in decision.alternatives]
+    assert others == [steps for steps in dict.fromkeys((0, num_steps // 10)) if steps != expected]
+
+
+def test_the_default_curve_states_its_limits_and_its_rival() -> None:
+    default = of_run(100, "lr_scheduler_type")
+    assert default.limits is not None and "pretraining" in default.limits
+    assert [one.value for one in default.alternatives] == ["cosine"]
+    asked = of_run(100, "lr_scheduler_type", lr_scheduler_type="cosine")
+    assert (asked.limits, asked.alternatives) == (None, ())
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,12 @@ _USED_CONSTANTS: Mapping[Optimizer, frozenset[str]] = {
     "lion": frozenset({"adam_beta1"}),
     "adamw_schedule_free": frozenset({"adam_beta1", "adam_beta2", "adam_epsilon"}),
 }
+_CONSTANT_LIMITS: Mapping[str, str] = {
+    "adam_beta1": "no other value is tried",
+    "adam_beta2": "no other value is tried; rules that keep its half-life in tokens (2025, arXiv "
+    "2507.07101) ask for one far past a short run's length",
+    "adam_epsilon": "no other value is tried",
+}
 
 
 def decide_optimizer(resolved: ResolvedConfig, facts: Facts) -> Ruling:
@@ -74,10 +80,9 @@ def _constant(
     resolved: ResolvedConfig, name: str, value: Any, default: str, optim: Optimizer
 ) -> Decision:
     if name not in _USED_CONSTANTS[optim]:
-        because = f"not used: optim is {optim}"
-    else:
-        because = "" if resolved.is_set(name) else default
-    return decision(resolved, name, value, "default", because)
+        return decision(resolved, name, value, "default", f"not used: optim is {optim}")
+    because = "" if resolved.is_set(name) else default
+    return decision(resolved, name, value, "default", because, limits=_CONSTANT_LIMITS[name])
 
 
 def _weight_decay(resolved: ResolvedConfig, facts: Facts) -> Decision:
@@ -99,5 +104,11 @@ def _weight_decay(resolved: ResolvedConfig, facts: Facts) -> Decision:
     else:
         because = f"off, as in Hugging Face's default; it would reach {reach}"
     return decision(
-        resolved, "weight_decay", decay, "default", because, facts=("model.linear_modules",)
+        resolved,
+        "weight_decay",
+        decay,
+        "default",
+        because,
+        facts=("model.linear_modules",),
+        limits="no other value is tried on this run",
     )
