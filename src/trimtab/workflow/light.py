@@ -21,12 +21,7 @@ from trimtab.planning.questions import (
     DataQuestion,
     DeviceQuestion,
     ModelQuestion,
-    PrecisionQuestion,
-    Question,
-    RateRangeQuestion,
-    RunQuestion,
     TrainingRowsQuestion,
-    TrialsQuestion,
 )
 from trimtab.probes.device_identity import identify_device, identity_facts
 from trimtab.probes.estimates import corpus_facts, model_facts, rows_facts
@@ -34,7 +29,8 @@ from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus, probe_training_rows
 from trimtab.workflow.training_rows import rows_batching, training_rows
 
-NOT_MEASURED = "a quick plan measures nothing"
+FileQuestion = DeviceQuestion | ModelQuestion | DataQuestion | TrainingRowsQuestion
+"""What is asked of every plan, and can be answered without a weight update."""
 
 
 class LightMaterials:
@@ -67,8 +63,8 @@ class LightMaterials:
         self._observer.activity_done()
         return estimate(sample, corpus)
 
-    def answer(self, question: Question) -> Iterator[Fact]:
-        """Facts by reading and arithmetic; of what only an update tells, why they are not there.
+    def answer(self, question: FileQuestion) -> Iterator[Fact]:
+        """Facts by reading and arithmetic.
 
         Raises ConfigError and DataError as measuring does, as far as the sampled rows show it.
         """
@@ -81,14 +77,6 @@ class LightMaterials:
                 yield from self._answer_data()
             case TrainingRowsQuestion():
                 yield from self._answer_rows(question)
-            case TrialsQuestion():
-                yield from _unanswered("trials", question.key)
-            case PrecisionQuestion():
-                yield from _unanswered("precision", question.key)
-            case RateRangeQuestion():
-                yield from _unanswered("rate_range", question.key)
-            case RunQuestion():
-                yield from _unanswered("run", question.key)
 
     def _answer_model(self) -> Iterator[Fact]:
         description = describe_from_headers(self.source)
@@ -131,8 +119,3 @@ class LightMaterials:
             batching=rows_batching(question),
         )
         yield from rows_facts(measured, estimated, held_out_of)
-
-
-def _unanswered(name: str, key: str) -> Iterator[Fact]:
-    yield Fact(f"{name}.key", key, method=NOT_MEASURED)
-    yield Fact(f"{name}.failure", NOT_MEASURED, method=NOT_MEASURED)

@@ -19,14 +19,8 @@ from trimtab.planning.effort import Effort
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
-from trimtab.planning.questions import (
-    DataQuestion,
-    DeviceQuestion,
-    ModelQuestion,
-    TrainingRowsQuestion,
-)
 from trimtab.runs.folder import free_output_dir
-from trimtab.workflow.light import LightMaterials
+from trimtab.workflow.light import FileQuestion, LightMaterials
 from trimtab.workflow.recalling import Recall, recall_run_facts
 from trimtab.workflow.trial_points import with_earlier_points
 
@@ -44,10 +38,6 @@ MEASURED = Effort("measured")
 TRAIN = Effort("train")
 
 ConfigLike = str | Path | Mapping[str, Any] | TrainingConfig | ResolvedConfig
-
-
-FileQuestion = DeviceQuestion | ModelQuestion | DataQuestion | TrainingRowsQuestion
-"""What is asked of every plan, and can be answered without a weight update."""
 
 
 class Sources:
@@ -155,7 +145,7 @@ def plan_run(
             if found is None and not isinstance(question, FileQuestion) and effort == QUICK:
                 asking = QUICK
                 break
-            if found is None and estimated:
+            if found is None and estimated and isinstance(question, FileQuestion):
                 found = tuple(sources.light.answer(question))
             elif found is None:
                 measured = tuple(sources.materials.answer(question))
