@@ -130,7 +130,7 @@ def plan_run(
     quick effort asks as an explicit plan does, and no further than is recalled.
     """
     sources = Sources(resolved.config, observer)
-    recall = Recall(resolved.config, observer, refresh=refresh)
+    recall = Recall(resolved.config, observer, measures=not estimated, refresh=refresh)
     output_dir = _output_dir(resolved)
     facts = Facts().adding(recall_run_facts(resolved.config))
     asking = MEASURED if effort == QUICK else effort

@@ -18,18 +18,23 @@ from trimtab.workflow.trial_points import trials_of, with_earlier_points
 
 
 class Recall:
-    """What is known of one configuration from before; remembers what is measured now."""
+    """What is known of one configuration from before; remembers what is measured now.
+
+    `measures` says whether what is not recalled will be measured, which is told.
+    """
 
     def __init__(
         self,
         config: TrainingConfig,
         observer: Observer,
         *,
+        measures: bool = True,
         refresh: bool = False,
         store: FactStore | None = None,
     ) -> None:
         self._config = config
         self._observer = observer
+        self._measures = measures
         self._refresh = refresh
         self._store = store or user_fact_store()
         self._fingerprints = Fingerprints(config)
@@ -99,8 +104,11 @@ class Recall:
         parts = changed_parts(earlier.fingerprint, fingerprint)
         if parts and parts not in self._told_changes:
             self._told_changes.add(parts)
+            changed = f"the {_listed(parts)} changed since {_day(earlier.measured_at)}"
             self._observer.noted(
-                f"measured again: the {_listed(parts)} changed since {_day(earlier.measured_at)}"
+                f"measured again: {changed}"
+                if self._measures
+                else f"not recalled: {changed}; a plan without --quick measures again"
             )
 
 
