@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
-from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.effort import Effort
+from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
 from trimtab.planning.questions import TrainingRowsQuestion

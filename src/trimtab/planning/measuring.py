@@ -47,10 +47,9 @@ def next_measurement(draft: Draft, effort: Effort) -> Question | None:
     settings = draft.plan.settings()
     facts = draft.facts
     limit_s = effort.limit_s(draft.plan.predictions.total_time_s)
-    if "trials.failure" not in facts:
-        trials = _missing(_affordable_trials(draft, effort, limit_s), facts)
-        if trials:
-            return TrialsQuestion(settings, trials)
+    trials = _trials_to_make(draft, effort, limit_s)
+    if trials:
+        return TrialsQuestion(settings, trials)
     left_s = limit_s - _spent_s(facts)
     if "precision.key" not in facts and _is_precision_worth_it(draft, effort, left_s):
         return PrecisionQuestion(settings, worth_trying(facts))
@@ -59,13 +58,23 @@ def next_measurement(draft: Draft, effort: Effort) -> Question | None:
     return None if "run.key" in facts else RunQuestion(settings)
 
 
-def _affordable_trials(draft: Draft, effort: Effort, limit_s: float) -> tuple[Trial, ...]:
+def _trials_to_make(draft: Draft, effort: Effort, limit_s: float) -> tuple[Trial, ...]:
+    """The trials of a first round, or of the checkpointing that the first round has led to.
+
+    None once a trial killed its process, and none where nothing could be measured.
+    """
     facts = draft.facts
+    points = measured_points(facts)
+    chosen: Checkpointing = draft.value("activation_checkpointing")
+    is_settled = any(point.checkpointing == chosen for point in points)
+    if "trials.failure" in facts or is_settled or any(each.peak_bytes is None for each in points):
+        return ()
     choice = draft.choice
     sizes = _sizes_to_try(choice.memory, max(choice.candidates))
-    chosen: Checkpointing = draft.value("activation_checkpointing")
-    updates_s = max(0.0, TRIALS_SHARE * limit_s - _start_s(facts))
-    trials = _wanted_trials(choice, chosen, sizes, updates_s)
+    updates_s = max(0.0, TRIALS_SHARE * limit_s - _spent_s(facts) - _start_s(facts))
+    made = {point.trial for point in points}
+    wanted = _wanted_trials(choice, chosen, sizes, updates_s)
+    trials = tuple(trial for trial in wanted if trial not in made)
     if trials or effort.kind != "measured" or not _may_fit(choice, sizes[0][1], chosen):
         return trials
     return (Trial(chosen, 1),)
@@ -136,15 +145,6 @@ def _wanted_trials(
         if option == chosen and large < choice.memory.rows_per_update:
             trials.append(Trial(option, small, num_micro_batches=2))
     return tuple(trials)
-
-
-def _missing(trials: Sequence[Trial], facts: Facts) -> tuple[Trial, ...]:
-    """Those that no point of the facts answers; none once a trial killed its process."""
-    points = measured_points(facts)
-    if any(point.peak_bytes is None for point in points):
-        return ()
-    made = {point.trial for point in points}
-    return tuple(trial for trial in trials if trial not in made)
 
 
 def _spent_s(facts: Facts) -> float:

@@ -102,7 +102,8 @@ def _fit(
     logits = arithmetic.logits_bytes_per_position
     priors = (
         Prior(arithmetic.fixed_bytes, arithmetic.fixed_bytes / 2),
-        Prior(0.0, arithmetic.gradient_bytes / 2 + RELATIVE_NOISE * arithmetic.fixed_bytes),
+        # Gradients that stand while the next micro-batch runs, and what they break up.
+        Prior(0.0, arithmetic.gradient_bytes / 2 + arithmetic.fixed_bytes / 4),
         # An allocator can waste half of what a step without checkpointing would keep.
         Prior(arithmetic.bytes_per_token(checkpointing), kept_bytes_per_token / 2),
         Prior(logits, logits / 10),

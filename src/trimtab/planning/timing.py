@@ -30,7 +30,7 @@ UTILISATION = {"cpu": 0.45, "cuda": 0.35}
 CPU: the best of LoRA updates of 880 tokens on a llama of 135M weights, in bf16 (0.43) and in fp32
 (0.45); smaller micro-batches reach less. CUDA: an assumption, at the low end of the 35–50% of peak
 that large trainers report."""
-RELATIVE_NOISE = 0.05
+RELATIVE_NOISE = 0.03
 SECONDS_PER_LAYER = {"cpu": 1e-3, "cuda": 5e-4}
 """What starting a layer's kernels costs in a forward and backward pass, whatever their size."""
 OPTIMIZER_BYTES_PER_WEIGHT = 28
@@ -118,8 +118,8 @@ def update_time(facts: Facts, work: Work) -> UpdateTime | None:
     starting_s = SECONDS_PER_LAYER[kind] * work.num_layers
     optimizer_s = _optimizer_s(facts, work)
     priors = (
-        Prior(optimizer_s, optimizer_s + 1e-3),
-        Prior(starting_s, starting_s),
+        Prior(optimizer_s, optimizer_s + 5 * starting_s),
+        Prior(starting_s, 5 * starting_s),
         Prior(seconds_per_flop, seconds_per_flop),
     )
     fits = {checkpointing: _fit(points, work, priors) for checkpointing, points in grouped.items()}

@@ -1,0 +1,199 @@
+"""What a plan asks to have measured, and how right it then is, on a simulated device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from planning.facts import GB, config
+from planning.simulated import MB, Simulated, measured, trials_asked
+
+from trimtab.errors import DoesNotFit
+from trimtab.planning.effort import Effort
+from trimtab.planning.plan import Plan
+from trimtab.planning.questions import (
+    PrecisionQuestion,
+    RateRangeQuestion,
+    RunQuestion,
+    TrialsQuestion,
+)
+
+MEASURED, TRAIN = Effort("measured"), Effort("train")
+
+
+def kinds(device: Simulated) -> list[type]:
+    return [type(question) for question in device.asked[1:]]
+
+
+def planned(device: Simulated, effort: Effort = MEASURED, **values: Any) -> Plan:
+    return measured(config(**({"eval_dataset": "none"} | values)), device, effort=effort)
+
+
+def test_a_plan_asks_for_memory_format_range_and_the_runs_own_order() -> None:
+    device = Simulated()
+    planned(device, global_batch_size=4)
+    assert kinds(device) == [TrialsQuestion, PrecisionQuestion, RateRangeQuestion, RunQuestion]
+
+
+def test_a_quick_plan_asks_for_nothing_more() -> None:
+    device = Simulated()
+    plan = planned(device, Effort("quick"))
+    assert kinds(device) == []
+    assert any("peak memory" in phrase for phrase in plan.not_measured)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("checkpointing", ["off", "full"])
+def test_measured_memory_is_right_where_arithmetic_is_not(micro: int, checkpointing: str) -> None:
+    device = Simulated()
+    values = {
+        "global_batch_size": 16,
+        "per_device_train_batch_size": micro,
+        "activation_checkpointing": checkpointing,
+        "memory_limit": "40GB",
+    }
+    plan = planned(device, **values)
+    size = device.size(micro)
+    true_peak = device.peak_bytes(size, checkpointing, micro < 16)
+    assert plan.predictions.worst_case_memory_bytes == pytest.approx(
+        max(true_peak, 1000 * MB), rel=0.02
+    )
+    assert plan.predictions.peak_memory_bytes == plan.predictions.worst_case_memory_bytes
+
+
+def test_arithmetic_alone_does_not_know_the_device() -> None:
+    device = Simulated()
+    quick = planned(device, Effort("quick"), per_device_train_batch_size=16, memory_limit="40GB")
+    true_peak = device.peak_bytes(device.size(16), "off", False)
+    assert quick.predictions.worst_case_memory_bytes != pytest.approx(true_peak, rel=0.1)
+
+
+def test_a_ladders_middle_lies_between_its_measured_ends() -> None:
+    device = Simulated()
+    plan = planned(device, activation_checkpointing="off", per_device_train_batch_size=4)
+    assert {trial.activation_checkpointing for trial in trials_asked(device)} == {"off"}
+    ladder = Simulated(bytes_per_token=6 * MB)
+    planned(ladder, memory_limit="4GB")
+    assert {trial.activation_checkpointing for trial in trials_asked(ladder)} >= {"off", "full"}
+    assert plan.predictions.worst_case_memory_bytes is not None
+
+
+def test_measured_seconds_are_right() -> None:
+    device = Simulated(tokens_per_s=450, starting_s=0.2)
+    plan = planned(device, global_batch_size=16, per_device_train_batch_size=4)
+    expected = device.update_s(device.size(4), 4, "off")
+    assert plan.predictions.step_time_s == pytest.approx(expected, rel=0.03)
+
+
+def test_the_smallest_size_near_the_fastest_is_taken() -> None:
+    # Starting costs as much as 70 tokens: 8 rows reach 98% of the speed of 16, and 4 reach 94%.
+    slow_start = planned(Simulated(starting_s=0.1, optimizer_s=0.0), global_batch_size=16)
+    fast_start = planned(Simulated(starting_s=0.001, optimizer_s=0.0), global_batch_size=16)
+    chosen = [
+        plan.decision("per_device_train_batch_size").value for plan in (fast_start, slow_start)
+    ]
+    assert chosen == [1, 8]
+    decision = slow_start.decision("per_device_train_batch_size")
+    assert decision.origin == "measured"
+    assert "trials.points" in decision.facts
+    assert all("tokens/s" in other.because for other in decision.alternatives)
+
+
+def test_the_limit_is_kept_by_recomputing_when_trials_say_so() -> None:
+    device = Simulated(bytes_per_token=6 * MB)
+    plan = planned(device, global_batch_size=16, memory_limit="2400MB")
+    worst = plan.predictions.worst_case_memory_bytes
+    assert worst is not None
+    assert worst * 1.05 <= 2400 * MB
+    micro = plan.decision("per_device_train_batch_size").value
+    option = plan.decision("activation_checkpointing").value
+    assert device.peak_bytes(device.size(micro), option, micro < 16) <= 2400 * MB
+
+
+def test_what_trials_show_not_to_fit_is_refused_with_what_would() -> None:
+    with pytest.raises(DoesNotFit) as caught:
+        planned(
+            Simulated(),
+            per_device_train_batch_size=16,
+            activation_checkpointing="off",
+            memory_limit="5GB",
+        )
+    assert "by measured updates" in caught.value.what
+    assert caught.value.hint is not None
+    assert "per_device_train_batch_size 8 with activation_checkpointing off" in caught.value.hint
+
+
+def test_train_measures_nothing_for_a_run_of_seconds() -> None:
+    device = Simulated()
+    plan = planned(device, TRAIN, max_steps=3)
+    assert kinds(device) == [RunQuestion]
+    assert any("peak memory" in phrase for phrase in plan.not_measured)
+    assert any("number format" in phrase for phrase in plan.not_measured)
+
+
+@pytest.mark.parametrize("num_steps", [10, 20, 40, 80, 400])
+def test_train_spends_at_most_a_share_of_the_run(num_steps: int) -> None:
+    device = Simulated()
+    plan = planned(device, TRAIN, max_steps=num_steps)
+    assert plan.predictions.total_time_s is not None
+    probes = [kind for kind in kinds(device) if kind is not RunQuestion]
+    assert len(probes) * device.probe_s <= max(0.3 * plan.predictions.total_time_s, 0)
+
+
+def test_a_long_run_is_measured_in_full() -> None:
+    device = Simulated()
+    planned(device, TRAIN, max_steps=400)
+    assert kinds(device) == [TrialsQuestion, PrecisionQuestion, RateRangeQuestion, RunQuestion]
+
+
+def test_an_explicit_plan_measures_memory_however_slow_the_device() -> None:
+    device = Simulated(tokens_per_s=1)
+    values: dict[str, Any] = {"device.matmul_flops_per_s.bf16": 1e8}
+    values["device.matmul_flops_per_s.fp32"] = 1e7
+    measured(config(eval_dataset="none"), device, effort=MEASURED, known=values)
+    assert [trial.num_rows for trial in trials_asked(device)] == [1]
+
+
+def test_a_trial_that_kills_its_process_ends_the_trials_and_gives_a_plan() -> None:
+    device = Simulated(deadly_bytes=1.2 * GB)
+    plan = planned(device, global_batch_size=16)
+    assert kinds(device).count(TrialsQuestion) == 1
+    assert plan.predictions.worst_case_memory_bytes is not None
+
+
+def test_a_format_that_turns_the_gradient_is_not_taken() -> None:
+    true = planned(Simulated(cosine=0.99)).decision("precision")
+    turned = planned(Simulated(cosine=0.5)).decision("precision")
+    slower = planned(Simulated(bf16_s=3.0)).decision("precision")
+    assert (true.value, turned.value, slower.value) == ("bf16", "fp32", "fp32")
+    assert "cosine 0.9900" in true.because
+    assert "precision.gradient_cosine.bf16" in true.facts
+
+
+def test_trials_in_a_format_that_was_turned_down_are_made_again_in_the_other() -> None:
+    device = Simulated(cosine=0.5)
+    plan = planned(device)
+    precisions = [
+        question.settings.precision
+        for question in device.asked
+        if isinstance(question, TrialsQuestion)
+    ]
+    assert precisions == ["bf16", "fp32"]
+    assert plan.decision("precision").value == "fp32"
+
+
+def test_facts_of_other_settings_are_not_used() -> None:
+    first = Simulated()
+    plan = planned(first, lora_r=8, global_batch_size=4)
+    known = {fact.id: fact.value for fact in plan.facts}
+    second = Simulated()
+    measured(config(eval_dataset="none", lora_r=16), second, effort=MEASURED, known=known)
+    assert TrialsQuestion in [type(question) for question in second.asked]
+    again = Simulated()
+    measured(
+        config(eval_dataset="none", lora_r=8, global_batch_size=4),
+        again,
+        effort=MEASURED,
+        known=known,
+    )
+    assert again.asked == []
