@@ -8,6 +8,7 @@ from trimtab.engine.checkpoint import load_best, remove_best
 from trimtab.models.saving import save_result
 from trimtab.runs.atomic import staged_folder
 from trimtab.runs.records import EventRecord, RunSummary, Sample
+from trimtab.workflow.run_facts import keep_run_facts
 from trimtab.workflow.samples import answers
 from trimtab.workflow.session import Progress, Session
 
@@ -37,6 +38,7 @@ def hand_over(session: Session, progress: Progress) -> RunSummary:
         tuned = answers(job.model, session.materials, session.prompts, settings)
         session.note_samples(_base_answers(session), [*tuned])
         session.observer.activity_done()
+    keep_run_facts(session.run, session.materials.config, session.observer, step=state.num_updates)
     summary = session.note_status("done", state, result=folder.name)
     remove_best(session.run.checkpoints)
     return summary

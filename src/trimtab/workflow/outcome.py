@@ -9,6 +9,7 @@ from trimtab.engine.loop import StopRequested, UpdateStopped
 from trimtab.errors import ConfigError, DoesNotFit, GuardStop, Interrupted, TrimtabError
 from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.runs.records import EventRecord, Status
+from trimtab.workflow.run_facts import keep_run_facts
 from trimtab.workflow.session import Progress, Session
 
 
@@ -72,6 +73,10 @@ def _guard_stop(session: Session, progress: Progress, stopped: UpdateStopped) ->
 
 
 def _interrupted(session: Session, progress: Progress, *, is_aborted: bool) -> Interrupted:
+    run, step = session.run, progress.state.num_updates
+    if not is_aborted:
+        with contextlib.suppress(OSError):
+            keep_run_facts(run, session.materials.config, session.observer, step=step)
     _note(session, progress, "interrupted", "asked to stop")
     root = session.run.root
     if is_aborted:
