@@ -15,7 +15,7 @@ from trimtab.data.estimates import EstimatedCorpus, estimate
 from trimtab.data.sampling import sample_dataset
 from trimtab.hyperparameters.config import TrainingConfig
 
-WORDS = "the quick brown fox jumps over the lazy dog and answers the question of the user".split()
+WORDS = ("quick", "brown", "fox", "jumps", "over", "lazy", "dog", "and", "answers", "question")
 
 
 def write_rows(path: Path, num_rows: int) -> Path:

@@ -57,9 +57,7 @@ def test_a_long_file_is_sampled_at_even_steps(
     assert [row.line for row in sample.read.rows] == [place + 1 for place in sample.places]
 
 
-def test_long_rows_are_sampled_more_thinly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_rows_are_sampled_more_thinly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "MAX_SAMPLED_SIZE", 1000)
     monkeypatch.setattr(sampling, "MIN_SAMPLED_ROWS", 4)
     sample = sample_dataset(str(write_lines(tmp_path / "rows.jsonl", [80] * 200)), "train")

@@ -82,9 +82,7 @@ def test_with_every_card_hidden_auto_is_the_cpu(
     assert identify_device("auto").kind == "cpu"
 
 
-def test_a_torch_without_cuda_has_no_cards(
-    driver: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_torch_without_cuda_has_no_cards(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("PATH", f"{driver.parent}{os.pathsep}{os.environ['PATH']}")
     if torch.version.cuda is None:
