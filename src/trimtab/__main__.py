@@ -1,5 +1,5 @@
 """`python -m trimtab` is the command `trimtab`."""
 
-from trimtab.cli.app import main
+from trimtab.cli.entry import main
 
 main()

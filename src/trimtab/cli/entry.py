@@ -1,0 +1,45 @@
+"""The first thing that the command `trimtab` runs: the allocator is set before anything is loaded.
+
+glibc before 2.38 does not give a freed block to a request for an aligned block of the same size,
+which is what every tensor on a CPU is: the aligned request asks for some bytes more, and the bytes
+that it leaves over stay in caches for small blocks, where they keep neighbours from joining. A
+weight update then holds a quarter more memory than it needs, and not the same from run to run.
+Without those caches the pieces join again. They can only be switched off before a process begins,
+so the command begins once more.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TUNABLES = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
+VARIABLE = "GLIBC_TUNABLES"
+UPDATING_COMMANDS = frozenset({"train", "resume", "demo", "plan"})
+
+
+def main() -> None:
+    """Run the command, in a process whose allocator suits tensors where it is going to train."""
+    if needs_tunables(sys.argv[1:]):
+        others = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = f"{others}:{TUNABLES}" if others else TUNABLES
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    from trimtab.cli.app import main as run
+
+    run()
+
+
+def needs_tunables(arguments: list[str]) -> bool:
+    """Whether the command makes weight updates, on glibc, with the allocator as it comes."""
+    if not UPDATING_COMMANDS & set(arguments[:1]) or "--quick" in arguments:
+        return False
+    return _is_glibc() and "glibc.malloc" not in os.environ.get(VARIABLE, "")
+
+
+def _is_glibc() -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (OSError, ValueError):
+        return False
