@@ -23,6 +23,7 @@ from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
 from trimtab.workflow import training
 from trimtab.workflow.planning import resolve_config
 from trimtab.workflow.recalling import recall_run_facts
+from trimtab.workflow.recovering import train_through
 from trimtab.workflow.run_facts import gradient_norms, keep_run_facts
 
 SCALE = "noise.scale_examples"
@@ -179,7 +180,7 @@ def test_an_interrupted_run_leaves_what_it_had(
     tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observer = StopAfter(21)
-    through = training.train_through
+    through = train_through
 
     def stopped(session: Any, progress: Any, _: Any) -> None:
         through(session, progress, lambda: observer.is_due)
