@@ -45,21 +45,21 @@ def estimate(sample: SourceSample, corpus: Corpus) -> EstimatedCorpus:
     places = _chosen_places(sample, known, min(num_rows, MAX_ESTIMATED_ROWS))
     lengths, trained = _lines(sample, known)
     longest = int(lengths.max())
-    # Slices of one mask, and one number repeated, so that a row that is not there takes no memory.
+    # Views of one mask and of one number, so that a row that is not there takes no memory.
     mask = np.concatenate([np.zeros(longest, dtype=np.bool_), np.ones(longest, dtype=np.bool_)])
+    token_ids = (sample.contents & 0x7FFFFFFF).astype(np.int32)
     rows = []
-    for row_id, place in enumerate(places):
-        row = known.get(place)
-        if row is None:
-            length, num_trained = int(lengths[place]), int(trained[place])
-            token_id = np.int32(sample.contents[place] & 0x7FFFFFFF)
-            start = longest + num_trained - length
-            row = TokenRow(
-                row_id,
-                np.broadcast_to(token_id, (length,)),
-                mask[start : start + length],
-            )
-        rows.append(replace(row, row_id=row_id))
+    for row_id, place in enumerate(places.tolist()):
+        if place in known:
+            row = known[place]
+            rows.append(TokenRow(row_id, row.input_ids, row.trainable))
+            continue
+        length, num_trained = int(lengths[place]), int(trained[place])
+        start = longest + num_trained - length
+        input_ids: npt.NDArray[np.int32] = np.ndarray(
+            (length,), np.int32, buffer=token_ids, offset=4 * place, strides=(0,)
+        )
+        rows.append(TokenRow(row_id, input_ids, mask[start : start + length]))
     return EstimatedCorpus(
         corpus=replace(corpus, rows=tuple(rows), num_duplicate_rows=_num_duplicates(sample, rows)),
         num_tokenised=len(known),

@@ -100,7 +100,7 @@ class TokenRow:
 
     @property
     def num_trainable_tokens(self) -> int:
-        return int(self.trainable.sum())
+        return int(np.count_nonzero(self.trainable))
 
 
 @dataclass(frozen=True, slots=True)
