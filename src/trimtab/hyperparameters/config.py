@@ -335,11 +335,12 @@ class TrainingConfig(BaseModel):
             "batch",
             unit="examples",
             example="8",
-            auto="Real updates on the run's own longest rows are timed at sizes of 8·k, 4, "
-            "2 and 1 that memory_limit allows and that divide the global batch. The "
-            "smallest within 3% of the most tokens a second is taken: past that, rows "
-            "cost memory and gain nothing. Where nothing was timed, the largest size "
-            "whose computed memory fits.",
+            auto="A few sizes are measured by real updates on the run's own longest "
+            "rows, which fixes memory and seconds for all of them. Of the sizes "
+            "8·k, 4, 2 and 1 that divide the global batch and keep the worst case "
+            "under memory_limit, the smallest within 3% of the most tokens a second "
+            "is taken: past that, rows cost memory and gain nothing. Where nothing "
+            "was measured, the largest that fits by arithmetic.",
             raising="Fewer, larger kernels: faster until the device is full; more memory. "
             "Results stay the same when the global batch does.",
             lowering="Less memory; slower where kernels become too small.",
@@ -396,15 +397,20 @@ class TrainingConfig(BaseModel):
             "batch",
             unit="examples",
             example="32",
-            auto="16, lowered by halves where the run would have fewer than 150 updates, never "
-            "under 4.",
+            auto="16, lowered by halves where the run would have fewer than 150 updates, "
+            "never under 4. A gradient noise scale that an earlier run on this "
+            "model and these rows left moves it towards the near end of its 90% "
+            "interval: to half of that size at the least and four times it at the "
+            "most, and never to fewer than 150 updates.",
             raising="Less noise in a gradient, fewer updates an epoch.",
             lowering="More updates an epoch, each noisier.",
             guide="Larger is better, as far as the memory goes. Memory is no bound on this "
             "one, since gradients are added up, and larger is not always better.",
             guide_row=1,
-            evidence="Larger is better is contested: An Empirical Model of Large-Batch Training "
-            "(2018, arXiv 1812.06162) gives a critical size, arXiv 2505.23971 questions it.",
+            evidence="Larger is better is contested. An Empirical Model of Large-Batch "
+            "Training (2018, arXiv 1812.06162) gives a critical size by the "
+            "gradient's noise scale, which arXiv 2505.23971 questions: a hint, no "
+            "optimum.",
             search=SearchRange(4, 256),
         ),
     ] = AUTO
@@ -455,10 +461,11 @@ class TrainingConfig(BaseModel):
             "learning rate",
             example="2e-4",
             auto="A prior from a published sweep over 35 models (LoRA: 1e-3 below 4B "
-            "weights, else 3e-4; full: a tenth), times √(examples an update ÷ 128). A "
-            "range test on the run's own rows caps it: rates rise update by update "
-            "until the loss does, and the prior may not come near that. The test "
-            "lowers a rate and never raises one.",
+            "weights, else 3e-4; full: a tenth), times √(examples an update ÷ 128). "
+            "A range test on the run's own rows caps it at a third of the first "
+            "rate at which an update did harm; the test lowers a rate and never "
+            "raises one. The rate that a finished search found for this model, data "
+            "and method beats both.",
             raising="Learns faster, then diverges.",
             lowering="Safer and slower; may not arrive.",
             guide="It is the size of a step: too high and training never settles, too low "
@@ -616,12 +623,13 @@ class TrainingConfig(BaseModel):
             "The number format of the matrix products; master weights stay fp32.",
             "precision and memory",
             example="fp32",
-            auto="One update in each format that the device computes itself is measured "
-            "against fp32: seconds, the cosine between the gradients, overflow. bf16 "
-            "where its gradient agrees and it is no slower; on CUDA without it fp16, "
-            "with a loss scaler; else fp32. Where nothing was measured on the run's "
-            "own rows, timed matrix products decide. A device is asked, never looked "
-            "up by its name.",
+            auto="Updates on the run's own rows are measured in each format that the "
+            "device computes itself, against fp32: seconds, the cosine between the "
+            "gradients, overflow. bf16 where it is no slower, does not overflow and "
+            "its gradient has a cosine of 0.95 at the least; on CUDA without it "
+            "fp16, with a loss scaler; else fp32. Where no update was measured, "
+            "timed matrix products decide. A device is asked, never looked up by "
+            "its name.",
             guide="bfloat16 on GPUs of the Ampere generation or newer, else float16; where "
             "that overflows, seen as a loss of 0 or NaN, float32.",
             guide_row=13,
@@ -638,9 +646,10 @@ class TrainingConfig(BaseModel):
             "precision and memory",
             unit="layers",
             example="full",
-            auto="The least that fits memory_limit: off, else every second layer, else "
-            "full, by the peak memory of real updates, and its price in time is told. "
-            "Where nothing was measured, by computed memory.",
+            auto="The least that fits memory_limit, of off, every second layer and full, "
+            "by the peak memory of real updates; more only where the larger "
+            "micro-batch that it makes room for is over 3% faster. The price in "
+            "time is told. Where nothing was measured, by arithmetic.",
             raising="A larger k recomputes fewer layers: less time, more memory.",
             lowering="A smaller k recomputes more layers: more time, less memory.",
             guide="Recomputing activations in the backward pass saves about 40% of the "
@@ -671,9 +680,9 @@ class TrainingConfig(BaseModel):
             "precision and memory",
             unit="bytes",
             example="6GiB",
-            auto="What the device has, less what is in use, less a tenth. It holds for the "
-            "worst case, the longest rows in one micro-batch, whatever their order in "
-            "the run.",
+            auto="What the device has, less what is in use, less a tenth. It holds for "
+            "the worst case, the longest rows in one micro-batch, whatever their "
+            "order in the run; what `auto` chooses stays another 5% under it.",
             raising="Larger micro-batches; less room for others on the device.",
             lowering="Smaller micro-batches or recomputed activations, so slower.",
             evidence="The tenth is a margin of caution and not a measurement: what other "
@@ -800,12 +809,13 @@ class TrainingConfig(BaseModel):
             "run",
             unit="updates, or a share of them",
             example="100",
-            auto="A quarter of the run.",
+            auto="A quarter of the run; less often where an earlier run's saves took so "
+            "long that four of them would cost over 5% of the time.",
             raising="Less time and disk; more work lost in a crash.",
             lowering="Less work lost in a crash; more time and disk.",
             evidence="Young (1974) puts the best interval at √(2 × seconds of a save × mean "
             "seconds between failures). How often your machine fails is not known "
-            "here, so a quarter is a bound on what a crash can cost.",
+            "here, so both bounds are on cost alone.",
         ),
     ] = AUTO
     save_total_limit: Annotated[
