@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -23,5 +24,7 @@ def tiny_llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what trimtab caches out of the user's home."""
-    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path_factory.getbasetemp() / "trimtab-cache"))
+    """Keep what trimtab caches out of the user's home, and no fact from one test to the next."""
+    cache = tmp_path_factory.getbasetemp() / "trimtab-cache"
+    shutil.rmtree(cache / "facts", ignore_errors=True)
+    monkeypatch.setenv("TRIMTAB_CACHE", str(cache))

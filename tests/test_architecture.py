@@ -23,6 +23,7 @@ HEAVY = ("torch", "transformers", "peft", "datasets", "matplotlib", "pandas")
 LIGHT_MODULES = (
     "trimtab",
     "trimtab.planning.planner",
+    "trimtab.workflow.planning",
     "trimtab.hyperparameters.layers",
     "trimtab.hyperparameters.rendering",
     "trimtab.runs.folder",

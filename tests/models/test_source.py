@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,12 @@ from support.tiny import save_tiny_model
 from trimtab.errors import ConfigError
 from trimtab.models import gguf, source
 from trimtab.models.description import describe
+from trimtab.models.gguf import unpacked_gguf
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.packing import packing_refusal
 from trimtab.models.pad_token import choose_pad_token
-from trimtab.models.source import embedded_demo_model, locate
+from trimtab.models.source import embedded_demo_model, local_files, locate, locate_light
+from trimtab.runs.cache import CACHE_VARIABLE
 
 HAS_DEMO_MODEL = all(
     importlib.util.find_spec(package) is not None for package in (source.DEMO_PACKAGE, "gguf")
@@ -179,3 +182,38 @@ def test_the_embedded_model(
     monkeypatch.setattr(gguf, "_unpack", never)
     assert locate(str(embedded_demo_model()), trust_remote_code=False) == found
     shutil.rmtree(tmp_path)
+
+
+def test_the_light_place_of_a_folder_and_of_what_is_missing(tiny_llama_folder: Path) -> None:
+    full = locate(str(tiny_llama_folder), trust_remote_code=False)
+    assert locate_light(str(tiny_llama_folder), trust_remote_code=False) == full
+    for missing in ("./none", "none.gguf"):
+        with pytest.raises(ConfigError, match="there is no file or folder"):
+            locate_light(missing, trust_remote_code=False)
+    with pytest.raises(ConfigError, match="Plan without --quick, which fetches it"):
+        locate_light("owner/never-fetched", trust_remote_code=False)
+
+
+def test_an_unpacked_gguf_file_is_found_without_reading_it(
+    tiny_llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    file = tmp_path / "tiny[1].gguf"
+    file.write_bytes(b"GGUF and more")
+    assert unpacked_gguf(file) is None
+    folder = tmp_path / "cache" / "gguf" / f"tiny[1]-{file.stat().st_size}-0123456789abcdef"
+    shutil.copytree(tiny_llama_folder, folder)
+    folder.touch()
+    assert unpacked_gguf(file) == folder
+    assert locate_light(str(file), trust_remote_code=False).folder == folder
+    later = folder.stat().st_mtime + 10
+    os.utime(file, (later, later))
+    assert unpacked_gguf(file) is None
+
+
+def test_the_files_that_make_a_model(tiny_llama_folder: Path, tmp_path: Path) -> None:
+    names = {file.name for file in local_files(str(tiny_llama_folder)) or ()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    (tmp_path / "m.gguf").touch()
+    assert local_files(str(tmp_path / "m.gguf")) == (tmp_path / "m.gguf",)
+    assert local_files("owner/never-fetched") is None
