@@ -59,6 +59,11 @@ def test_facts_are_told_in_their_unit_with_spread_device_and_cost() -> None:
     assert "a constructed device 0.5 s" in text
 
 
+def test_a_probe_of_one_process_has_its_cost_as_a_whole() -> None:
+    text = unwrapped(shown(measured_plan(), "learning_rate"))
+    assert "rate_range.diverging_rate 0.01 8 s" in text
+
+
 def test_trials_are_a_table_of_the_measured_points() -> None:
     lines = [
         unwrapped(line)

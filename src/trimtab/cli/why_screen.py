@@ -19,7 +19,7 @@ from trimtab.planning.decision import Decision
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.trials import Point, measured_points
-from trimtab.report.measurements import fact_text, tokens_per_s, warm_update_s
+from trimtab.report.measurements import cost_s, fact_text, tokens_per_s, warm_update_s
 from trimtab.report.tables import decided_value
 from trimtab.report.words import bytes_text, seconds_text, value_text, visible
 
@@ -51,7 +51,7 @@ def show_why(console: Console, plan: Plan, name: str) -> None:
     console.print(Text(entry.declaration.meaning, style="dim"))
     console.print()
     console.print(_decided(decision, entry))
-    _section(console, "facts", _fact_table(facts) if facts else None)
+    _section(console, "facts", _fact_table(plan, facts) if facts else None)
     _section(console, "turned down", _alternatives(decision))
     if any(fact.id == "trials.points" for fact in facts):
         points = measured_points(Facts().adding(facts))
@@ -94,7 +94,7 @@ def _decided(decision: Decision, entry: Entry) -> Table:
     return table
 
 
-def _fact_table(facts: Sequence[Fact]) -> Table:
+def _fact_table(plan: Plan, facts: Sequence[Fact]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("fact", overflow="fold")
     table.add_column("value", overflow="fold", max_width=36)
@@ -105,12 +105,13 @@ def _fact_table(facts: Sequence[Fact]) -> Table:
             shown = f"{len(cast(list[Any], fact.value))} of them, below"
         else:
             shown = fact_text(fact)
+        cost = cost_s(plan, fact)
         how = "; ".join(part for part in (fact.method, fact.device) if part)
         table.add_row(
             escape(fact.id),
             Text(visible(shown)),
             Text(visible(how)),
-            seconds_text(fact.cost_s) if fact.cost_s else "",
+            seconds_text(cost) if cost else "",
         )
     return table
 

@@ -75,7 +75,7 @@ def _cosine_with_min_lr(settings: Settings, update: int) -> float:
         else arguments["min_lr_rate"]
     )
     height = _half_cosine(_progress(settings, update), arguments.get("num_cycles", 0.5))
-    return max(0.0, height * (1 - lowest) + lowest)
+    return max(0.0, float(height * (1 - lowest) + lowest))
 
 
 def _polynomial(settings: Settings, update: int) -> float:

@@ -20,6 +20,7 @@ from trimtab.report.words import (
 )
 
 FORMATS = ("bf16", "fp16", "fp32")
+SHARED_COSTS = {"trials", "precision", "rate_range"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,14 @@ def fact_text(fact: Fact) -> str:
     """The value with its unit, and what it spreads over."""
     told = quantity_text(fact.value, fact.unit)
     return told if fact.spread is None else f"{told} ± {quantity_text(fact.spread, fact.unit)}"
+
+
+def cost_s(plan: Plan, fact: Fact) -> float:
+    """Seconds that the fact took; a probe that shares one process has a cost as a whole."""
+    probe = fact.id.partition(".")[0]
+    if probe not in SHARED_COSTS:
+        return fact.cost_s
+    return sum(one.cost_s for one in _of(plan.facts, (probe,)))
 
 
 def tokens_per_s(point: Point) -> float | None:
@@ -93,12 +102,13 @@ def _trials(facts: Facts) -> str:
     points = measured_points(facts)
     num_updates = sum(len(point.update_s) for point in points)
     sizes = sorted({point.trial.num_rows for point in points})
-    rows = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
+    rows = f"{sizes[0]} to {sizes[-1]} rows" if len(sizes) > 1 else counted(sizes[0], "row")
     peaks = [point.peak_bytes for point in points if point.peak_bytes is not None]
     speeds = [speed for point in points if (speed := tokens_per_s(point)) is not None]
-    told = f"{counted(num_updates, 'real update')} with micro-batches of {rows} rows"
+    told = f"{counted(num_updates, 'real update')} with micro-batches of {rows}"
     if peaks:
-        told += f"; peaks of {bytes_text(min(peaks))} to {bytes_text(max(peaks))}"
+        ends = dict.fromkeys((bytes_text(min(peaks)), bytes_text(max(peaks))))
+        told += f"; peaks of {' to '.join(ends)}"
     if speeds:
         told += f"; up to {max(speeds):,.0f} tokens/s"
     num_died = len(points) - len(peaks)
