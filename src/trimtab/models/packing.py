@@ -58,8 +58,9 @@ def _small_model(config: PreTrainedConfig, trust_remote_code: bool) -> PreTraine
             config, dtype=torch.float32, trust_remote_code=trust_remote_code
         )
     model = cast(PreTrainedModel, built)
+    model.eval()
     take_packed_attention(model)
-    return model.eval()
+    return model
 
 
 def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -71,7 +72,7 @@ def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
     text_config = config.get_text_config()
     small_text = {**text_config.to_dict(), **_small_sizes(text_config)}
     if text_config is config:
-        return cast(PreTrainedConfig, type(config).from_dict(small_text))
+        return type(config).from_dict(small_text)
     parts = {name: config.to_dict()[name] for name in config.sub_configs}
     small_parts = {
         name: small_text
@@ -79,7 +80,7 @@ def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
         else {**part, **({"num_hidden_layers": 1} if "num_hidden_layers" in part else {})}
         for name, part in parts.items()
     }
-    return cast(PreTrainedConfig, type(config).from_dict({**config.to_dict(), **small_parts}))
+    return type(config).from_dict({**config.to_dict(), **small_parts})
 
 
 def _small_sizes(text_config: PreTrainedConfig) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class _GradientTaker(torch.optim.Optimizer):
         self._parameters = parameters
         self.gradients: list[Tensor] = []
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.gradients = [
             torch.zeros_like(each) if each.grad is None else each.grad.detach().clone()
             for each in self._parameters

@@ -72,7 +72,7 @@ def truncation_at_candidates(
     candidates = sorted({*(power for power in powers if power <= longest), *quantiles, longest})
     cuts = []
     for length in candidates:
-        too_long = np.flatnonzero(lengths > length)
+        too_long = np.flatnonzero(lengths > length).tolist()
         num_targets_cut = sum(int(rows[index].trainable[length:].sum()) for index in too_long)
         num_tokens_cut = int((lengths[too_long] - length).sum())
         cuts.append([int(length), len(too_long), num_tokens_cut, num_targets_cut])

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+from support.batches import ragged_rows
+from support.settings import tiny_settings
+
+from trimtab.data.batches import DataPosition, batch_rows, micro_batch, updates
+from trimtab.engine.building import batching
+from trimtab.planning.questions import Trial
+from trimtab.probes.selection import (
+    MAX_PRECISION_TOKENS,
+    first_update,
+    num_tokens,
+    precision_rows,
+    trial_rows,
+)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_longest_rows_are_taken(packing: bool) -> None:
+    rows = ragged_rows(range(3, 27))
+    units = batch_rows(rows, batching(tiny_settings(packing=packing, max_length=30)))
+    taken = trial_rows(rows, units, Trial("off", 3))
+    lengths = sorted((num_tokens(rows, unit) for unit in units), reverse=True)
+    assert [num_tokens(rows, unit) for unit in taken] == lengths[:3]
+
+
+def test_typical_rows_stand_at_even_steps() -> None:
+    rows = ragged_rows(range(3, 23))
+    units = batch_rows(rows, batching(tiny_settings()))
+    taken = trial_rows(rows, units, Trial("off", 4, rows="typical"))
+    assert [num_tokens(rows, unit) for unit in taken] == [20, 15, 10, 5]
+    (middle,) = trial_rows(rows, units, Trial("off", 1, rows="typical"))
+    assert num_tokens(rows, middle) == 12
+
+
+def test_a_trial_of_more_rows_than_there_are_takes_all() -> None:
+    rows = ragged_rows((5, 6))
+    units = batch_rows(rows, batching(tiny_settings()))
+    for kind in ("longest", "typical"):
+        assert sorted(trial_rows(rows, units, Trial("off", 9, rows=kind))) == [[0], [1]]
+
+
+def test_rows_for_number_formats_are_of_middle_length_and_few_tokens() -> None:
+    rows = precision_rows(ragged_rows([10] * 40 + [100] * 60 + [400] * 30))
+    assert [row.num_tokens for row in rows] == [100] * 5
+    (only,) = precision_rows(ragged_rows([2000]))
+    assert only.num_tokens == MAX_PRECISION_TOKENS
+    assert only.num_trainable_tokens > 0
+    assert not only.trainable[0]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_first_update_is_the_runs_own(packing: bool) -> None:
+    rows = ragged_rows(range(3, 27))
+    layout = batching(
+        tiny_settings(packing=packing, per_device_train_batch_size=3, gradient_accumulation_steps=2)
+    )
+    run = next(updates(rows, layout, DataPosition(0, 0))).micro_batches
+    groups = first_update(rows, layout)
+    assert [micro_batch(rows, group, layout).row_ids for group in groups] == [
+        batch.row_ids for batch in run
+    ]

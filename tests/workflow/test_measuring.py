@@ -1,0 +1,202 @@
+"""What is handed to a measuring process, and the facts that its answers or its death come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.batches import ragged_rows
+from support.settings import tiny_settings
+
+from trimtab.data.rows import TokenRow
+from trimtab.engine.observer import Silent
+from trimtab.models.source import locate
+from trimtab.planning.fact import Fact
+from trimtab.planning.questions import PrecisionQuestion, RateRangeQuestion, Trial, TrialsQuestion
+from trimtab.probes.client import Answer, ProbeDied
+from trimtab.workflow import measuring
+from trimtab.workflow.measuring import Measured, MeasuredQuestion, answer
+
+LOADED = {"base_bytes": 100, "loaded_bytes": 200, "is_peak_reset_between_trials": True}
+OUTCOME = {"update_s": [0.5, 0.25], "peak_bytes": 300}
+TRIALS = (Trial("off", 2), Trial("full", 3, num_micro_batches=2))
+DEATH = ProbeDied("it was killed", is_deadly=True)
+REFUSAL = ProbeDied("no layer can recompute", is_deadly=False)
+
+
+class Progress(Silent):
+    def __init__(self) -> None:
+        self.activities: list[tuple[str, int | None]] = []
+        self.done = 0
+
+    def activity(self, name: str, total: int | None = None) -> None:
+        self.activities.append((name, total))
+
+    def advanced(self, amount: int) -> None:
+        self.done += amount
+
+
+class Asked:
+    """Stands where a measuring process would, and keeps what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers: Sequence[Answer | ProbeDied] = ()
+        self.request: Mapping[str, Any] = {}
+        self.rows: list[TokenRow] = []
+        monkeypatch.setattr(measuring, "asked", self._asked)
+
+    @contextmanager
+    def _asked(
+        self, request: Mapping[str, Any], rows: Sequence[TokenRow]
+    ) -> Iterator[Iterator[Answer]]:
+        self.request, self.rows = request, list(rows)
+        yield self._told()
+
+    def _told(self) -> Iterator[Answer]:
+        for each in self.answers:
+            if isinstance(each, ProbeDied):
+                raise each
+            yield each
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(monkeypatch)
+
+
+@pytest.fixture
+def measured(tiny_llama_folder: Path) -> Measured:
+    source = locate(str(tiny_llama_folder), trust_remote_code=False)
+    return Measured(source, ragged_rows(), "a device", Progress())
+
+
+def facts_of(question: MeasuredQuestion, measured: Measured) -> dict[str, Fact]:
+    facts = {fact.id: fact for fact in answer(question, measured)}
+    assert all(fact.method for fact in facts.values())
+    assert {fact.device for fact in facts.values()} == {"a device"}
+    assert sum(fact.cost_s > 0 for fact in facts.values()) == 1
+    return facts
+
+
+def test_trials_come_with_the_sizes_of_the_longest_rows(process: Asked, measured: Measured) -> None:
+    process.answers = (LOADED, OUTCOME, OUTCOME)
+    question = TrialsQuestion(tiny_settings(), TRIALS)
+    facts = facts_of(question, measured)
+    assert facts["trials.key"].value == question.key
+    assert facts["trials.base_bytes"].value == 100
+    assert facts["trials.loaded_bytes"].value == 200
+    process_bytes = facts["trials.process_bytes"].value
+    assert isinstance(process_bytes, int)
+    assert process_bytes > 10 << 20
+    scored = [row.num_trainable_tokens for row in ragged_rows() if row.num_tokens in {30, 21, 17}]
+    assert facts["trials.points"].value == [
+        {
+            "activation_checkpointing": "off",
+            "num_rows": 2,
+            "num_micro_batches": 1,
+            "rows": "longest",
+            "num_tokens": 51,
+            "num_scored": scored[1] + scored[2],
+            "sum_length_squared": 30**2 + 21**2,
+            **OUTCOME,
+        },
+        {
+            "activation_checkpointing": "full",
+            "num_rows": 3,
+            "num_micro_batches": 2,
+            "rows": "longest",
+            "num_tokens": 68,
+            "num_scored": sum(scored),
+            "sum_length_squared": 30**2 + 21**2 + 17**2,
+            **OUTCOME,
+        },
+    ]
+    # Only the rows that are needed travel.
+    assert sorted(row.num_tokens for row in process.rows) == [17, 21, 30]
+    assert [trial["units"] for trial in process.request["trials"]] == [[[0], [1]], [[0], [1], [2]]]
+    assert isinstance(measured.observer, Progress)
+    assert measured.observer.activities == [("measuring memory and speed", 2)]
+    assert measured.observer.done == 2
+
+
+def test_a_trial_that_kills_ends_the_trials_and_is_a_point(
+    process: Asked, measured: Measured
+) -> None:
+    process.answers = (LOADED, OUTCOME, DEATH)
+    facts = facts_of(TrialsQuestion(tiny_settings(), (*TRIALS, Trial("off", 8))), measured)
+    points: Any = facts["trials.points"].value
+    assert [point["peak_bytes"] for point in points] == [300, None]
+    assert points[1]["num_rows"] == 3
+    assert "it was killed" in facts["trials.points"].method
+    assert "trials.failure" not in facts
+
+
+def test_a_trial_that_cannot_be_made_is_no_point(process: Asked, measured: Measured) -> None:
+    process.answers = (LOADED, OUTCOME, REFUSAL)
+    facts = facts_of(TrialsQuestion(tiny_settings(), TRIALS), measured)
+    points: Any = facts["trials.points"].value
+    assert [point["peak_bytes"] for point in points] == [300]
+    assert "no layer can recompute" in facts["trials.points"].method
+
+
+@pytest.mark.parametrize("answers", [(DEATH,), (LOADED, REFUSAL)])
+def test_nothing_measured_is_a_failure(
+    answers: tuple[Any, ...], process: Asked, measured: Measured
+) -> None:
+    process.answers = answers
+    facts = facts_of(TrialsQuestion(tiny_settings(), TRIALS), measured)
+    assert facts["trials.failure"].value == answers[-1].reason
+    assert "trials.points" not in facts
+
+
+def test_a_peak_that_could_not_be_reset_is_told(process: Asked, measured: Measured) -> None:
+    process.answers = ({**LOADED, "is_peak_reset_between_trials": False}, OUTCOME)
+    facts = facts_of(TrialsQuestion(tiny_settings(), TRIALS[:1]), measured)
+    assert "could not be reset" in facts["trials.points"].method
+
+
+def test_number_formats_come_with_their_gradients(process: Asked, measured: Measured) -> None:
+    outcome = {"update_s": 0.5, "overflows": False}
+    same = {**outcome, "precision": "fp32", "gradient_cosine": 1.0, "gradient_norm_ratio": 1.0}
+    lost = {"lost_update_share": {"fp32": 0.0, "fp16": 0.4}}
+    broken = {
+        "precision": "fp16",
+        "update_s": 0.7,
+        "overflows": True,
+        "gradient_cosine": None,
+        "gradient_norm_ratio": None,
+    }
+    process.answers = (same, lost, broken)
+    question = PrecisionQuestion(tiny_settings(), ("fp16",))
+    values = {name: fact.value for name, fact in facts_of(question, measured).items()}
+    assert values == {
+        "precision.key": question.key,
+        "precision.update_s.fp32": 0.5,
+        "precision.overflows.fp32": False,
+        "precision.gradient_cosine.fp32": 1.0,
+        "precision.gradient_norm_ratio.fp32": 1.0,
+        "precision.lost_update_share.fp32": 0.0,
+        "precision.lost_update_share.fp16": 0.4,
+        "precision.update_s.fp16": 0.7,
+        "precision.overflows.fp16": True,
+    }
+    process.answers = (same, DEATH)
+    assert facts_of(question, measured)["precision.failure"].value == "it was killed"
+
+
+def test_rates_end_where_the_loss_is_no_number(process: Asked, measured: Measured) -> None:
+    process.answers = (
+        {"learning_rate": 1e-4, "loss": 2.0, "diverged": False},
+        {"learning_rate": 1e-3, "loss": float("nan"), "diverged": True},
+    )
+    question = RateRangeQuestion(tiny_settings(), (1e-4, 1e-3, 1e-2))
+    facts = facts_of(question, measured)
+    assert facts["rate_range.losses"].value == [[1e-4, 2.0], [1e-3, None]]
+    assert facts["rate_range.diverging_rate"].value == 1e-3
+    process.answers = process.answers[:1]
+    assert facts_of(question, measured)["rate_range.diverging_rate"].value is None
+    process.answers = (DEATH,)
+    assert facts_of(question, measured)["rate_range.failure"].value == "it was killed"
