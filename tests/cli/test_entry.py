@@ -23,9 +23,7 @@ def test_commands_that_update_weights_need_another_allocator(command: str) -> No
     assert needs_tunables([command, "config.yaml"])
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["--help"], ["explain", "train"], ["report", "plan"], ["plan", "--quick"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["explain", "train"], ["report", "plan"]])
 def test_the_others_start_at_once(arguments: list[str]) -> None:
     assert not needs_tunables(arguments)
 

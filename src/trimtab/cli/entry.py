@@ -31,7 +31,7 @@ def main() -> None:
 
 def needs_tunables(arguments: list[str]) -> bool:
     """Whether the command makes weight updates, on glibc, with the allocator as it comes."""
-    if not UPDATING_COMMANDS & set(arguments[:1]) or "--quick" in arguments:
+    if not UPDATING_COMMANDS & set(arguments[:1]):
         return False
     return _is_glibc() and "glibc.malloc" not in os.environ.get(VARIABLE, "")
 

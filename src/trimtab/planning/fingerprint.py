@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Part = Literal["model", "data", "method", "settings", "device", "libraries"]
+Part = Literal["model", "data", "method", "settings", "device", "allocator", "libraries"]
 Fingerprint = Mapping[str, str]
 """A digest of each `Part` that a measurement depends on; parts that it does not are left out."""
 
@@ -20,5 +20,5 @@ def digest(value: Any) -> str:
 
 def changed_parts(earlier: Fingerprint, now: Fingerprint) -> tuple[Part, ...]:
     """The parts that differ or that only one of the two has, in a fixed order."""
-    order: tuple[Part, ...] = ("model", "data", "method", "settings", "device", "libraries")
+    order: tuple[Part, ...] = get_args(Part)
     return tuple(part for part in order if earlier.get(part) != now.get(part))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,13 @@ from trimtab.probes.device_identity import DeviceIdentity, identify_device
 
 LIBRARIES = ("trimtab", "torch", "transformers", "peft", "tokenizers", "numpy")
 MEASURING_ROOMS = ("data", "models", "engine", "probes")
+ALLOCATOR_VARIABLES = (
+    "GLIBC_TUNABLES",
+    "LD_PRELOAD",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+)
+"""What decides how much memory a process holds for the same tensors."""
 MAX_CONTENT_BYTES = 64_000
 """Up to this size a JSON file or a template is taken by its content, beyond it by size and time."""
 MODEL_SETTINGS = ("trust_remote_code", "pad_token", "padding", "packing")
@@ -49,7 +57,7 @@ _PARTS: Mapping[type[Question], tuple[Part, ...]] = {
     DataQuestion: ("model", "data", "settings", "libraries"),
     TrainingRowsQuestion: ("model", "data", "settings", "libraries"),
     RunQuestion: ("model", "data", "settings", "libraries"),
-    TrialsQuestion: ("model", "data", "settings", "device", "libraries"),
+    TrialsQuestion: ("model", "data", "settings", "device", "allocator", "libraries"),
     PrecisionQuestion: ("model", "data", "settings", "device", "libraries"),
     RateRangeQuestion: ("model", "data", "settings", "device", "libraries"),
 }
@@ -104,6 +112,8 @@ class Fingerprints:
                 if identity is None:
                     return None
                 return digest([identity.name, identity.num_threads, identity.memory_bytes])
+            case "allocator":
+                return digest([os.environ.get(name) for name in ALLOCATOR_VARIABLES])
             case "libraries":
                 return _libraries()
 
