@@ -1,4 +1,10 @@
-"""Peak memory as real steps show it: a + a'·accumulation + c₁·tokens + c₃·scored + c₂·Σ length².
+"""Peak memory as real steps show it.
+
+    peak = a + a'·accumulation + max(0, c₁·tokens + c₂·scored + c₃·Σ length² − gradients)
+
+A backward pass lets activations go while gradients come, so that its peak is either at its start,
+with all activations, or at its end, with all gradients; `a` is the latter. Where gradients are
+accumulated they stand while the next micro-batch runs, and nothing is subtracted.
 
 Each checkpointing that was measured has a fit of its own, since what an allocator wastes differs
 with what is kept; one that was not lies between its measured neighbours by the share of layers
@@ -7,12 +13,12 @@ that recompute.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trimtab.planning.fact import Facts
 from trimtab.planning.micro_batches import MicroBatchSize
-from trimtab.planning.regression import Fit, Prior, fit
+from trimtab.planning.regression import Correction, Prior, root_mean_square, solve
 from trimtab.planning.rules.memory import (
     Checkpointing,
     MemoryArithmetic,
@@ -25,14 +31,53 @@ RELATIVE_NOISE = 0.01
 HEAD_SIZE = 64
 SCORE_SHARE = 0.1
 """The prior width of Σ length²: a tenth of attention that keeps every score in fp32."""
+NUM_ROUNDS = 3
+"""Which side of the maximum a point is on depends on the coefficients, and these on that."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeakCurve:
+    """The formula of the module for one checkpointing; coefficients are a, a', c₁, c₂, c₃."""
+
+    coefficients: tuple[float, float, float, float, float]
+    gradient_bytes: int
+    correction: Correction
+
+    def peak_bytes(self, size: MicroBatchSize, accumulates: bool) -> float:
+        return self.uncorrected(size, accumulates) + self.correction.at(size.num_tokens)
+
+    def uncorrected(self, size: MicroBatchSize, accumulates: bool) -> float:
+        standing, accumulated, *_ = self.coefficients
+        return (
+            standing
+            + accumulated * accumulates
+            + max(0.0, self.growing(size) - self.not_there_yet(accumulates))
+        )
+
+    def growing(self, size: MicroBatchSize) -> float:
+        """Activations and logits."""
+        _, _, per_token, per_scored, per_square = self.coefficients
+        return (
+            per_token * size.num_tokens
+            + per_scored * size.num_scored
+            + per_square * size.sum_length_squared
+        )
+
+    def not_there_yet(self, accumulates: bool) -> float:
+        """Gradients that come only while activations go."""
+        return 0.0 if accumulates else float(self.gradient_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFit:
-    """floor_bytes: the peak of loading the model, below which no update's peak can be."""
+    """floor_bytes: the peak of loading the model, below which no update's peak can be.
+
+    relative_residual: the largest of the curves' root mean squares of relative errors, before they
+    are corrected by them.
+    """
 
     arithmetic: MemoryArithmetic
-    fits: Mapping[Checkpointing, Fit]
+    curves: Mapping[Checkpointing, PeakCurve]
     floor_bytes: int
     relative_residual: float
 
@@ -40,25 +85,24 @@ class MemoryFit:
         self, size: MicroBatchSize, checkpointing: Checkpointing, *, accumulates: bool
     ) -> int:
         """The predicted peak of updates whose largest micro-batch is of `size`."""
-        features = _features(size, accumulates)
-        if checkpointing in self.fits:
-            peak = self.fits[checkpointing].value(features, size.num_tokens)
+        if checkpointing in self.curves:
+            peak = self.curves[checkpointing].peak_bytes(size, accumulates)
         else:
-            peak = self._between(features, size, checkpointing)
+            peak = self._between(size, checkpointing, accumulates)
         return max(self.floor_bytes, round(peak))
 
     def _between(
-        self, features: tuple[float, ...], size: MicroBatchSize, checkpointing: Checkpointing
+        self, size: MicroBatchSize, checkpointing: Checkpointing, accumulates: bool
     ) -> float:
         num_layers = self.arithmetic.num_layers
         wanted = num_recomputing_layers(num_layers, checkpointing)
         known = sorted(
-            (num_recomputing_layers(num_layers, each), found.value(features, size.num_tokens))
-            for each, found in self.fits.items()
+            (num_recomputing_layers(num_layers, each), curve.peak_bytes(size, accumulates))
+            for each, curve in self.curves.items()
         )
         (low, low_peak), (high, high_peak) = known[0], known[-1]
         if low == high:
-            measured = next(iter(self.fits))
+            measured = next(iter(self.curves))
             change = self.arithmetic.peak_bytes(size, checkpointing) - self.arithmetic.peak_bytes(
                 size, measured
             )
@@ -72,47 +116,73 @@ def fit_memory(facts: Facts, arithmetic: MemoryArithmetic) -> MemoryFit | None:
     if not grouped:
         return None
     moved = facts.integer("trials.process_bytes") - facts.integer("trials.base_bytes")
-    fits = {
-        checkpointing: _fit(points, moved, arithmetic, checkpointing, facts)
-        for checkpointing, points in grouped.items()
-    }
+    curves: dict[Checkpointing, PeakCurve] = {}
+    residuals = []
+    for checkpointing, points in grouped.items():
+        peaks = [float(point.peak_bytes or 0) + moved for point in points]
+        priors = _priors(arithmetic, checkpointing, facts.integer("model.hidden_size"))
+        curves[checkpointing] = curve = _fit(points, peaks, priors, arithmetic.gradient_bytes)
+        residuals.append(
+            root_mean_square(
+                [
+                    curve.uncorrected(point.size, _accumulates(point)) / peak - 1
+                    for point, peak in zip(points, peaks, strict=True)
+                ]
+            )
+        )
     return MemoryFit(
         arithmetic=arithmetic,
-        fits=fits,
+        curves=curves,
         floor_bytes=facts.integer("trials.loaded_bytes") + moved,
-        relative_residual=max(each.relative_residual for each in fits.values()),
+        relative_residual=max(residuals),
     )
 
 
-def _features(size: MicroBatchSize, accumulates: bool) -> tuple[float, ...]:
-    return (1.0, float(accumulates), size.num_tokens, size.num_scored, size.sum_length_squared)
+def _accumulates(point: Point) -> bool:
+    return point.trial.num_micro_batches > 1
 
 
-def _fit(
-    points: list[Point],
-    moved_bytes: int,
-    arithmetic: MemoryArithmetic,
-    checkpointing: Checkpointing,
-    facts: Facts,
-) -> Fit:
+def _priors(
+    arithmetic: MemoryArithmetic, checkpointing: Checkpointing, hidden_size: int
+) -> tuple[Prior, ...]:
     num_recomputing = num_recomputing_layers(arithmetic.num_layers, checkpointing)
     num_keeping = arithmetic.num_layers - num_recomputing + 1
-    num_heads = max(1, facts.integer("model.hidden_size") // HEAD_SIZE)
-    kept_bytes_per_token = arithmetic.bytes_per_token("off")
+    num_heads = max(1, hidden_size // HEAD_SIZE)
+    per_token = arithmetic.bytes_per_token(checkpointing)
     logits = arithmetic.logits_bytes_per_position
-    priors = (
+    return (
         Prior(arithmetic.fixed_bytes, arithmetic.fixed_bytes / 2),
-        # Gradients that stand while the next micro-batch runs, and what they break up.
-        Prior(0.0, arithmetic.gradient_bytes / 2 + arithmetic.fixed_bytes / 4),
-        # An allocator can waste half of what a step without checkpointing would keep.
-        Prior(arithmetic.bytes_per_token(checkpointing), kept_bytes_per_token / 2),
+        Prior(0.0, arithmetic.fixed_bytes / 4),
+        # An allocator can waste a third of what a step without checkpointing would keep.
+        Prior(per_token, per_token / 4 + arithmetic.bytes_per_token("off") / 3),
         Prior(logits, logits / 10),
         Prior(0.0, SCORE_SHARE * 4 * num_heads * num_keeping),
     )
-    return fit(
-        [_features(point.size, point.trial.num_micro_batches > 1) for point in points],
-        [float(point.peak_bytes or 0) + moved_bytes for point in points],
-        priors,
-        relative_noise=RELATIVE_NOISE,
-        positions=[point.size.num_tokens for point in points],
-    )
+
+
+def _fit(
+    points: Sequence[Point], peaks: Sequence[float], priors: Sequence[Prior], gradient_bytes: int
+) -> PeakCurve:
+    nothing = Correction((0.0,), (0.0,))
+    a, b, c, d, e = (prior.mean for prior in priors)
+    curve = PeakCurve((a, b, c, d, e), gradient_bytes, nothing)
+    for _ in range(NUM_ROUNDS):
+        features, targets = [], []
+        for point, peak in zip(points, peaks, strict=True):
+            size, accumulates = point.size, _accumulates(point)
+            away = curve.not_there_yet(accumulates)
+            if curve.growing(size) > away:
+                grown = (size.num_tokens, size.num_scored, size.sum_length_squared)
+                features.append((1.0, float(accumulates), *grown))
+                targets.append(peak + away)
+            else:
+                features.append((1.0, float(accumulates), 0.0, 0.0, 0.0))
+                targets.append(peak)
+        a, b, c, d, e = solve(features, targets, priors, relative_noise=RELATIVE_NOISE)
+        curve = PeakCurve((a, b, c, d, e), gradient_bytes, nothing)
+    residuals = [
+        peak - curve.uncorrected(point.size, _accumulates(point))
+        for point, peak in zip(points, peaks, strict=True)
+    ]
+    correction = Correction.of([point.size.num_tokens for point in points], residuals)
+    return PeakCurve(curve.coefficients, gradient_bytes, correction)

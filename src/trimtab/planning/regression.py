@@ -22,42 +22,16 @@ class Prior:
     deviation: float
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """`value` of features is coefficients · features, moved by what nearby points were off by.
-
-    positions, residuals: by rising position, the points' own, for one repeat; `position` of a
-    prediction is in the same measure. relative_residual: the root mean square of the straight
-    line's relative errors.
-    """
-
-    coefficients: tuple[float, ...]
-    positions: tuple[float, ...]
-    residuals: tuple[float, ...]
-    relative_residual: float
-
-    def line(self, features: Sequence[float]) -> float:
-        return float(np.dot(self.coefficients, features))
-
-    def value(self, features: Sequence[float], position: float, num_repeats: float = 1.0) -> float:
-        correction = float(np.interp(position, self.positions, self.residuals))
-        return self.line(features) + num_repeats * correction
-
-
-def fit(
+def solve(
     features: Sequence[Sequence[float]],
     values: Sequence[float],
     priors: Sequence[Prior],
     *,
     relative_noise: float,
-    positions: Sequence[float],
-    repeats: Sequence[float] | None = None,
-) -> Fit:
-    """Fit `values` [N] to `features` [N, F] under `priors` [F].
+) -> tuple[float, ...]:
+    """The coefficients [F] of `features` [N, F] that give `values` [N], under `priors` [F].
 
-    `relative_noise` is the deviation of a measured value as a share of it. `positions` [N] order
-    the points for the correction between them; equal ones are averaged. `repeats` [N] says how
-    often each value repeats what stands at its position (once, where it is left out).
+    `relative_noise` is the deviation of a measured value as a share of it.
     """
     matrix, targets = np.asarray(features, dtype=float), np.asarray(values, dtype=float)
     point_weights = 1.0 / (relative_noise * targets)
@@ -67,15 +41,30 @@ def fit(
     left = np.vstack([matrix * point_weights[:, np.newaxis] / prior_weights, np.eye(len(priors))])
     right = np.concatenate([targets * point_weights, means * prior_weights])
     solved, *_ = np.linalg.lstsq(left, right, rcond=None)
-    coefficients = solved / prior_weights
-    residuals = targets - matrix @ coefficients
-    per_repeat = residuals / (np.ones(len(targets)) if repeats is None else np.asarray(repeats))
-    by_position: dict[float, list[float]] = {}
-    for position, residual in sorted(zip(positions, per_repeat.tolist(), strict=True)):
-        by_position.setdefault(position, []).append(residual)
-    return Fit(
-        coefficients=tuple(coefficients.tolist()),
-        positions=tuple(by_position),
-        residuals=tuple(sum(each) / len(each) for each in by_position.values()),
-        relative_residual=float(np.sqrt(np.mean((residuals / targets) ** 2))),
-    )
+    return tuple((solved / prior_weights).tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What measured points were off a fit by, in a straight line between neighbouring points.
+
+    Beyond the outermost points it stays what it is there. `positions` rise.
+    """
+
+    positions: tuple[float, ...]
+    residuals: tuple[float, ...]
+
+    @classmethod
+    def of(cls, positions: Sequence[float], residuals: Sequence[float]) -> Correction:
+        """`residuals` [N] at `positions` [N]; those at one position are averaged."""
+        grouped: dict[float, list[float]] = {}
+        for position, residual in sorted(zip(positions, residuals, strict=True)):
+            grouped.setdefault(position, []).append(residual)
+        return cls(tuple(grouped), tuple(sum(each) / len(each) for each in grouped.values()))
+
+    def at(self, position: float) -> float:
+        return float(np.interp(position, self.positions, self.residuals))
+
+
+def root_mean_square(values: Sequence[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))

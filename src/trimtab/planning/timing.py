@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from trimtab.hyperparameters.config import Method, Precision
 from trimtab.planning.fact import Facts
 from trimtab.planning.micro_batches import MicroBatchSize
-from trimtab.planning.regression import Fit, Prior, fit
+from trimtab.planning.regression import Correction, Prior, root_mean_square, solve
 from trimtab.planning.rules.memory import Checkpointing, num_recomputing_layers
 from trimtab.planning.rules.precision import rate_id
 from trimtab.planning.rules.shape import num_head_weights, num_linear_weights
@@ -73,39 +73,46 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateTime:
-    """fits: by checkpointing, of (updates, micro-batches, operations); `expected` where none is.
+class TimeFit:
+    """coefficients: seconds an update, a micro-batch, an operation. The correction is of one
+    micro-batch, by its tokens."""
 
-    relative_residual is None where nothing was measured.
-    """
+    coefficients: tuple[float, float, float]
+    correction: Correction
+    relative_residual: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTime:
+    """`expected` are the coefficients by arithmetic; `fits` those of each checkpointing tried."""
 
     work: Work
     expected: tuple[float, float, float]
-    fits: Mapping[Checkpointing, Fit]
-    relative_residual: float | None
+    fits: Mapping[Checkpointing, TimeFit]
 
     def update_s(
         self, mean: MicroBatchSize, num_micro_batches: float, checkpointing: Checkpointing
     ) -> float:
         """Seconds of an update of so many micro-batches whose mean size is `mean`."""
-        flops = num_micro_batches * self.work.training_flops(mean, checkpointing)
-        features = (1.0, num_micro_batches, flops)
+        per_update, per_micro_batch, per_flop = self._coefficients(checkpointing)
+        flops = self.work.training_flops(mean, checkpointing)
+        micro_batch_s = per_micro_batch + per_flop * flops
         if checkpointing in self.fits:
-            return self.fits[checkpointing].value(features, mean.num_tokens, num_micro_batches)
-        coefficients = self.expected
-        if self.fits:
-            coefficients = next(iter(self.fits.values())).coefficients  # type: ignore[assignment]
-        return sum(a * b for a, b in zip(coefficients, features, strict=True))
+            micro_batch_s += self.fits[checkpointing].correction.at(mean.num_tokens)
+        return per_update + num_micro_batches * micro_batch_s
 
     def forward_s(self, size: MicroBatchSize, num_micro_batches: float) -> float:
         """Seconds of so many forward passes, as an evaluation makes them."""
-        coefficients = self.expected
-        if self.fits:
-            coefficients = next(iter(self.fits.values())).coefficients  # type: ignore[assignment]
-        _, per_micro_batch, per_flop = coefficients
+        _, per_micro_batch, per_flop = self._coefficients("off")
         # A forward pass starts about a third of the kernels of both passes.
         starting = per_micro_batch / 3
         return num_micro_batches * (starting + per_flop * self.work.forward_flops(size))
+
+    def _coefficients(self, checkpointing: Checkpointing) -> tuple[float, float, float]:
+        """Those of the checkpointing, else of one that was tried, else arithmetic's."""
+        if checkpointing in self.fits:
+            return self.fits[checkpointing].coefficients
+        return next((each.coefficients for each in self.fits.values()), self.expected)
 
 
 def update_time(facts: Facts, work: Work) -> UpdateTime | None:
@@ -122,13 +129,12 @@ def update_time(facts: Facts, work: Work) -> UpdateTime | None:
         Prior(starting_s, 5 * starting_s),
         Prior(seconds_per_flop, seconds_per_flop),
     )
-    fits = {checkpointing: _fit(points, work, priors) for checkpointing, points in grouped.items()}
-    residuals = [each.relative_residual for each in fits.values()]
     return UpdateTime(
         work=work,
         expected=(optimizer_s, starting_s, seconds_per_flop),
-        fits=fits,
-        relative_residual=max(residuals, default=None),
+        fits={
+            checkpointing: _fit(points, work, priors) for checkpointing, points in grouped.items()
+        },
     )
 
 
@@ -139,16 +145,30 @@ def _optimizer_s(facts: Facts, work: Work) -> float:
     return OPTIMIZER_BYTES_PER_WEIGHT * work.num_trained / bandwidth
 
 
-def _fit(points: list[Point], work: Work, priors: tuple[Prior, ...]) -> Fit:
+def _fit(points: list[Point], work: Work, priors: tuple[Prior, ...]) -> TimeFit:
     numbers = [point.trial.num_micro_batches for point in points]
-    return fit(
-        [
-            (1.0, float(number), number * work.training_flops(point.size, point.checkpointing))
-            for point, number in zip(points, numbers, strict=True)
-        ],
-        [sum(point.update_s) / len(point.update_s) for point in points],
-        priors,
-        relative_noise=RELATIVE_NOISE,
-        positions=[point.size.num_tokens for point in points],
-        repeats=numbers,
+    features = [
+        (1.0, float(number), number * work.training_flops(point.size, point.checkpointing))
+        for point, number in zip(points, numbers, strict=True)
+    ]
+    seconds = [_usual_s(point.update_s) for point in points]
+    a, b, c = solve(features, seconds, priors, relative_noise=RELATIVE_NOISE)
+    residuals = [
+        measured - (a * one + b * number + c * flops)
+        for measured, (one, number, flops) in zip(seconds, features, strict=True)
+    ]
+    return TimeFit(
+        coefficients=(a, b, c),
+        correction=Correction.of(
+            [point.size.num_tokens for point in points],
+            [residual / number for residual, number in zip(residuals, numbers, strict=True)],
+        ),
+        relative_residual=root_mean_square(
+            [residual / measured for residual, measured in zip(residuals, seconds, strict=True)]
+        ),
     )
+
+
+def _usual_s(update_s: tuple[float, ...]) -> float:
+    """The first update also warms caches and takes memory from the system; the last does not."""
+    return update_s[-1]
