@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from support.benches import standing, tiny_batch, tiny_bench
 
 from trimtab.engine.step import training_step
+from trimtab.probes import rate_range
 from trimtab.probes.rate_range import range_outcomes
 
 RATES = (1e-4, 1e-3, 1e-2)
@@ -59,3 +61,12 @@ def test_weights_are_put_back_even_when_it_is_left_half_way() -> None:
     next(unfinished)
     unfinished.close()
     assert standing(bench) == before
+
+
+@pytest.mark.parametrize(("loss", "is_harm"), [(1.9, False), (2.02, False), (2.2, True)])
+def test_rounding_is_no_harm(loss: float, is_harm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = tiny_bench()
+    losses = iter([2.0, loss])
+    monkeypatch.setattr(rate_range, "_update", lambda *_: (next(losses), True))
+    first = next(iter(range_outcomes(bench, [tiny_batch()], RATES)))
+    assert (first.loss, first.diverged) == (loss, is_harm)

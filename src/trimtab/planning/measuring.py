@@ -28,7 +28,7 @@ START_S = {"cpu": 8.0, "cuda": 15.0}
 """What a measuring process takes to import its libraries and load a model of a few hundred million
 weights, as seen on two cores; larger models take longer by READ_BYTES_PER_S."""
 READ_BYTES_PER_S = 1e9
-UPDATE_LIMIT_S = 4.0
+UPDATE_LIMIT_S = 6.0
 """The longest update that is tried where a smaller one can tell: memory and time grow in a line."""
 TRIALS_SHARE = 0.6
 """Of the limit; the rest is left to the number formats and the range of learning rates."""
@@ -95,7 +95,7 @@ def _is_range_worth_it(draft: Draft, effort: Effort, left_s: float) -> bool:
     """A rate that the user set is tested only where the plan was asked for."""
     step_time_s = draft.plan.predictions.step_time_s
     is_open = draft.resolved.config.learning_rate == "auto" or effort.kind == "measured"
-    if not is_open or step_time_s is None:
+    if not is_open or step_time_s is None or "tuned.learning_rate" in draft.facts:
         return False
     num_updates = len(range_rates(_prior(draft))) + 1
     return _start_s(draft.facts) + num_updates * step_time_s <= left_s

@@ -57,13 +57,18 @@ row lengths in tokens; a row is one example.
     last place, were they kept in that format), or precision.failure
 `RateRangeQuestion`
     rate_range.key, rate_range.losses (a list of [learning rate, loss after an update at it], rising
-    rates), rate_range.diverging_rate (the first rate after which the loss was higher than at the
-    start or not finite; None where none was), or rate_range.failure
+    rates; a loss that was not finite is None), rate_range.diverging_rate (the first rate after which
+    the loss was clearly over the first one or not finite; None where none was), or
+    rate_range.failure
 
 Facts that no question asks for, and that runs leave behind:
 
     noise.scale_examples (the simple gradient noise scale in examples), with
-    noise.low_examples and noise.high_examples, a 90% bootstrap interval, noise.num_updates
+    noise.low_examples and noise.high_examples, a 90% bootstrap interval, noise.num_updates,
+    saving.checkpoint_s (seconds of one checkpoint)
+
+and that a search leaves behind: tuned.learning_rate, tuned.learning_rate.low and .high (between
+which the search could not tell rates apart)
 """
 
 from __future__ import annotations

@@ -20,6 +20,14 @@ from trimtab.probes.bench import (
 )
 
 
+HARM_SHARE = 0.05
+"""An update does harm where the loss on its own rows is then this share over the first one.
+
+Less than that is rounding: an adapter that has hardly moved leaves the loss where it was, a little
+above or below.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class RateOutcome:
     """The loss, in nats a trainable token, on the same rows after an update at `learning_rate`."""
@@ -34,7 +42,7 @@ def range_outcomes(
 ) -> Iterator[RateOutcome]:
     """One update at each of the rising rates, on the same rows, from where the last one led.
 
-    Ends at the first rate after which the loss is higher than at the start, or not finite. The
+    Ends at the first rate after which the loss is clearly over the first, or not finite. The
     rates are small next to the last, so what is seen after a rate is due to that rate; it is an
     upper bound for it alone (Cyclical Learning Rates for Training Neural Networks, 2017, arXiv
     1506.01186). Dropout draws the same each time.
@@ -58,7 +66,7 @@ def range_outcomes(
 
 
 def _outcome(rate: float, loss: float, start_loss: float) -> RateOutcome:
-    return RateOutcome(rate, loss, diverged=not loss <= start_loss)
+    return RateOutcome(rate, loss, diverged=not loss <= (1 + HARM_SHARE) * start_loss)
 
 
 def _update(

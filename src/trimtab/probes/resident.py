@@ -18,9 +18,13 @@ _RESET_PEAK = "5"
 
 
 def held_bytes(device: torch.device) -> int:
-    """This process's resident set, or the memory that torch has reserved on a CUDA device."""
+    """What cannot be given back now of this process's resident set, or of what torch has reserved
+    on a CUDA device."""
+    gc.collect()
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         return int(torch.cuda.memory_reserved(device))
+    _return_freed_memory()
     return int(psutil.Process().memory_info().rss)
 
 

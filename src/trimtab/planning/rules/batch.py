@@ -310,7 +310,7 @@ def _total(
         resolved,
         "global_batch_size",
         sizes.total,
-        target.origin if is_aimed else "rule",
+        target.origin if given.total is None else "rule",
         because,
         facts=target.facts,
         alternatives=target.alternatives if is_aimed else (),

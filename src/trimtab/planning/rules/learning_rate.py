@@ -30,7 +30,7 @@ few survive, hundreds may not, so the edge itself is no safe rate (Understanding
 over the last one that did no harm.
 """
 RANGE_STEP = 3
-NUM_RANGE_RATES = 8
+NUM_RANGE_RATES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def range_rates(prior: float) -> tuple[float, ...]:
     """The rates to test around a prior, rising by factors of 3 from a ninth of it.
 
     The first two are where a cap lies far under the prior, the next two where it lies at or just
-    under it; the rest, up to 243 times the prior, find the edge that an explicit rate is held
+    under it; the rest, up to 27 times the prior, find the edge that an explicit rate is held
     against.
     """
     start = prior / RANGE_STEP**2
@@ -98,7 +98,7 @@ def decide_learning_rate(
 class _Range:
     """Rates that were tested with the loss after each, and the first that did harm, if any did."""
 
-    losses: tuple[tuple[float, float], ...]
+    losses: tuple[tuple[float, float | None], ...]
     diverging_rate: float | None
 
     @property
@@ -108,9 +108,13 @@ class _Range:
     def told(self) -> str:
         """`loss 1.2 after an update at 1e-4, 1.1 at 3e-4, …`."""
         (rate, loss), *others = self.losses
-        return f"loss {loss:.4g} after an update at {rate:g}" + "".join(
-            f", {other_loss:.4g} at {other_rate:g}" for other_rate, other_loss in others
+        return f"loss {_told_loss(loss)} after an update at {rate:g}" + "".join(
+            f", {_told_loss(other_loss)} at {other_rate:g}" for other_rate, other_loss in others
         )
+
+
+def _told_loss(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.4g}"
 
 
 def _tested_range(facts: Facts, key: str | None) -> _Range | str | None:
@@ -119,7 +123,7 @@ def _tested_range(facts: Facts, key: str | None) -> _Range | str | None:
         return None
     if "rate_range.failure" in facts:
         return facts.text("rate_range.failure")
-    losses = cast(list[list[float]], facts.value("rate_range.losses"))
+    losses = cast(list[tuple[float, float | None]], facts.value("rate_range.losses"))
     diverging = facts.value("rate_range.diverging_rate")
     return _Range(
         tuple((rate, loss) for rate, loss in losses),
