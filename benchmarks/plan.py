@@ -167,9 +167,8 @@ def plan_memory(request: dict[str, Any]) -> dict[str, Any]:
 def train_updates(request: dict[str, Any]) -> dict[str, Any]:
     """A run's own records of two updates, and the peak of the process that made it."""
     import trimtab
-    from trimtab.workflow.planning import QUICK, resolve_config
-    from trimtab.workflow.planning import plan_run
     from trimtab.engine.observer import Silent
+    from trimtab.workflow.planning import QUICK, plan_run, resolve_config
 
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -230,7 +229,8 @@ def told(outcome: dict[str, Any]) -> str:
     if "failure" in outcome["predicted"] or "failure" in outcome["measured"]:
         return f"{configuration}: {outcome['predicted'].get('failure')} "
     memory, seconds = errors(outcome)
-    return f"{memory:+.1%} memory, {seconds:+.1%} seconds, {outcome['measured']['peak_bytes'] / 2**30:.2f} GiB  {configuration}"
+    gigabytes = outcome["measured"]["peak_bytes"] / 2**30
+    return f"{memory:+.1%} memory, {seconds:+.1%} seconds, {gigabytes:.2f} GiB  {configuration}"
 
 
 def errors(outcome: dict[str, Any]) -> tuple[float, float]:
@@ -290,7 +290,9 @@ def measure_grid(model: str, text: Path, out: Path) -> None:
                                 "measured": measured,
                             },
                         )
-                        print(method, turn, micro, checkpointing, tokens_per_s(measured), flush=True)
+                        print(
+                            method, turn, micro, checkpointing, tokens_per_s(measured), flush=True
+                        )
 
 
 def tokens_per_s(measured: dict[str, Any]) -> float:
@@ -301,7 +303,9 @@ def summarise(out: Path) -> None:
     outcomes = done_in(out)
     runs = [one for one in outcomes if "configuration" in one]
     whole = [
-        one for one in runs if "failure" not in one["predicted"] and "failure" not in one["measured"]
+        one
+        for one in runs
+        if "failure" not in one["predicted"] and "failure" not in one["measured"]
     ]
     if whole:
         memory = [errors(one)[0] for one in whole]

@@ -16,14 +16,12 @@ from trimtab.planning.plan import Plan, Predictions
 from trimtab.planning.positions import Layout
 from trimtab.planning.predictions import Course, Speed, predict, tokens_per_step
 from trimtab.planning.rules.batch import (
-    LADDER,
-    Choice,
-    MemoryRoom,
     decide_batch,
     micro_batch_candidates,
     rows_per_update,
 )
 from trimtab.planning.rules.cadence import decide_cadence
+from trimtab.planning.rules.choice import LADDER, Choice, MemoryRoom
 from trimtab.planning.rules.duration import Duration, decide_duration
 from trimtab.planning.rules.global_batch import given_sizes, global_batch_target
 from trimtab.planning.rules.hold_out import choose_hold_out, decide_hold_out
@@ -116,14 +114,12 @@ class Draft:
         """Learning rate, schedule and cadence: what the run's length and batch lead to."""
         facts = self.facts
         examples_per_row = facts.number("rows.num_examples") / facts.number("rows.num_rows")
-        is_range_known = "rate_range.key" in facts
         self._take(
             decide_learning_rate(
                 self.resolved,
                 facts,
                 optim=self.value("optim"),
                 examples_per_update=self.value("global_batch_size") * examples_per_row,
-                rate_range_key=facts.text("rate_range.key") if is_range_known else None,
             )
         )
         self._take(

@@ -17,7 +17,7 @@ from trimtab.planning.questions import (
     Trial,
     TrialsQuestion,
 )
-from trimtab.planning.rules.batch import Choice
+from trimtab.planning.rules.choice import Choice
 from trimtab.planning.rules.learning_rate import learning_rate_prior, range_rates
 from trimtab.planning.rules.memory import Checkpointing
 from trimtab.planning.rules.precision import worth_trying

@@ -5,9 +5,9 @@ row lengths in tokens; a row is one example.
 
 `DeviceQuestion`
     device.kind (`cpu` | `cuda`), device.name, device.num_threads, device.memory_bytes,
-    device.memory_available_bytes, device.memory_bandwidth_bytes_per_s,
-    device.matmul_flops_per_s.fp32 / .bf16 / .fp16 (absent where the
-    device does not run the format), device.native.bf16 / .fp16 (bool: not emulated)
+    device.memory_available_bytes, device.native.bf16 / .fp16 (bool: not emulated), and where the
+    device was timed device.memory_bandwidth_bytes_per_s,
+    device.matmul_flops_per_s.fp32 / .bf16 / .fp16 (absent where it does not run the format)
 `ModelQuestion`
     model.architecture, model.num_parameters, model.num_embedding_parameters,
     model.head_is_tied (bool: the output head shares the embedding's weights), model.num_layers,
@@ -21,8 +21,7 @@ row lengths in tokens; a row is one example.
     data.num_tokens, data.num_trainable_tokens, data.length_mean, data.length_max,
     data.length_quantiles (201 lengths: 0, 0.5, … 100%), data.truncation (a list of
     [max_length, rows cut, tokens cut, trainable tokens cut] at candidate lengths),
-    data.templated (bool),
-    data.template_because, data.eval_num_rows (only where eval_dataset is a path)
+    data.templated (bool), data.template_because, data.eval_num_rows (only where eval_dataset is a path)
 `TrainingRowsQuestion` (after hold-out, truncation and packing)
     rows.digest (of all tokens),
     rows.key (the question's `key`: facts under another key are no answer),
@@ -57,8 +56,8 @@ row lengths in tokens; a row is one example.
     last place, were they kept in that format), or precision.failure
 `RateRangeQuestion`
     rate_range.key, rate_range.losses (a list of [learning rate, loss after an update at it], rising
-    rates; a loss that was not finite is None), rate_range.diverging_rate (the first rate after which
-    the loss was clearly over the first one or not finite; None where none was), or
+    rates; a loss that was not finite is None), rate_range.diverging_rate (the first rate after
+    which the loss was clearly over the first one or not finite; None where none was), or
     rate_range.failure
 
 Facts that no question asks for, and that runs leave behind:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from trimtab.data.estimates import EstimatedCorpus
 from trimtab.planning.fact import Fact, FactValue
 
-
 KNOWN_WITHOUT_COUNTING = frozenset(
     {"data.format", "data.format_because", "data.templated", "data.template_because"}
 )

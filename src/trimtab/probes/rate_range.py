@@ -19,7 +19,6 @@ from trimtab.probes.bench import (
     weights_put_back,
 )
 
-
 HARM_SHARE = 0.05
 """An update does harm where the loss on its own rows is then this share over the first one.
 

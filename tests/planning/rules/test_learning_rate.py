@@ -110,15 +110,12 @@ def ruling(known: Mapping[str, Any] | None = None, **values: Any) -> Ruling:
         as_facts(facts),
         optim="adamw",
         examples_per_update=16,
-        rate_range_key="this",
     )
 
 
-def range_test(
-    diverging_rate: float | None, losses: object = CURVE, key: str = "this"
-) -> dict[str, Any]:
+def range_test(diverging_rate: float | None, losses: object = CURVE) -> dict[str, Any]:
     return {
-        "rate_range.key": key,
+        "rate_range.key": "this",
         "rate_range.losses": losses,
         "rate_range.diverging_rate": diverging_rate,
     }
@@ -177,11 +174,10 @@ def test_a_range_without_divergence_leaves_the_prior_and_is_told() -> None:
     assert answer.not_measured == ()
 
 
-def test_the_range_of_another_plan_is_not_used() -> None:
-    for known in (range_test(3.5e-4, key="another"), {}):
-        answer = ruling(known)
-        assert (answer.decisions[0].value, answer.decisions[0].origin) == (PRIOR, "rule")
-        assert answer.not_measured
+def test_without_a_range_the_prior_stands() -> None:
+    answer = ruling()
+    assert (answer.decisions[0].value, answer.decisions[0].origin) == (PRIOR, "rule")
+    assert answer.not_measured
 
 
 def test_a_failed_range_test_is_told() -> None:

@@ -11,8 +11,7 @@ from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.hyperparameters.units import format_bytes
 from trimtab.planning.decision import Alternative, Decision
 from trimtab.planning.fact import Facts
-from trimtab.planning.peak_memory import PeakMemory
-from trimtab.planning.predictions import Speed
+from trimtab.planning.rules.choice import Choice, choose
 from trimtab.planning.rules.global_batch import (
     GivenSizes,
     Target,
@@ -25,29 +24,6 @@ from trimtab.planning.rules.memory import Checkpointing
 from trimtab.planning.rules.not_fitting import does_not_fit
 from trimtab.planning.rules.ruling import Ruling, decision, percent
 
-MIN_BUSY_TOKENS = {"cpu": 1, "cuda": 512}
-"""Tokens of a micro-batch below which a device waits for weights to be read rather than multiplies:
-a weight of two bytes is used twice a token, and cards do 200–300 operations in the time of a byte.
-"""
-LADDER: tuple[Checkpointing, ...] = ("off", 2, "full")
-NEAR_BEST = 0.97
-"""The smallest micro-batch that reaches this share of the best speed is taken: the rest is within
-what two timings of the same update differ by."""
-MEMORY_MARGIN = 0.05
-"""What a prediction may be under the truth by; auto keeps so much of the limit free."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryRoom:
-    """`limit_bytes` is what the plan keeps under; `ceiling_bytes` what cannot be had at all."""
-
-    limit_bytes: int
-    ceiling_bytes: int
-
-    def holds(self, peak_bytes: int) -> bool:
-        """Whether a predicted peak stays under the limit with the margin for its error."""
-        return peak_bytes * (1 + MEMORY_MARGIN) <= self.limit_bytes
-
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -55,28 +31,6 @@ class Sizes:
     accumulation: int
     total: int
     checkpointing: Checkpointing
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What the sizes are chosen from and by; `speed` is None where the device was not timed."""
-
-    candidates: tuple[int, ...]
-    ladder: tuple[Checkpointing, ...]
-    memory: PeakMemory
-    room: MemoryRoom
-    speed: Speed | None
-
-    @property
-    def is_timed(self) -> bool:
-        return self.speed is not None and bool(self.speed.time.fits)
-
-    def fits(self, size: int, checkpointing: Checkpointing) -> bool:
-        return self.room.holds(self.memory.worst_case_bytes(size, checkpointing))
-
-    def tokens_per_s(self, size: int, checkpointing: Checkpointing) -> float:
-        assert self.speed is not None
-        return self.speed.tokens_per_s(self.memory.rows_per_update, size, checkpointing)
 
 
 def nearest_friendly(size: int) -> tuple[int, int]:
@@ -101,7 +55,7 @@ def decide_batch(
     """
     given = given_sizes(resolved, num_ranks)
     target = global_batch_target(resolved, facts)
-    micro, checkpointing = _chosen(choice, _least_busy_rows(facts))
+    micro, checkpointing = choose(choice, facts)
     peak = choice.memory.worst_case_bytes(micro, checkpointing)
     if not is_draft and not choice.room.holds(peak):
         is_fixed = len(choice.candidates) == 1 and _is_settled(given)
@@ -165,51 +119,6 @@ def micro_batch_candidates(given: GivenSizes, target_size: int) -> tuple[int, ..
 
 def _is_settled(given: GivenSizes) -> bool:
     return given.micro is not None or (given.total is not None and given.accumulation is not None)
-
-
-def _least_busy_rows(facts: Facts) -> float:
-    tokens_per_row = facts.number("rows.num_tokens") / facts.number("rows.num_rows")
-    return MIN_BUSY_TOKENS[facts.text("device.kind")] / tokens_per_row
-
-
-def _chosen(choice: Choice, least_busy_rows: float) -> tuple[int, Checkpointing]:
-    """By speed where updates were timed; else the largest that fits."""
-    if choice.is_timed:
-        fastest = _near_the_fastest(choice)
-        if fastest is not None:
-            return fastest
-    return _largest_that_fits(choice, least_busy_rows)
-
-
-def _near_the_fastest(choice: Choice) -> tuple[int, Checkpointing] | None:
-    """The least recomputation, and then the smallest size, that is near the best speed."""
-    fitting = [
-        (option, size)
-        for option in choice.ladder
-        for size in sorted(choice.candidates)
-        if choice.fits(size, option)
-    ]
-    if not fitting:
-        return None
-    speeds = {pair: choice.tokens_per_s(pair[1], pair[0]) for pair in fitting}
-    best = max(speeds.values())
-    option, size = next(pair for pair in fitting if speeds[pair] >= NEAR_BEST * best)
-    return size, option
-
-
-def _largest_that_fits(choice: Choice, least_busy_rows: float) -> tuple[int, Checkpointing]:
-    """Recomputing less comes before a larger micro-batch, as long as the device is kept busy.
-
-    Where nothing fits, the pair that needs least.
-    """
-    candidates = choice.candidates
-    busy = tuple(size for size in candidates if size >= least_busy_rows) or candidates[:1]
-    for sizes in (busy, candidates):
-        for checkpointing in choice.ladder:
-            for size in sizes:
-                if choice.fits(size, checkpointing):
-                    return size, checkpointing
-    return candidates[-1], choice.ladder[-1]
 
 
 def _solved(given: GivenSizes, target: Target, micro: int, checkpointing: Checkpointing) -> Sizes:

@@ -68,19 +68,14 @@ def decide_learning_rate(
     *,
     optim: Optimizer,
     examples_per_update: float,
-    rate_range_key: str | None = None,
 ) -> Ruling:
-    """The user's rate, else a finished `tune`'s, else the prior under a third of a diverging rate.
-
-    `rate_range_key` is the key of the range question of this very plan; facts of another range are
-    not used, nor is any where it is None.
-    """
+    """The user's rate, else a finished `tune`'s, else the prior under a third of a diverging rate."""
     base = _prior_of(resolved, facts, optim)
     prior = _scaled(base, examples_per_update)
     because = base.source
     if base.scales_with_batch:
         because += f" × √({examples_per_update:.4g} examples ÷ {ANCHOR_BATCH}) = {prior:g}"
-    tested = _tested_range(facts, rate_range_key)
+    tested = _tested_range(facts)
     asked = resolved.config.learning_rate
     if asked != "auto":
         return _asked(resolved, asked, prior, because, tested)
@@ -117,9 +112,9 @@ def _told_loss(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4g}"
 
 
-def _tested_range(facts: Facts, key: str | None) -> _Range | str | None:
+def _tested_range(facts: Facts) -> _Range | str | None:
     """What the range test of this plan found, or why it failed; None where there was none."""
-    if key is None or "rate_range.key" not in facts or facts.text("rate_range.key") != key:
+    if "rate_range.key" not in facts:
         return None
     if "rate_range.failure" in facts:
         return facts.text("rate_range.failure")

@@ -11,13 +11,12 @@ from trimtab.hyperparameters.units import format_bytes
 from trimtab.planning.fact import Facts
 from trimtab.planning.peak_memory import PeakMemory
 from trimtab.planning.predictions import Speed
+from trimtab.planning.rules.choice import LADDER, MEMORY_MARGIN
 from trimtab.planning.rules.global_batch import friendly_sizes
 from trimtab.planning.rules.memory import Checkpointing
 from trimtab.planning.rules.ruling import percent, where_set
 
-RECOMPUTING: tuple[Checkpointing, ...] = ("off", 2, "full")
 MIN_LENGTH = 32
-MARGIN = 0.05
 
 
 def does_not_fit(
@@ -43,7 +42,7 @@ def does_not_fit(
         *_smaller_batches(memory, limit_bytes, speed, tried),
         *_shorter_rows(facts, memory, limit_bytes, tried),
     ]
-    needed = f"memory_limit {format_bytes(round(peak * (1 + MARGIN)))}"
+    needed = f"memory_limit {format_bytes(round(peak * (1 + MEMORY_MARGIN)))}"
     if ways:
         return DoesNotFit(what, where=where, hint=f"What would fit: {'; '.join(ways)}; {needed}.")
     lora = " or method lora" if resolved.config.method == "full" else ""
@@ -64,10 +63,10 @@ def _smaller_batches(
     """The largest micro-batch that fits at each checkpointing, with its memory and time."""
     tried_size, tried_checkpointing = tried
     found = []
-    for option in dict.fromkeys((tried_checkpointing, *RECOMPUTING)):
+    for option in dict.fromkeys((tried_checkpointing, *LADDER)):
         for size in reversed(friendly_sizes(1, tried_size)):
             peak = memory.worst_case_bytes(size, option)
-            if (size, option) != tried and peak * (1 + MARGIN) <= limit_bytes:
+            if (size, option) != tried and peak * (1 + MEMORY_MARGIN) <= limit_bytes:
                 cost = format_bytes(peak) + _time_against(memory, speed, tried, (size, option))
                 found.append(
                     f"per_device_train_batch_size {size} with activation_checkpointing {option} "
@@ -98,7 +97,7 @@ def _shorter_rows(
     length = 1 << (longest - 1).bit_length() - 1 if longest > 1 else 0
     while length >= MIN_LENGTH:
         peak = _cut(memory, facts, length).worst_case_bytes(*tried)
-        if peak * (1 + MARGIN) <= limit_bytes:
+        if peak * (1 + MEMORY_MARGIN) <= limit_bytes:
             share = _share_longer(facts, length)
             return [f"max_length {length:,} ({format_bytes(peak)}, cuts {share} of the rows)"]
         length //= 2
