@@ -45,6 +45,7 @@ class Asked:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers: Sequence[Answer | ProbeDied] = ()
         self.request: Mapping[str, Any] = {}
+        self.num_processes = 0
         self.rows: list[TokenRow] = []
         monkeypatch.setattr(measuring, "asked", self._asked)
 
@@ -53,6 +54,7 @@ class Asked:
         self, request: Mapping[str, Any], rows: Sequence[TokenRow]
     ) -> Iterator[Iterator[Answer]]:
         self.request, self.rows = request, list(rows)
+        self.num_processes += 1
         yield self._told()
 
     def _told(self) -> Iterator[Answer]:
@@ -81,10 +83,22 @@ def facts_of(question: MeasuredQuestion, measured: Measured) -> dict[str, Fact]:
     return facts
 
 
+def test_each_trial_of_a_whole_model_has_a_process_of_its_own(
+    process: Asked, measured: Measured
+) -> None:
+    process.answers = (LOADED, OUTCOME)
+    facts = facts_of(TrialsQuestion(tiny_settings(method="full"), TRIALS), measured)
+    assert process.num_processes == len(TRIALS) == 2
+    points = facts["trials.points"].value
+    assert isinstance(points, list)
+    assert [point["num_rows"] for point in points] == [trial.num_rows for trial in TRIALS]
+
+
 def test_trials_come_with_the_sizes_of_the_longest_rows(process: Asked, measured: Measured) -> None:
     process.answers = (LOADED, OUTCOME, OUTCOME)
-    question = TrialsQuestion(tiny_settings(), TRIALS)
+    question = TrialsQuestion(tiny_settings(method="lora"), TRIALS)
     facts = facts_of(question, measured)
+    assert process.num_processes == 1
     assert facts["trials.key"].value == question.key
     assert facts["trials.base_bytes"].value == 100
     assert facts["trials.loaded_bytes"].value == 200

@@ -24,12 +24,13 @@ from trimtab.planning.rules.precision import worth_trying
 from trimtab.planning.trials import measured_points
 
 NUM_UPDATES = 2
-START_S = {"cpu": 8.0, "cuda": 15.0}
-"""What a measuring process takes to import its libraries and load a model of a few hundred million
-weights, as seen on two cores; larger models take longer by READ_BYTES_PER_S."""
+START_S = {"cpu": 5.0, "cuda": 15.0}
+"""What a measuring process takes to import its libraries and load a model of a hundred million
+weights, as seen on two cores (CUDA: assumed); larger models take longer by READ_BYTES_PER_S."""
 READ_BYTES_PER_S = 1e9
 UPDATE_LIMIT_S = 6.0
 """The longest update that is tried where a smaller one can tell: memory and time grow in a line."""
+USUAL_TRIALS = 3
 TRIALS_SHARE = 0.6
 """Of the limit; the rest is left to the number formats and the range of learning rates."""
 NEAR_LIMIT = 0.5
@@ -71,7 +72,9 @@ def _trials_to_make(draft: Draft, effort: Effort, limit_s: float) -> tuple[Trial
         return ()
     choice = draft.choice
     sizes = _sizes_to_try(choice.memory, max(choice.candidates))
-    updates_s = max(0.0, TRIALS_SHARE * limit_s - _spent_s(facts) - _start_s(facts))
+    is_each_alone = draft.value("method") == "full" and facts.text("device.kind") == "cpu"
+    starting_s = _start_s(facts) * (USUAL_TRIALS if is_each_alone else 1)
+    updates_s = max(0.0, TRIALS_SHARE * limit_s - _spent_s(facts) - starting_s)
     made = {point.trial for point in points}
     wanted = _wanted_trials(choice, chosen, sizes, updates_s)
     trials = tuple(trial for trial in wanted if trial not in made)

@@ -21,7 +21,8 @@ row lengths in tokens; a row is one example.
     data.num_tokens, data.num_trainable_tokens, data.length_mean, data.length_max,
     data.length_quantiles (201 lengths: 0, 0.5, … 100%), data.truncation (a list of
     [max_length, rows cut, tokens cut, trainable tokens cut] at candidate lengths),
-    data.templated (bool), data.template_because, data.eval_num_rows (only where eval_dataset is a path)
+    data.templated (bool), data.template_because,
+    data.eval_num_rows (only where eval_dataset is a path)
 `TrainingRowsQuestion` (after hold-out, truncation and packing)
     rows.digest (of all tokens),
     rows.key (the question's `key`: facts under another key are no answer),

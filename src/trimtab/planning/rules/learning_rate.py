@@ -69,7 +69,8 @@ def decide_learning_rate(
     optim: Optimizer,
     examples_per_update: float,
 ) -> Ruling:
-    """The user's rate, else a finished `tune`'s, else the prior under a third of a diverging rate."""
+    """The user's rate, else a finished `tune`'s, else the prior, at most a third of a diverging
+    rate."""
     base = _prior_of(resolved, facts, optim)
     prior = _scaled(base, examples_per_update)
     because = base.source
