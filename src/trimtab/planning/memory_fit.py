@@ -1,10 +1,11 @@
 """Peak memory as real steps show it.
 
-    peak = a + a'·accumulation + max(0, c₁·tokens + c₂·scored + c₃·Σ length² − gradients)
+    peak = a + a'·accumulation + max(0, c₁·tokens + c₂·scored + c₃·Σ length² + copies − gradients)
 
-A backward pass lets activations go while gradients come, so that its peak is either at its start,
-with all activations, or at its end, with all gradients; `a` is the latter. Where gradients are
-accumulated they stand while the next micro-batch runs, and nothing is subtracted.
+A backward pass lets activations go, and the weights' copies in the compute format, while gradients
+come; so its peak is either at its start, with all activations, or at its end, with all gradients;
+`a` is the latter. Where gradients are accumulated they stand while the next micro-batch runs, and
+nothing is subtracted.
 
 Each checkpointing that was measured has a fit of its own, since what an allocator wastes differs
 with what is kept; one that was not lies between its measured neighbours by the share of layers
@@ -33,26 +34,32 @@ SCORE_SHARE = 0.1
 """The prior width of Σ length²: a tenth of attention that keeps every score in fp32."""
 NUM_ROUNDS = 3
 """Which side of the maximum a point is on depends on the coefficients, and these on that."""
+CLEARLY = 2
+"""Times the late gradients: only a point that grew by more tells the slopes. Near the maximum's
+edge activations find room that gradients will have, and grow less than they do beyond."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeakCurve:
-    """The formula of the module for one checkpointing; coefficients are a, a', c₁, c₂, c₃."""
+    """The formula of the module for one checkpointing; coefficients are a, a', c₁, c₂, c₃.
+
+    `alone` and `accumulated` correct updates of one micro-batch, and of several.
+    """
 
     coefficients: tuple[float, float, float, float, float]
-    gradient_bytes: int
-    correction: Correction
+    late_gradient_bytes: int
+    copy_bytes: float
+    alone: Correction
+    accumulated: Correction
 
     def peak_bytes(self, size: MicroBatchSize, accumulates: bool) -> float:
-        return self.uncorrected(size, accumulates) + self.correction.at(size.num_tokens)
+        correction = self.accumulated if accumulates else self.alone
+        return self.uncorrected(size, accumulates) + correction.at(size.num_tokens)
 
     def uncorrected(self, size: MicroBatchSize, accumulates: bool) -> float:
         standing, accumulated, *_ = self.coefficients
-        return (
-            standing
-            + accumulated * accumulates
-            + max(0.0, self.growing(size) - self.not_there_yet(accumulates))
-        )
+        at_start = self.growing(size) - self.not_there_yet(accumulates)
+        return standing + accumulated * accumulates + max(0.0, at_start)
 
     def growing(self, size: MicroBatchSize) -> float:
         """Activations and logits."""
@@ -64,8 +71,8 @@ class PeakCurve:
         )
 
     def not_there_yet(self, accumulates: bool) -> float:
-        """Gradients that come only while activations go."""
-        return 0.0 if accumulates else float(self.gradient_bytes)
+        """What the end of the backward pass has more of than its start, activations aside."""
+        return (0 if accumulates else self.late_gradient_bytes) - self.copy_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ def fit_memory(facts: Facts, arithmetic: MemoryArithmetic) -> MemoryFit | None:
     for checkpointing, points in grouped.items():
         peaks = [float(point.peak_bytes or 0) + moved for point in points]
         priors = _priors(arithmetic, checkpointing, facts.integer("model.hidden_size"))
-        curves[checkpointing] = curve = _fit(points, peaks, priors, arithmetic.gradient_bytes)
+        curves[checkpointing] = curve = _fit(points, peaks, priors, arithmetic, checkpointing)
         residuals.append(
             root_mean_square(
                 [
@@ -161,17 +168,22 @@ def _priors(
 
 
 def _fit(
-    points: Sequence[Point], peaks: Sequence[float], priors: Sequence[Prior], gradient_bytes: int
+    points: Sequence[Point],
+    peaks: Sequence[float],
+    priors: Sequence[Prior],
+    arithmetic: MemoryArithmetic,
+    checkpointing: Checkpointing,
 ) -> PeakCurve:
-    nothing = Correction((0.0,), (0.0,))
+    late, copies = arithmetic.late_gradient_bytes, arithmetic.copy_bytes(checkpointing)
+    nothing = Correction((), ())
     a, b, c, d, e = (prior.mean for prior in priors)
-    curve = PeakCurve((a, b, c, d, e), gradient_bytes, nothing)
+    curve = PeakCurve((a, b, c, d, e), late, copies, nothing, nothing)
     for _ in range(NUM_ROUNDS):
         features, targets = [], []
         for point, peak in zip(points, peaks, strict=True):
             size, accumulates = point.size, _accumulates(point)
             away = curve.not_there_yet(accumulates)
-            if curve.growing(size) > away:
+            if curve.growing(size) - away > (0 if accumulates else CLEARLY * late):
                 grown = (size.num_tokens, size.num_scored, size.sum_length_squared)
                 features.append((1.0, float(accumulates), *grown))
                 targets.append(peak + away)
@@ -179,10 +191,17 @@ def _fit(
                 features.append((1.0, float(accumulates), 0.0, 0.0, 0.0))
                 targets.append(peak)
         a, b, c, d, e = solve(features, targets, priors, relative_noise=RELATIVE_NOISE)
-        curve = PeakCurve((a, b, c, d, e), gradient_bytes, nothing)
-    residuals = [
-        peak - curve.uncorrected(point.size, _accumulates(point))
+        curve = PeakCurve((a, b, c, d, e), late, copies, nothing, nothing)
+    alone, accumulated = (_correction(curve, points, peaks, several) for several in (False, True))
+    return PeakCurve(curve.coefficients, late, copies, alone, accumulated)
+
+
+def _correction(
+    curve: PeakCurve, points: Sequence[Point], peaks: Sequence[float], accumulates: bool
+) -> Correction:
+    off = {
+        point.size.num_tokens: peak - curve.uncorrected(point.size, accumulates)
         for point, peak in zip(points, peaks, strict=True)
-    ]
-    correction = Correction.of([point.size.num_tokens for point in points], residuals)
-    return PeakCurve(curve.coefficients, gradient_bytes, correction)
+        if _accumulates(point) == accumulates
+    }
+    return Correction.of(list(off), list(off.values()))

@@ -48,7 +48,8 @@ def solve(
 class Correction:
     """What measured points were off a fit by, in a straight line between neighbouring points.
 
-    Beyond the outermost points it stays what it is there. `positions` rise.
+    Before the first point it is that one's; beyond the last it fades as 1 ÷ position. `positions`
+    rise.
     """
 
     positions: tuple[float, ...]
@@ -63,7 +64,10 @@ class Correction:
         return cls(tuple(grouped), tuple(sum(each) / len(each) for each in grouped.values()))
 
     def at(self, position: float) -> float:
-        return float(np.interp(position, self.positions, self.residuals))
+        if not self.positions:
+            return 0.0
+        fading = min(1.0, self.positions[-1] / position)
+        return fading * float(np.interp(position, self.positions, self.residuals))
 
 
 def root_mean_square(values: Sequence[float]) -> float:

@@ -56,11 +56,16 @@ class MemoryArithmetic:
     """Bytes of the parts, by which any micro-batch and checkpointing can be predicted.
 
     layer_bytes_per_token: one layer that keeps its activations; input_bytes_per_token: one that
-    recomputes them. fixed_bytes: all that does not grow with the micro-batch.
+    recomputes them. fixed_bytes: all that does not grow with the micro-batch. late_gradient_bytes:
+    of these the gradients that come while activations go, which are all but the output head's.
+    layer_copy_bytes, head_copy_bytes: of these the trained weights' copies in the compute format,
+    of all layers and of the output head; a layer that recomputes makes its own anew.
     """
 
     fixed_bytes: int
-    gradient_bytes: int
+    late_gradient_bytes: int
+    layer_copy_bytes: int
+    head_copy_bytes: int
     num_layers: int
     layer_bytes_per_token: float
     input_bytes_per_token: float
@@ -73,6 +78,12 @@ class MemoryArithmetic:
         return (
             num_keeping * self.layer_bytes_per_token + num_recomputing * self.input_bytes_per_token
         )
+
+    def copy_bytes(self, checkpointing: Checkpointing) -> float:
+        """The copies of weights that stand when the backward pass begins."""
+        num_recomputing = num_recomputing_layers(self.num_layers, checkpointing)
+        keeping = 1 - num_recomputing / self.num_layers
+        return keeping * self.layer_copy_bytes + self.head_copy_bytes
 
     def peak_bytes(self, size: MicroBatchSize, checkpointing: Checkpointing) -> int:
         """The predicted peak of updates whose largest micro-batch is of `size`."""
@@ -99,20 +110,24 @@ def memory_arithmetic(
     hidden_size = facts.integer("model.hidden_size")
     if method == "lora":
         weights = number_bytes * num_parameters + 4 * num_trained
-        compute_copy = 0 if precision == "fp32" else 2 * num_trained
+        layer_copies, head_copy = 2 * num_trained, 0
         residual_bytes = number_bytes
+        head = 0
     else:
         weights = 4 * num_parameters
-        compute_copy = (
-            0 if precision == "fp32" else 2 * (num_linear_weights(facts) + num_head_weights(facts))
-        )
+        layer_copies, head_copy = 2 * num_linear_weights(facts), 2 * num_head_weights(facts)
         residual_bytes = 4
+        head = num_head_weights(facts)
+    if precision == "fp32":
+        layer_copies = head_copy = 0
     state = math.ceil(_OPTIMIZER_BYTES_PER_WEIGHT[optim] * num_trained)
     base = BASE_BYTES[facts.text("device.kind")]
     features = sum(module.num_features for module in linear_modules(facts)) / num_layers
     return MemoryArithmetic(
-        fixed_bytes=base + weights + compute_copy + 4 * num_trained + state,
-        gradient_bytes=4 * num_trained,
+        fixed_bytes=base + weights + layer_copies + head_copy + 4 * num_trained + state,
+        late_gradient_bytes=4 * (num_trained - head),
+        layer_copy_bytes=layer_copies,
+        head_copy_bytes=head_copy,
         num_layers=num_layers,
         layer_bytes_per_token=number_bytes * features
         + _NORM_BYTES_PER_HIDDEN[precision] * hidden_size,
