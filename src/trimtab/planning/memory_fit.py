@@ -34,7 +34,7 @@ SCORE_SHARE = 0.1
 """The prior width of Σ length²: a tenth of attention that keeps every score in fp32."""
 NUM_ROUNDS = 3
 """Which side of the maximum a point is on depends on the coefficients, and these on that."""
-CLEARLY = 2
+CLEARLY = 3
 """Times the late gradients: only a point that grew by more tells the slopes. Near the maximum's
 edge activations find room that gradients will have, and grow less than they do beyond."""
 
