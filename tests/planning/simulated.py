@@ -114,7 +114,8 @@ class Simulated:
                     {
                         "run.key": question.key,
                         "run.micro_batches": [list(asdict(micro).values())],
-                        "run.num_micro_batches": settings.num_train_steps,
+                        "run.num_micro_batches": settings.num_train_steps
+                        * settings.gradient_accumulation_steps,
                         "run.num_tokens": rows * self.length,
                         "run.num_scored": rows * self.scored,
                         "run.sum_length_squared": rows * self.length**2,

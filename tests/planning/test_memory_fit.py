@@ -36,7 +36,6 @@ def point(
         "activation_checkpointing": checkpointing,
         "num_rows": num_tokens // 64,
         "num_micro_batches": num_micro_batches,
-        "rows": "longest",
         "num_tokens": shape.num_tokens,
         "num_scored": shape.num_scored,
         "sum_length_squared": shape.sum_length_squared,

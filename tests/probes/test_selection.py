@@ -25,20 +25,10 @@ def test_the_longest_rows_are_taken(packing: bool) -> None:
     assert [num_tokens(rows, unit) for unit in taken] == lengths[:3]
 
 
-def test_typical_rows_stand_at_even_steps() -> None:
-    rows = ragged_rows(range(3, 23))
-    units = batch_rows(rows, batching(tiny_settings()))
-    taken = trial_rows(rows, units, Trial("off", 4, rows="typical"))
-    assert [num_tokens(rows, unit) for unit in taken] == [20, 15, 10, 5]
-    (middle,) = trial_rows(rows, units, Trial("off", 1, rows="typical"))
-    assert num_tokens(rows, middle) == 12
-
-
 def test_a_trial_of_more_rows_than_there_are_takes_all() -> None:
     rows = ragged_rows((5, 6))
     units = batch_rows(rows, batching(tiny_settings()))
-    for kind in ("longest", "typical"):
-        assert sorted(trial_rows(rows, units, Trial("off", 9, rows=kind))) == [[0], [1]]
+    assert sorted(trial_rows(rows, units, Trial("off", 9))) == [[0], [1]]
 
 
 def test_rows_for_number_formats_are_of_middle_length_and_few_tokens() -> None:

@@ -39,9 +39,10 @@ class ConstructedMaterials:
                 losses = [[rate, 3.0] for rate in question.rates]
                 values = {"losses": losses, "diverging_rate": None}
                 yield from _facts("rate_range", question.key, values)
-            case RunQuestion():
+            case RunQuestion(settings):
                 size = [400, 200, 40_000]
-                values = {"micro_batches": [size], "num_micro_batches": 6}
+                num_micro_batches = settings.num_train_steps * settings.gradient_accumulation_steps
+                values = {"micro_batches": [size], "num_micro_batches": num_micro_batches}
                 values |= dict(
                     zip(("num_tokens", "num_scored", "sum_length_squared"), size, strict=True)
                 )

@@ -18,7 +18,6 @@ def _point(checkpointing: str, num_rows: int, peak_bytes: int | None) -> dict[st
         "activation_checkpointing": checkpointing,
         "num_rows": num_rows,
         "num_micro_batches": 2,
-        "rows": "longest",
         "num_tokens": 300 * num_rows,
         "num_scored": 100 * num_rows,
         "sum_length_squared": 300 * 300 * num_rows,

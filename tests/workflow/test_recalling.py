@@ -195,10 +195,9 @@ def trials(*num_rows: int) -> TrialsQuestion:
 
 def trial_facts(question: TrialsQuestion, *num_rows: int) -> list[Fact]:
     points = [
-        {"activation_checkpointing": "off", "num_rows": each, "num_micro_batches": 1,
-         "rows": "longest"}
+        {"activation_checkpointing": "off", "num_rows": each, "num_micro_batches": 1}
         for each in num_rows
-    ]  # fmt: skip
+    ]
     return [Fact("trials.key", question.key), Fact("trials.points", points)]
 
 

@@ -138,7 +138,7 @@ def _trial_table(points: Sequence[Point]) -> Table:
         seconds, speed = warm_update_s(point), tokens_per_s(point)
         table.add_row(
             _checkpointing(point),
-            f"{point.trial.num_rows} {point.trial.rows}",
+            f"{point.trial.num_rows} longest",
             f"{point.trial.num_micro_batches}",
             f"{point.size.num_tokens * point.trial.num_micro_batches:,}",
             "" if seconds is None else seconds_text(seconds),

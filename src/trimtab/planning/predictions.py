@@ -87,8 +87,8 @@ def evaluation_time_s(facts: Facts, course: Course, time: UpdateTime) -> float:
 
 
 def _step_time_s(facts: Facts, course: Course, time: UpdateTime) -> float:
-    num_micro_batches = _micro_batches_per_epoch(facts, course) / course.num_updates_per_epoch
     if "run.num_tokens" in facts:
+        num_micro_batches = facts.number("run.num_micro_batches") / course.num_steps
         whole = MicroBatchSize(
             facts.number("run.num_tokens"),
             facts.number("run.num_scored"),
@@ -96,6 +96,7 @@ def _step_time_s(facts: Facts, course: Course, time: UpdateTime) -> float:
         )
         mean = whole.times(1 / num_micro_batches)
     else:
+        num_micro_batches = _micro_batches_per_epoch(facts, course) / course.num_updates_per_epoch
         mean = mean_micro_batch(facts, course.layout, course.batch_size, packing=course.packing)
         rows_per_update = facts.number("rows.num_rows") / course.num_updates_per_epoch
         mean = mean.times(rows_per_update / (num_micro_batches * course.batch_size))

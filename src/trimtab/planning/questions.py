@@ -131,16 +131,14 @@ class RunQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Two weight updates, each of `num_micro_batches` alike micro-batches of `num_rows` rows.
+    """Two weight updates, each of `num_micro_batches` alike micro-batches of the longest rows.
 
-    A row is a batch row: an example, or a packed row. `longest` rows are the largest of the run's;
-    `typical` ones stand at even steps between the shortest and the longest.
+    A row is a batch row: an example, or a packed row.
     """
 
     activation_checkpointing: Literal["off", "full"] | int
     num_rows: int
     num_micro_batches: int = 1
-    rows: Literal["longest", "typical"] = "longest"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,6 @@ def _point(record: Mapping[str, Any]) -> Point:
             activation_checkpointing=record["activation_checkpointing"],
             num_rows=record["num_rows"],
             num_micro_batches=record["num_micro_batches"],
-            rows=record["rows"],
         ),
         size=MicroBatchSize(
             record["num_tokens"], record["num_scored"], record["sum_length_squared"]

@@ -14,13 +14,9 @@ MAX_PRECISION_TOKENS = 512
 
 
 def trial_rows(rows: Sequence[TokenRow], units: Sequence[BatchRow], trial: Trial) -> list[BatchRow]:
-    """The batch rows of one micro-batch of the trial; all there are where it asks for more."""
+    """The longest batch rows, as many as the trial asks for, or all where there are fewer."""
     longest_first = sorted(units, key=lambda unit: -num_tokens(rows, unit))
-    if trial.rows == "longest":
-        return longest_first[: trial.num_rows]
-    num_taken = min(trial.num_rows, len(longest_first))
-    step = len(longest_first) / num_taken
-    return [longest_first[int((index + 0.5) * step)] for index in range(num_taken)]
+    return longest_first[: trial.num_rows]
 
 
 def num_tokens(rows: Sequence[TokenRow], unit: BatchRow) -> int:
