@@ -29,6 +29,8 @@ from trimtab.planning.trials import Point, by_checkpointing, measured_points
 
 RELATIVE_NOISE = 0.01
 """Two processes that do the same differ by about this much in their resident sets."""
+FIXED_WIDTH = 0.3
+"""Weights, gradients and optimizer state can be counted; what an allocator adds to them cannot."""
 HEAD_SIZE = 64
 SCORE_SHARE = 0.1
 """The prior width of Σ length²: a tenth of attention that keeps every score in fp32."""
@@ -127,7 +129,12 @@ def fit_memory(facts: Facts, arithmetic: MemoryArithmetic) -> MemoryFit | None:
     residuals = []
     for checkpointing, points in grouped.items():
         peaks = [float(point.peak_bytes or 0) + moved for point in points]
-        priors = _priors(arithmetic, checkpointing, facts.integer("model.hidden_size"))
+        priors = _priors(
+            arithmetic,
+            checkpointing,
+            process_bytes=facts.integer("trials.process_bytes") or arithmetic.process_bytes,
+            hidden_size=facts.integer("model.hidden_size"),
+        )
         curves[checkpointing] = curve = _fit(points, peaks, priors, arithmetic, checkpointing)
         residuals.append(
             root_mean_square(
@@ -150,15 +157,21 @@ def _accumulates(point: Point) -> bool:
 
 
 def _priors(
-    arithmetic: MemoryArithmetic, checkpointing: Checkpointing, hidden_size: int
+    arithmetic: MemoryArithmetic,
+    checkpointing: Checkpointing,
+    *,
+    process_bytes: int,
+    hidden_size: int,
 ) -> tuple[Prior, ...]:
+    """`process_bytes` is what the process was seen to hold before a model is loaded."""
+    held = arithmetic.fixed_bytes - arithmetic.process_bytes + process_bytes
     num_recomputing = num_recomputing_layers(arithmetic.num_layers, checkpointing)
     num_keeping = arithmetic.num_layers - num_recomputing + 1
     num_heads = max(1, hidden_size // HEAD_SIZE)
     per_token = arithmetic.bytes_per_token(checkpointing)
     logits = arithmetic.logits_bytes_per_position
     return (
-        Prior(arithmetic.fixed_bytes, arithmetic.fixed_bytes / 2),
+        Prior(held - arithmetic.copy_bytes("off"), FIXED_WIDTH * held),
         Prior(0.0, arithmetic.fixed_bytes / 4),
         # An allocator can waste a third of what a step without checkpointing would keep.
         Prior(per_token, per_token / 4 + arithmetic.bytes_per_token("off") / 3),

@@ -111,7 +111,7 @@ def test_memory_grows_with_the_vocabulary() -> None:
 
 
 def test_peak_grows_by_tokens() -> None:
-    memory = MemoryArithmetic(1000, 100, 40, 8, 4, 10, 1, 5)
+    memory = MemoryArithmetic(1000, 300, 100, 40, 8, 4, 10, 1, 5)
     size = MicroBatchSize(2, 3, 4)
     assert memory.peak_bytes(size, "off") == 1000 + 2 * 5 * 10 + 3 * 5
     assert memory.peak_bytes(size, "full") == 1000 + 2 * (1 * 10 + 4 * 1) + 3 * 5

@@ -56,13 +56,15 @@ class MemoryArithmetic:
     """Bytes of the parts, by which any micro-batch and checkpointing can be predicted.
 
     layer_bytes_per_token: one layer that keeps its activations; input_bytes_per_token: one that
-    recomputes them. fixed_bytes: all that does not grow with the micro-batch. late_gradient_bytes:
-    of these the gradients that come while activations go, which are all but the output head's.
+    recomputes them. fixed_bytes: all that does not grow with the micro-batch. process_bytes: of
+    these interpreter and libraries, or a card's workspaces. late_gradient_bytes: the gradients that
+    come while activations go, which are all but the output head's.
     layer_copy_bytes, head_copy_bytes: of these the trained weights' copies in the compute format,
     of all layers and of the output head; a layer that recomputes makes its own anew.
     """
 
     fixed_bytes: int
+    process_bytes: int
     late_gradient_bytes: int
     layer_copy_bytes: int
     head_copy_bytes: int
@@ -125,6 +127,7 @@ def memory_arithmetic(
     features = sum(module.num_features for module in linear_modules(facts)) / num_layers
     return MemoryArithmetic(
         fixed_bytes=base + weights + layer_copies + head_copy + 4 * num_trained + state,
+        process_bytes=base,
         late_gradient_bytes=4 * (num_trained - head),
         layer_copy_bytes=layer_copies,
         head_copy_bytes=head_copy,
