@@ -87,7 +87,7 @@ def test_small_micro_batches_of_a_full_model_stand_on_its_gradients() -> None:
     found = fitted([point(tokens, truth(tokens)) for tokens in (64, 256, 512)], "full")
     for tokens in (64, 128, 256, 512, 2048):
         predicted = found.peak_bytes(size(tokens), "off", accumulates=False)
-        assert predicted == pytest.approx(truth(tokens), rel=0.04)
+        assert predicted == pytest.approx(truth(tokens), rel=0.05)
     # Points on the level part alone leave the slope to arithmetic, which does not make it flat.
     level = fitted([point(tokens, truth(tokens)) for tokens in (64, 128)], "full")
     assert level.peak_bytes(size(2048), "off", accumulates=False) > 5000 * MB
