@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import psutil
@@ -17,12 +19,22 @@ from trimtab.probes.device_identity import (
     cpu_name,
     identify_device,
     identity_facts,
+    without_num_threads,
 )
 
 CARDS = """\
 GPU-aaaa, NVIDIA Old 8GB, 8192, 8000, 7.5
 GPU-bbbb, NVIDIA New 24GB, 24576, 20000, 8.6
 """
+
+
+@pytest.fixture(autouse=True)
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which drivers put their cards; empty."""
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    monkeypatch.setattr(device_identity, "DEVICE_FOLDER", folder)
+    return folder
 
 
 @pytest.fixture
@@ -47,11 +59,26 @@ def test_the_cpu_is_what_torch_finds() -> None:
     assert identity.name == cpu_name(identity.num_threads)
 
 
-def test_threads_are_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_those_of_torch_where_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert identify_device("cpu").num_threads == torch.get_num_threads()
+
+
+def test_threads_are_told_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
     assert identify_device("cpu").num_threads == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert identify_device("cpu").num_threads >= 1
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 16 if logical else 8)
+    allowed = len(psutil.Process().cpu_affinity()) if psutil.LINUX else 8
+    assert identify_device("cpu").num_threads == min(8, allowed)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 2 if logical else 1)
+    assert identify_device("cpu").num_threads == 1
+
+
+def test_a_name_without_its_threads() -> None:
+    assert without_num_threads(cpu_name(16)) == without_num_threads(cpu_name(2))
+    assert without_num_threads("NVIDIA New 24GB") == "NVIDIA New 24GB"
 
 
 def test_cards_as_the_driver_lists_them(driver: Path) -> None:
@@ -82,11 +109,58 @@ def test_with_every_card_hidden_auto_is_the_cpu(
     assert identify_device("auto").kind == "cpu"
 
 
-def test_a_torch_without_cuda_has_no_cards(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.setenv("PATH", f"{driver.parent}{os.pathsep}{os.environ['PATH']}")
-    if torch.version.cuda is None:
-        assert identify_device("auto").kind == "cpu"
+@pytest.mark.parametrize(
+    ("version", "has_cuda"),
+    [
+        ("cuda: Optional[str] = None\nhip: Optional[str] = None\n", False),
+        ("cuda: Optional[str] = '12.8'\nhip: Optional[str] = None\n", True),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = '6.4.43482'\n", True),
+    ],
+)
+def test_what_torch_was_built_for_is_read_from_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, has_cuda: bool
+) -> None:
+    (tmp_path / "version.py").write_text(version)
+    spec = ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(device_identity, "find_spec", lambda name: spec)
+    assert device_identity._torch_has_cuda() is has_cuda
+
+
+def test_a_torch_without_cuda_has_no_cards(
+    driver: Path, nodes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nodes / "nvidia0").touch()
+    monkeypatch.setattr(device_identity, "_torch_has_cuda", lambda: False)
+    assert identify_device("auto").kind == "cpu"
+
+
+@pytest.mark.parametrize("figures", ["[N/A], 8000, 7.5", "8192, [Insufficient Permissions], 7.5"])
+def test_figures_that_the_driver_does_not_tell(driver: Path, figures: str) -> None:
+    (driver.parent / "cards").write_text(f"{CARDS}GPU-cccc, NVIDIA Odd, {figures}\n")
+    with pytest.raises(ConfigError, match=r"cannot be told without torch.*answers GPU-c"):
+        identify_device("cuda:2")
+    assert identify_device("cuda:1").name == "NVIDIA New 24GB"
+
+
+@pytest.mark.parametrize("node", ["nvidia0", "kfd"])
+def test_a_card_that_is_not_listed_is_not_the_cpu(
+    driver: Path, nodes: Path, monkeypatch: pytest.MonkeyPatch, node: str
+) -> None:
+    (nodes / node).touch()
+    (nodes / "nvidiactl").touch()
+    driver.write_text("#!/bin/sh\nexit 9\n")
+    for choice in ("auto", "cuda"):
+        with pytest.raises(ConfigError, match="a card is there, but nvidia-smi lists none"):
+            identify_device(choice)
+    assert identify_device("cpu").kind == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert identify_device("auto").kind == "cpu"
+
+
+def test_a_part_of_a_card_is_not_told(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
+    with pytest.raises(ConfigError, match="names a part of a card"):
+        identify_device("auto")
 
 
 def test_a_driver_that_fails_has_no_cards(driver: Path) -> None:

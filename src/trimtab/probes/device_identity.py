@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,11 +28,15 @@ BF16_COMPUTE_CAPABILITY = 8.0
 MIB = 2**20
 DRIVER_TIMEOUT_S = 10.0
 QUERY = "uuid,name,memory.total,memory.free,compute_cap"
+DEVICE_FOLDER = Path("/dev")
+DEVICE_NODES = ("nvidia[0-9]*", "kfd")
+"""What the drivers of NVIDIA and AMD put there for a card."""
+NUM_THREADS_TOLD = re.compile(r", \d+ threads$")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
-    """`num_threads` are those that torch takes on this machine by itself."""
+    """`num_threads` are those that torch takes; where it is not loaded, as far as can be told."""
 
     kind: Literal["cpu", "cuda"]
     name: str
@@ -45,7 +50,8 @@ class DeviceIdentity:
 def identify_device(choice: str) -> DeviceIdentity:
     """The device that `auto`, `cpu`, `cuda` or `cuda:N` means here.
 
-    Raises ConfigError where it is not there; a device is never invented.
+    Raises ConfigError where it is not there, a device is never invented, and where a card is there
+    that the driver's own tool does not tell of.
     """
     if choice != "auto" and re.fullmatch(r"cpu|cuda(:\d+)?", choice) is None:
         raise ConfigError(
@@ -60,7 +66,7 @@ def identify_device(choice: str) -> DeviceIdentity:
             f"device: {choice!r} is not there; this machine has {len(cards)} CUDA devices.",
             hint="Take device: auto, which uses what is there.",
         )
-    return cards[index]
+    return _card(cards[index])
 
 
 def available_memory(identity: DeviceIdentity) -> Fact:
@@ -100,6 +106,11 @@ def cpu_name(num_threads: int) -> str:
     return f"{model}, {num_threads} threads"
 
 
+def without_num_threads(name: str) -> str:
+    """The device's name without what `cpu_name` adds to it."""
+    return NUM_THREADS_TOLD.sub("", name)
+
+
 def _cpuinfo(*keys: str) -> str | None:
     file = Path("/proc/cpuinfo")
     if not file.exists():
@@ -127,17 +138,35 @@ def _cpu() -> DeviceIdentity:
 
 
 def _num_threads() -> int:
-    """As OpenMP counts them, which torch follows."""
+    if "torch" in sys.modules:
+        import torch
+
+        return torch.get_num_threads()
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
-    return len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count(False) or 1
+    # As torch does where it has MKL: a thread for each core, not for each of its hyperthreads.
+    num_cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    return min(num_cores, len(psutil.Process().cpu_affinity())) if psutil.LINUX else num_cores
 
 
-def _cuda_cards() -> list[DeviceIdentity]:
+def _cuda_cards() -> list[list[str]]:
     """The cards that CUDA_VISIBLE_DEVICES leaves, in its order; none for a torch without CUDA."""
+    if not _torch_has_cuda():
+        return []
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    rows = _listed_cards()
+    is_hidden = asked is not None and asked.partition(",")[0].strip() in {"", "-1"}
+    is_there = any(True for each in DEVICE_NODES for _ in DEVICE_FOLDER.glob(each))
+    if not rows and is_there and not is_hidden:
+        raise _untold("a card is there, but nvidia-smi lists none")
+    return rows if asked is None else _visible(rows, asked)
+
+
+def _listed_cards() -> list[list[str]]:
+    """The cells of `QUERY` for each card that nvidia-smi lists."""
     program = shutil.which("nvidia-smi")
-    if program is None or not _torch_has_cuda():
+    if program is None:
         return []
     try:
         done = subprocess.run(
@@ -151,18 +180,16 @@ def _cuda_cards() -> list[DeviceIdentity]:
         return []
     if done.returncode != 0:
         return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line]
-    return [_card(row) for row in _visible(rows)]
+    return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line]
 
 
-def _visible(rows: list[list[str]]) -> list[list[str]]:
+def _visible(rows: list[list[str]], asked: str) -> list[list[str]]:
     """CUDA stops at the first entry that names no card."""
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if asked is None:
-        return rows
     chosen = []
     for entry in asked.split(","):
         word = entry.strip()
+        if word.startswith("MIG-"):
+            raise _untold("CUDA_VISIBLE_DEVICES names a part of a card")
         if word.isdigit():
             found = rows[int(word) : int(word) + 1]
         else:
@@ -174,22 +201,33 @@ def _visible(rows: list[list[str]]) -> list[list[str]]:
 
 
 def _card(row: list[str]) -> DeviceIdentity:
-    _, name, total_mib, free_mib, compute_capability = row
-    return DeviceIdentity(
-        kind="cuda",
-        name=name,
-        num_threads=_num_threads(),
-        memory_bytes=int(total_mib) * MIB,
-        memory_available_bytes=int(free_mib) * MIB,
-        has_bf16=float(compute_capability) >= BF16_COMPUTE_CAPABILITY,
-        has_fp16=True,
+    """Raises ConfigError for a figure that the driver does not tell, as `[N/A]`."""
+    try:
+        _, name, total_mib, free_mib, compute_capability = row
+        return DeviceIdentity(
+            kind="cuda",
+            name=name,
+            num_threads=_num_threads(),
+            memory_bytes=int(total_mib) * MIB,
+            memory_available_bytes=int(free_mib) * MIB,
+            has_bf16=float(compute_capability) >= BF16_COMPUTE_CAPABILITY,
+            has_fp16=True,
+        )
+    except ValueError:
+        raise _untold(f"nvidia-smi answers {', '.join(row)}") from None
+
+
+def _untold(reason: str) -> ConfigError:
+    return ConfigError(
+        f"device: what the CUDA device is cannot be told without torch: {reason}.",
+        hint="Plan without --quick, which asks torch, or set device: cpu.",
     )
 
 
 def _torch_has_cuda() -> bool:
-    """Whether the installed torch was built for CUDA, read from its version file."""
+    """Whether the installed torch was built for CUDA or ROCm, read from its version file."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return False
     version = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
-    return re.search(r"^cuda\b[^=]*= *['\"]\d", version, re.MULTILINE) is not None
+    return re.search(r"^(cuda|hip)\b[^=]*= *['\"]\d", version, re.MULTILINE) is not None
