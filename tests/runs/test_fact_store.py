@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,23 @@ def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path: Path) -> None:
     store = FactStore(tmp_path / "facts")
     store.remember(SUBJECT, FINGERPRINT, FACTS)
     assert store.answer(SUBJECT, FINGERPRINT) is None
+
+
+def test_a_number_that_json_lacks_keeps_nothing(store: FactStore) -> None:
+    store.remember(SUBJECT, FINGERPRINT, [{"id": "noise.scale_examples", "value": math.inf}])
+    assert store.answer(SUBJECT, FINGERPRINT) is None
+
+
+def test_the_newest_few_of_a_subject_are_kept(store: FactStore) -> None:
+    store.remember("6" * 32, FINGERPRINT, FACTS)
+    fingerprints = [FINGERPRINT | {"model": f"{number:032x}"[::-1]} for number in range(12)]
+    for number, fingerprint in enumerate(fingerprints):
+        store.remember(SUBJECT, fingerprint, FACTS)
+        newest = max(store.folder.glob(f"{SUBJECT}-*"), key=lambda file: file.stat().st_mtime_ns)
+        os.utime(newest, (number, number))
+    kept = [store.answer(SUBJECT, fingerprint) is not None for fingerprint in fingerprints]
+    assert kept == [False] * 4 + [True] * 8
+    assert store.answer("6" * 32, FINGERPRINT) is not None
 
 
 def test_the_users_store_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

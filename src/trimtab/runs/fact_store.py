@@ -13,6 +13,8 @@ from trimtab.runs.atomic import write_json
 from trimtab.runs.cache import cache_folder
 
 STORE_FORMAT = 1
+MAX_ANSWERS_OF_SUBJECT = 8
+"""Of a subject whose files or libraries change, the newest answers that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ class FactStore:
     def remember(
         self, subject: str, fingerprint: Mapping[str, str], facts: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Keep the answer. Where the folder cannot be written, nothing is kept."""
+        """Keep the answer, and the newest few of its subject.
+
+        Where the folder cannot be written, or a number is one that JSON lacks, nothing is kept.
+        """
         record = {
             "format": STORE_FORMAT,
             "measured_at": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -60,8 +65,15 @@ class FactStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self._path(subject, fingerprint), record)
-        except OSError:
+            self._forget_old(subject)
+        except (OSError, ValueError):
             return
+
+    def _forget_old(self, subject: str) -> None:
+        files = self.folder.glob(f"{subject}-*.json")
+        newest_first = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        for file in newest_first[MAX_ANSWERS_OF_SUBJECT:]:
+            file.unlink(missing_ok=True)
 
     def _path(self, subject: str, fingerprint: Mapping[str, str]) -> Path:
         parts = "-".join(fingerprint[name][:8] for name in sorted(fingerprint))
