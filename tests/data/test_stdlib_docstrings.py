@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import textwrap
 from pathlib import Path
 
@@ -197,6 +198,11 @@ def test_files_are_written_and_written_alike(
     again = write_pairs(tmp_path / "two", num_train=300, num_eval=40, seed=0)
     assert (files.num_found, files.num_train, files.num_eval) == (len(real_pairs), 300, 40)
     assert files.train.read_bytes() == again.train.read_bytes()
+    assert files.eval.read_bytes() == again.eval.read_bytes()
+    os.utime(files.train, (1, 1))
+    files.eval.write_text("another")
+    write_pairs(tmp_path / "one", num_train=300, num_eval=40, seed=0)
+    assert files.train.stat().st_mtime == 1, "written again without a change"
     assert files.eval.read_bytes() == again.eval.read_bytes()
     train, held_out = (
         [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -161,7 +161,10 @@ def _write_rows(path: Path, pairs: Iterable[DocstringPair]) -> None:
         json.dumps({"prompt": f"{INSTRUCTION}\n\n{pair.source}", "completion": pair.summary})
         for pair in pairs
     ]
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    text = "".join(f"{line}\n" for line in lines)
+    # What was measured on a file holds for as long as its time stays what it is.
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
 
 
 def _python_files(library: Path) -> list[Path]:
