@@ -38,7 +38,7 @@ def test_each_prediction_has_its_actual_its_error_and_a_sentence(tmp_path: Path)
             "",
             "Held: the run stayed 14% under it.",
         ),
-        # The median of the updates after the first, which took 10 s.
+        # The mean of the updates after the first, which took 10 s.
         "seconds an update": ("2 s", "4 s", "−50%", "Predicted 50% too low."),
         "time in all": ("2.2 min", "4.3 min", "−50%", "Predicted 50% too low."),
         "tokens an update": ("1,000", "1,000", "0%", "As predicted."),

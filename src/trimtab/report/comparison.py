@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean
 
 from trimtab.report.collect import RunRecord
 from trimtab.report.words import bytes_text, seconds_text
@@ -90,7 +90,7 @@ def comparisons(record: RunRecord) -> tuple[Comparison, ...]:
         Comparison(
             "seconds an update",
             predicted.step_time_s,
-            median(timed) if timed else None,
+            fmean(timed) if timed else None,
             seconds_text,
             "No update was timed: the first one warms up.",
         ),
