@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from planning.facts import LLAMA_135M, config, data, planned, quantiles
+from planning.facts import LLAMA_135M, QUICK, config, data, planned, quantiles
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.layers import resolve
+from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
+from trimtab.planning.planner import make_plan
 from trimtab.probes.rows import NUM_QUANTILES
 
 REFUSAL = "changing one document moved the logits of the next by 0.3"
@@ -37,6 +40,18 @@ def test_auto_max_length(longest: int, nearly_all: float, expected: int) -> None
     assert decision.value == expected
     assert decision.origin == "measured"
     assert f"{longest:,}" in decision.because
+
+
+def test_lengths_that_are_estimated_are_not_called_measured() -> None:
+    plan, told = planned(), "estimated from 520 of 9,000 rows"
+    facts = Facts().adding(
+        replace(fact, method=told) if fact.id.startswith("data.") else fact for fact in plan.facts
+    )
+    estimated = make_plan(config(), facts, output_dir="runs/r", effort=QUICK)
+    assert isinstance(estimated, Plan)
+    decision = estimated.decision("max_length")
+    assert (decision.value, decision.origin) == (plan.decision("max_length").value, "rule")
+    assert decision.because.endswith(f"; {told}")
 
 
 def few_rows(*row_lengths: int) -> dict[str, object]:

@@ -8,7 +8,7 @@ from typing import cast
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.config import Padding
 from trimtab.hyperparameters.layers import ResolvedConfig
-from trimtab.planning.decision import Alternative, Decision
+from trimtab.planning.decision import Alternative, Decision, Origin
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.hold_out import choose_hold_out
 from trimtab.planning.rules.ruling import Ruling, counted, decision, where_set
@@ -181,11 +181,15 @@ def _max_length(resolved: ResolvedConfig, facts: Facts) -> Decision:
         if _round_up(nearly_all) < value:
             cut = "at most 0.5% of the rows" if _has_percentile(facts) else "the longest row"
             alternatives = (Alternative(_round_up(nearly_all), f"would cut {cut}"),)
+    origin: Origin = "measured"
+    counting = facts.by_id["data.length_max"].method
+    if counting.startswith("estimated"):
+        origin, because = "rule", f"{because}; {counting}"
     return decision(
         resolved,
         "max_length",
         value,
-        "measured",
+        origin,
         because,
         facts=("data.length_max", "data.length_quantiles", "model.max_position_embeddings"),
         alternatives=alternatives,
