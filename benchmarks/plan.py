@@ -26,9 +26,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trimtab.cli.entry import TUNABLES
+
 NUM_UPDATES = 2
 SEED = 0
-TUNABLES = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
+MEMORY_LIMIT_GIB = 20
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def config_of(configuration: Configuration, model: str, rows: Path) -> dict[str,
         "max_steps": NUM_UPDATES,
         "eval_dataset": "none",
         "report_samples": 0,
-        "memory_limit": "20GiB",
+        "memory_limit": f"{MEMORY_LIMIT_GIB}GiB",
         "learning_rate": 1e-5,
         "seed": SEED,
     }
@@ -127,6 +129,7 @@ def plan_memory(request: dict[str, Any]) -> dict[str, Any]:
     from trimtab.planning.questions import PrecisionQuestion, RateRangeQuestion
     from trimtab.workflow.materials import Materials
     from trimtab.workflow.planning import resolve_config
+    from trimtab.workflow.trial_points import with_earlier_points
 
     resolved = resolve_config(request["config"])
     materials = Materials(resolved.config, Silent())
@@ -143,7 +146,8 @@ def plan_memory(request: dict[str, Any]) -> dict[str, Any]:
                     left_out = Fact("rate_range.failure", "left out")
                     facts = facts.adding([Fact("rate_range.key", question.key), left_out])
                 case _:
-                    facts = facts.adding(materials.answer(question))
+                    found = tuple(materials.answer(question))
+                    facts = facts.adding(with_earlier_points(found, facts))
     known = Facts().adding(answer.facts)
     settings = answer.settings()
     return {
@@ -290,9 +294,9 @@ def measure_grid(model: str, text: Path, out: Path) -> None:
                                 "measured": measured,
                             },
                         )
-                        print(
-                            method, turn, micro, checkpointing, tokens_per_s(measured), flush=True
-                        )
+                        failed = "failure" in measured
+                        speed = measured["failure"] if failed else tokens_per_s(measured)
+                        print(method, turn, micro, checkpointing, speed, flush=True)
 
 
 def tokens_per_s(measured: dict[str, Any]) -> float:
@@ -313,12 +317,16 @@ def summarise(out: Path) -> None:
         print(f"{len(whole)} of {len(runs)} configurations")
         print(f"memory: mean error {statistics.mean(map(abs, memory)):.1%}, ", end="")
         print(f"worst {max(memory, key=abs):+.1%}, most under {min(memory):+.1%}")
+        limit_bytes = MEMORY_LIMIT_GIB * 2**30
+        num_over = sum(one["measured"]["peak_bytes"] > limit_bytes for one in whole)
+        print(f"{num_over} runs outgrew the limit of {MEMORY_LIMIT_GIB} GiB")
         print(f"seconds: mean error {statistics.mean(map(abs, seconds)):.1%}, ", end="")
         print(f"worst {max(seconds, key=abs):+.1%}")
         for one in whole:
             print("  " + told(one))
     for method in ("lora", "full"):
-        tried = [one for one in outcomes if one.get("grid") == method and "micro" in one]
+        of_method = [one for one in outcomes if one.get("grid") == method]
+        tried = [one for one in of_method if "micro" in one and "failure" not in one["measured"]]
         if not tried:
             continue
         speeds: dict[tuple[int, Any], list[float]] = {}
@@ -327,8 +335,14 @@ def summarise(out: Path) -> None:
             speeds.setdefault(pair, []).append(tokens_per_s(one["measured"]))
         means = {pair: statistics.mean(values) for pair, values in speeds.items()}
         best = max(means, key=lambda pair: means[pair])
-        planned = next(one["planned"] for one in outcomes if one.get("grid") == method)
+        planned = next(one["planned"] for one in of_method if "planned" in one)
+        if "failure" in planned:
+            print(f"{method}: no plan, {planned['failure']}")
+            continue
         chosen = (planned["chosen"]["micro"], planned["chosen"]["checkpointing"])
+        if chosen not in means:
+            print(f"{method}: auto {chosen} was not timed, best {best}")
+            continue
         print(
             f"{method}: auto {chosen} {means[chosen]:.0f} tokens/s, best {best} "
             f"{means[best]:.0f}: {means[chosen] / means[best]:.1%}"
