@@ -136,6 +136,18 @@ def test_errors_are_those_of_measuring(
     assert told[0] == told[1]
 
 
+def test_bad_rows_of_a_sample_are_told_as_such(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "MAX_SAMPLED_ROWS", 8)
+    monkeypatch.setattr(sampling, "NUM_LARGEST_ROWS", 1)
+    rows = write_rows(tmp_path / "rows.jsonl").read_text()
+    (tmp_path / "rows.jsonl").write_text('{"prompt": \n' + rows)
+    config = configured(tmp_path, tiny_llama_folder)
+    with pytest.raises(DataError, match="1 of 8 sampled rows cannot be trained on"):
+        list(LightMaterials(config, Silent()).answer(DataQuestion()))
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [

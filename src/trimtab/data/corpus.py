@@ -88,10 +88,11 @@ def tokenized(
     tokenizer: Tokenizer,
     *,
     on_progress: OnProgress | None = None,
+    noun: str = "rows",
 ) -> Corpus:
-    """The corpus of rows that were read; raises as `load_corpus` does."""
+    """The corpus of rows that were read, which errors call `noun`; raises as `load_corpus` does."""
     if not read.rows:
-        raise _refused(read.bad_rows, len(read.bad_rows), dataset)
+        raise _refused(read.bad_rows, len(read.bad_rows), noun, dataset)
     detection = detect_format(
         read.rows,
         config.dataset_columns,
@@ -114,7 +115,7 @@ def tokenized(
             on_progress("tokenising rows", start + len(part), len(read.rows))
     bad_rows = _in_source_order(kept.bad_rows, read)
     if bad_rows and (config.on_bad_row == "stop" or not kept.rows):
-        raise _refused(bad_rows, len(read.rows) + len(read.bad_rows), dataset)
+        raise _refused(bad_rows, len(read.rows) + len(read.bad_rows), noun, dataset)
     return Corpus(
         rows=tuple(kept.rows),
         conversations=tuple(kept.conversations),
@@ -188,13 +189,13 @@ def _in_source_order(bad_rows: Sequence[BadRow], read: ReadResult) -> tuple[BadR
     return tuple(sorted(bad_rows, key=lambda row: (order[row.file], row.line)))
 
 
-def _refused(bad_rows: Sequence[BadRow], num_rows: int, dataset: str) -> DataError:
+def _refused(bad_rows: Sequence[BadRow], num_rows: int, noun: str, dataset: str) -> DataError:
     shown = [f"  {row.where}  {row.reason}" for row in bad_rows[:NUM_BAD_ROWS_SHOWN]]
     if len(bad_rows) > NUM_BAD_ROWS_SHOWN:
         shown.append(f"  … and {len(bad_rows) - NUM_BAD_ROWS_SHOWN:,} more")
     table = "\n".join(shown)
     return DataError(
-        f"{len(bad_rows):,} of {num_rows:,} rows cannot be trained on:\n{table}\n",
+        f"{len(bad_rows):,} of {num_rows:,} {noun} cannot be trained on:\n{table}\n",
         where=dataset,
         hint="No row is left."
         if len(bad_rows) == num_rows

@@ -27,7 +27,7 @@ from trimtab.probes.device_identity import identify_device, identity_facts
 from trimtab.probes.estimates import corpus_facts, model_facts, rows_facts
 from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus, probe_training_rows
-from trimtab.workflow.training_rows import rows_batching, training_rows
+from trimtab.workflow.training_rows import rows_batching, separate_eval_dataset, training_rows
 
 FileQuestion = DeviceQuestion | ModelQuestion | DataQuestion | TrainingRowsQuestion
 """What is asked of every plan, and can be answered without a weight update."""
@@ -59,7 +59,9 @@ class LightMaterials:
     def _estimated(self, dataset: str, *, for_evaluation: bool = False) -> EstimatedCorpus:
         self._observer.activity("sampling rows")
         sample = sample_dataset(dataset, self._config.dataset_split, for_evaluation=for_evaluation)
-        corpus = tokenized(sample.read, self._config, dataset, self.tokenizer)
+        num_read = len(sample.read.rows) + len(sample.read.bad_rows)
+        noun = "rows" if num_read == sample.num_rows else "sampled rows"
+        corpus = tokenized(sample.read, self._config, dataset, self.tokenizer, noun=noun)
         self._observer.activity_done()
         return estimate(sample, corpus)
 
@@ -93,9 +95,8 @@ class LightMaterials:
     def _answer_data(self) -> Iterator[Fact]:
         started = time.perf_counter()
         estimated = self.corpus
-        choice = self._config.eval_dataset
-        has_separate = isinstance(choice, str) and choice not in {"auto", "none"}
-        num_separate = self.eval_corpus.num_rows if has_separate else None
+        separate = separate_eval_dataset(self._config.eval_dataset)
+        num_separate = None if separate is None else self.eval_corpus.num_rows
         cost_s = time.perf_counter() - started
         yield from corpus_facts(probe_corpus(estimated.corpus, num_separate, cost_s), estimated)
 

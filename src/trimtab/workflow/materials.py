@@ -38,6 +38,7 @@ from trimtab.workflow.training_rows import (
     TrainingRows,
     rows_batching,
     rows_question,
+    separate_eval_dataset,
     training_rows,
 )
 
@@ -107,8 +108,7 @@ class Materials:
 
     @property
     def has_separate_eval_rows(self) -> bool:
-        choice = self.config.eval_dataset
-        return isinstance(choice, str) and choice not in {"auto", "none"}
+        return separate_eval_dataset(self.config.eval_dataset) is not None
 
     def rows(self, question: TrainingRowsQuestion) -> TrainingRows:
         """The rows under the question's lengths and split; the latest answer is kept."""

@@ -28,15 +28,21 @@ class TrainingRows:
     num_duplicates_removed: int
 
 
+def separate_eval_dataset(eval_dataset: float | str) -> str | None:
+    """The dataset that is evaluated on; None where rows of the training data are, or none."""
+    if not isinstance(eval_dataset, str) or eval_dataset in {"auto", "none"}:
+        return None
+    return eval_dataset
+
+
 def rows_question(settings: Settings) -> TrainingRowsQuestion:
     """The question whose answer are the rows that these settings train on."""
-    separate = isinstance(settings.eval_dataset, str) and settings.eval_dataset != "none"
     return TrainingRowsQuestion(
         max_length=settings.max_length,
         truncation_mode=settings.truncation_mode,
         packing=settings.packing,
         num_eval_rows=settings.num_eval_rows,
-        eval_dataset=str(settings.eval_dataset) if separate else "",
+        eval_dataset=separate_eval_dataset(settings.eval_dataset) or "",
         data_seed=settings.data_seed,
     )
 
