@@ -20,7 +20,13 @@ from trimtab.models.gguf import unpacked_gguf
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.packing import packing_refusal
 from trimtab.models.pad_token import choose_pad_token
-from trimtab.models.source import embedded_demo_model, local_files, locate, locate_light
+from trimtab.models.source import (
+    embedded_demo_model,
+    local_files,
+    local_template_files,
+    locate,
+    locate_light,
+)
 from trimtab.runs.cache import CACHE_VARIABLE
 
 HAS_DEMO_MODEL = all(
@@ -217,3 +223,15 @@ def test_the_files_that_make_a_model(tiny_llama_folder: Path, tmp_path: Path) ->
     (tmp_path / "m.gguf").touch()
     assert local_files(str(tmp_path / "m.gguf")) == (tmp_path / "m.gguf",)
     assert local_files("owner/never-fetched") is None
+
+
+def test_files_of_templates_are_found_beside_the_model_and_beside_an_unpacked_one(
+    tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = {file.name for file in local_template_files(str(tiny_llama_folder))}
+    assert names == {"chat_template.jinja", "tokenizer_config.json"}
+    (tmp_path / "m.gguf").touch()
+    assert local_template_files(str(tmp_path / "m.gguf")) == ()
+    monkeypatch.setattr(source, "unpacked_gguf", lambda path: tiny_llama_folder)
+    assert {file.name for file in local_template_files(str(tmp_path / "m.gguf"))} == names
+    assert local_template_files("owner/never-fetched") == ()

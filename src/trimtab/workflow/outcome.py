@@ -76,7 +76,7 @@ def _interrupted(session: Session, progress: Progress, *, is_aborted: bool) -> I
     run, step = session.run, progress.state.num_updates
     if not is_aborted:
         with contextlib.suppress(OSError):
-            keep_run_facts(run, session.materials.config, session.observer, step=step)
+            keep_run_facts(run, session.asked_config, session.observer, step=step)
     _note(session, progress, "interrupted", "asked to stop")
     root = session.run.root
     if is_aborted:

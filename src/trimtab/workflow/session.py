@@ -10,6 +10,7 @@ from trimtab.engine.memory import peak_memory_bytes
 from trimtab.engine.observer import Observer
 from trimtab.engine.state import TrainingState
 from trimtab.errors import DataError
+from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.models.adapters import causal_model
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
@@ -20,6 +21,7 @@ from trimtab.runs.atomic import write_json
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.records import RunSummary, Sample, Status
+from trimtab.workflow.fingerprinting import DATA_SETTINGS
 from trimtab.workflow.materials import Materials
 from trimtab.workflow.planning import PlannedRun
 from trimtab.workflow.recording import RecordingObserver
@@ -54,6 +56,17 @@ class Session:
     run: RunFolder
     observer: Observer
     prompts: tuple[SamplePrompt, ...]
+
+    @property
+    def asked_config(self) -> TrainingConfig:
+        """The materials' configuration with what the plan decided about rows left open again.
+
+        That is how the next plan will ask for what this run found out.
+        """
+        decided = [name for name in DATA_SETTINGS if self.plan.decision(name).origin != "user"]
+        fields = TrainingConfig.model_fields
+        defaults = {name: fields[name].get_default(call_default_factory=True) for name in decided}
+        return self.materials.config.model_copy(update=defaults)
 
     def note_samples(self, base: list[str | None], tuned: list[str | None]) -> None:
         """Write what the base and the tuned model answer to the sample prompts."""
