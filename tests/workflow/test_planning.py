@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,10 @@ from support.constructed import ConstructedMaterials
 from support.runs import tiny_config
 
 import trimtab
+from trimtab.engine.observer import Silent
 from trimtab.errors import ConfigError
+from trimtab.planning.fact import Facts
+from trimtab.probes import resident
 from trimtab.workflow.planning import Sources
 
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib")
@@ -22,11 +26,11 @@ import sys
 import trimtab
 from support.constructed import ConstructedMaterials
 from trimtab.hyperparameters.config import TrainingConfig
-from trimtab.workflow.planning import Sources, learning_rates
+from trimtab.workflow.planning import Sources
 
 config = {{"model": sys.argv[1], "dataset": sys.argv[2], "max_steps": 6, "device": "cpu"}}
 quick = trimtab.plan(config, quick=True)
-assert len(learning_rates(quick)) == 6
+assert quick.predictions.num_steps == 6
 constructed = ConstructedMaterials(TrainingConfig.model_validate(config))
 Sources.materials = property(lambda self: constructed)
 trimtab.plan(config)
@@ -41,6 +45,14 @@ print("heavy", *[name for name in {HEAVY!r} if name in sys.modules])
 @pytest.fixture(autouse=True)
 def _empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def noted(self, text: str) -> None:
+        self.texts.append(text)
 
 
 def constructed(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> ConstructedMaterials:
@@ -87,6 +99,8 @@ def test_a_quick_plan_uses_what_was_measured(
     config = tiny_config(tmp_path, tiny_llama_folder)
     constructed(config, monkeypatch)
     measured = trimtab.plan(config)
+    held = Facts().adding(measured.facts).integer("trials.process_bytes")
+    monkeypatch.setattr(resident, "held_bytes", lambda device: held)
     quick = trimtab.plan(config, quick=True)
     assert quick.predictions == measured.predictions
     assert any(fact.id == "trials.points" for fact in quick.facts)
@@ -103,6 +117,35 @@ def test_refresh_measures_all_again(
     first = [*materials.asked]
     trimtab.plan(config, refresh=True)
     assert materials.asked == first * 2
+
+
+def test_a_quick_plan_with_recalled_rows_is_not_trained(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder)
+    trimtab.inspect(config)
+    for file in (tmp_path / "cache" / "facts").iterdir():
+        facts = json.loads(file.read_text())["facts"]
+        if any(fact["id"] == "model.architecture" for fact in facts):
+            file.unlink()
+    plan = trimtab.plan(config, quick=True)
+    assert "recalled" in Facts().adding(plan.facts).by_id["rows.key"].method
+    with pytest.raises(ConfigError, match="this is a quick plan"):
+        trimtab.train(plan)
+
+
+def test_looking_at_rows_asks_for_no_trial(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder)
+    with monkeypatch.context() as patched:
+        constructed(config, patched)
+        trimtab.plan(config)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=3")
+    notes = Notes()
+    inspection = trimtab.inspect(config, observer=notes)
+    assert not any("allocator" in text for text in notes.texts)
+    assert not any(fact.id.startswith("trials.") for fact in inspection.plan.facts)
 
 
 def test_a_quick_plan_is_not_trained(tmp_path: Path, tiny_llama_folder: Path) -> None:

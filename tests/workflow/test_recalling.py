@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,14 @@ from trimtab.planning.questions import (
     DataQuestion,
     DeviceQuestion,
     ModelQuestion,
+    PrecisionQuestion,
     Question,
+    RunQuestion,
     TrainingRowsQuestion,
     Trial,
     TrialsQuestion,
 )
+from trimtab.probes import resident
 from trimtab.probes.device_identity import identify_device
 from trimtab.workflow import fingerprinting
 from trimtab.workflow.recalling import Recall, recall_run_facts, remember_run_facts
@@ -59,9 +65,19 @@ def answer_now(
     return Recall(config, notes or Notes(), **options).answer(question, NO_FACTS)
 
 
+def keep(
+    config: TrainingConfig,
+    question: Question,
+    facts: Sequence[Fact],
+    known: Facts = NO_FACTS,
+    **options: Any,
+) -> tuple[Fact, ...]:
+    return Recall(config, Notes(), **options).remember(question, facts, known)
+
+
 def test_an_answer_is_recalled_at_no_cost(config: TrainingConfig) -> None:
     notes = Notes()
-    Recall(config, notes).remember(DataQuestion(), [FACT])
+    keep(config, DataQuestion(), [FACT])
     recall = Recall(config, notes)
     (fact,) = recall.answer(DataQuestion(), NO_FACTS) or ()
     assert replace(fact, cost_s=2.5, method="counted") == FACT
@@ -82,7 +98,7 @@ def test_nothing_is_told_where_nothing_was_recalled(config: TrainingConfig) -> N
 
 
 def test_refresh_recalls_nothing(config: TrainingConfig) -> None:
-    Recall(config, Notes()).remember(DataQuestion(), [FACT])
+    keep(config, DataQuestion(), [FACT])
     assert answer_now(config, DataQuestion(), refresh=True) is None
     assert answer_now(config, DataQuestion()) is not None
 
@@ -101,8 +117,8 @@ def change_model(config: TrainingConfig) -> None:
     ("change", "parts"), [(append_row, "the data changed"), (change_model, "the model changed")]
 )
 def test_changed_files_are_measured_again(config: TrainingConfig, change: Any, parts: str) -> None:
-    Recall(config, Notes()).remember(ROWS, [FACT])
-    Recall(config, Notes()).remember(DataQuestion(), [FACT])
+    keep(config, ROWS, [FACT])
+    keep(config, DataQuestion(), [FACT])
     change(config)
     notes = Notes()
     recall = Recall(config, notes)
@@ -113,7 +129,7 @@ def test_changed_files_are_measured_again(config: TrainingConfig, change: Any, p
 
 
 def test_a_quick_plan_does_not_say_that_it_measures(config: TrainingConfig) -> None:
-    Recall(config, Notes()).remember(DataQuestion(), [FACT])
+    keep(config, DataQuestion(), [FACT])
     append_row(config)
     notes = Notes()
     assert answer_now(config, DataQuestion(), notes, measures=False) is None
@@ -123,7 +139,7 @@ def test_a_quick_plan_does_not_say_that_it_measures(config: TrainingConfig) -> N
 def test_changed_settings_and_libraries(
     config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Recall(config, Notes()).remember(DataQuestion(), [FACT])
+    keep(config, DataQuestion(), [FACT])
     fingerprinting._libraries.cache_clear()
     monkeypatch.setattr(fingerprinting, "_version", lambda name: "9.9")
     notes = Notes()
@@ -134,8 +150,8 @@ def test_changed_settings_and_libraries(
 
 
 def test_settings_of_other_questions_change_nothing(config: TrainingConfig) -> None:
-    Recall(config, Notes()).remember(ModelQuestion(), [FACT])
-    Recall(config, Notes()).remember(DataQuestion(), [FACT])
+    keep(config, ModelQuestion(), [FACT])
+    keep(config, DataQuestion(), [FACT])
     changed = config.model_copy(update={"learning_rate": 0.5, "completion_only_loss": False})
     assert answer_now(changed, ModelQuestion()) is not None
     changed = config.model_copy(update={"learning_rate": 0.5, "pad_token": "unk"})
@@ -146,14 +162,77 @@ def test_a_template_file_is_a_setting(config: TrainingConfig, tmp_path: Path) ->
     template = tmp_path / "chat.jinja"
     template.write_text("{{ messages }}")
     config = config.model_copy(update={"chat_template": str(template)})
-    Recall(config, Notes()).remember(DataQuestion(), [FACT])
+    keep(config, DataQuestion(), [FACT])
     assert answer_now(config, DataQuestion()) is not None
     template.write_text("{{ messages[0] }}")
     assert answer_now(config, DataQuestion()) is None
 
 
+@pytest.mark.parametrize("is_own", [True, False], ids=["of the model", "of the user"])
+def test_rows_hold_for_a_day_where_the_template_writes_the_date(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_own: bool
+) -> None:
+    file = Path(config.model) / "chat_template.jinja" if is_own else tmp_path / "dated.jinja"
+    file.write_text("{{ strftime_now('%d %b %Y') }}{{ messages }}")
+    if not is_own:
+        config = config.model_copy(update={"chat_template": str(file)})
+    settings = tiny_settings()
+    of_rows = (DataQuestion(), ROWS, RunQuestion(settings))
+    others = (ModelQuestion(), PrecisionQuestion(settings, ("bf16",)))
+    for question in (*of_rows, *others):
+        keep(config, question, [FACT])
+        assert answer_now(config, question) is not None
+    monkeypatch.setattr(fingerprinting, "_today", lambda: date(2001, 2, 3))
+    assert [answer_now(config, question) for question in of_rows] == [None] * 3
+    assert all(answer_now(config, question) is not None for question in others)
+
+
+def test_rows_hold_on_where_no_template_writes_the_date(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(config, ROWS, [FACT])
+    monkeypatch.setattr(fingerprinting, "_today", lambda: date(2001, 2, 3))
+    assert answer_now(config, ROWS) is not None
+
+
+def test_a_broken_link_is_no_file_of_the_model(config: TrainingConfig) -> None:
+    (Path(config.model) / "gone.json").symlink_to("nowhere.json")
+    keep(config, ModelQuestion(), [FACT])
+    assert answer_now(config, ModelQuestion()) is not None
+
+
+def test_number_formats_are_compared_at_a_learning_rate(config: TrainingConfig) -> None:
+    keep(config, PrecisionQuestion(tiny_settings(), ("bf16",)), [FACT])
+    for changes in ({"learning_rate": 2e-3}, {"weight_decay": 0.1}):
+        question = PrecisionQuestion(tiny_settings(**changes), ("bf16",))
+        assert answer_now(config, question) is None
+    assert answer_now(config, PrecisionQuestion(tiny_settings(), ("bf16",))) is not None
+
+
+def with_one_field_more(fact: dict[str, Any]) -> dict[str, Any]:
+    return {**fact, "unknown": 1}
+
+
+def without_its_value(fact: dict[str, Any]) -> dict[str, Any]:
+    return {name: each for name, each in fact.items() if name != "value"}
+
+
+@pytest.mark.parametrize("changed", [with_one_field_more, without_its_value])
+def test_a_fact_of_another_version_is_measured_again(
+    config: TrainingConfig, tmp_path: Path, changed: Any
+) -> None:
+    keep(config, DataQuestion(), [FACT])
+    remember_run_facts(config, [FACT])
+    for file in (tmp_path / "cache" / "facts").iterdir():
+        record = json.loads(file.read_text())
+        record["facts"] = [changed(fact) for fact in record["facts"]]
+        file.write_text(json.dumps(record))
+    assert answer_now(config, DataQuestion()) is None
+    assert recall_run_facts(config) == ()
+
+
 def test_other_rows_questions_are_other_subjects(config: TrainingConfig) -> None:
-    Recall(config, Notes()).remember(ROWS, [FACT])
+    keep(config, ROWS, [FACT])
     notes = Notes()
     assert answer_now(config, replace(ROWS, max_length=64), notes) is None
     assert notes.texts == []
@@ -166,26 +245,40 @@ def test_available_memory_is_asked_anew(config: TrainingConfig) -> None:
         Fact("device.memory_available_bytes", 1),
         Fact("device.matmul_flops_per_s.fp32", 1e9),
     ]
-    Recall(config, Notes()).remember(DeviceQuestion("cpu"), facts)
+    keep(config, DeviceQuestion("cpu"), facts)
     found = Facts().adding(answer_now(config, DeviceQuestion("cpu")) or ())
     assert found.number("device.matmul_flops_per_s.fp32") == 1e9
     assert found.number("device.memory_available_bytes") > 1
 
 
+def test_the_number_of_threads_is_no_name(config: TrainingConfig) -> None:
+    name = identify_device("cpu").name.rpartition(",")[0]
+    keep(config, DeviceQuestion("cpu"), [Fact("device.name", f"{name}, 999 threads")])
+    assert answer_now(config, DeviceQuestion("cpu")) is not None
+
+
+def test_trials_under_another_number_of_threads_are_not_taken(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(config, trials(1), trial_facts(trials(1), 1))
+    monkeypatch.setattr("torch.get_num_threads", lambda: 999)
+    assert answer_now(config, trials(1)) is None
+
+
 def test_facts_of_another_device_are_not_taken(config: TrainingConfig) -> None:
-    Recall(config, Notes()).remember(DeviceQuestion("cpu"), [Fact("device.name", "another")])
+    keep(config, DeviceQuestion("cpu"), [Fact("device.name", "another")])
     assert answer_now(config, DeviceQuestion("cpu")) is None
 
 
 def test_failures_are_not_remembered(config: TrainingConfig) -> None:
     failed = Fact("trials.failure", "the process died")
-    assert Recall(config, Notes()).remember(DataQuestion(), [FACT, failed]) == (FACT, failed)
+    assert keep(config, DataQuestion(), [FACT, failed]) == (FACT, failed)
     assert answer_now(config, DataQuestion()) is None
 
 
 def test_rows_of_the_hub_are_not_remembered(config: TrainingConfig) -> None:
     config = config.model_copy(update={"dataset": "owner/name"})
-    Recall(config, Notes()).remember(DataQuestion(), [FACT])
+    keep(config, DataQuestion(), [FACT])
     assert answer_now(config, DataQuestion()) is None
 
 
@@ -194,10 +287,7 @@ def trials(*num_rows: int) -> TrialsQuestion:
 
 
 def trial_facts(question: TrialsQuestion, *num_rows: int) -> list[Fact]:
-    points = [
-        {"activation_checkpointing": "off", "num_rows": each, "num_micro_batches": 1}
-        for each in num_rows
-    ]
+    points = [asdict(Trial("off", each)) | {"peak_bytes": 1000} for each in num_rows]
     return [Fact("trials.key", question.key), Fact("trials.points", points)]
 
 
@@ -208,13 +298,57 @@ def numbers(facts: tuple[Fact, ...] | None) -> list[int]:
 
 def test_trials_of_several_plans_are_joined(config: TrainingConfig) -> None:
     first, second = trials(1, 4), trials(8)
-    Recall(config, Notes()).remember(first, trial_facts(first, 1, 4))
+    keep(config, first, trial_facts(first, 1, 4))
     recall = Recall(config, Notes())
     found = recall.answer(second, NO_FACTS)
     assert numbers(found) == [1, 4]
     assert recall.answer(second, Facts().adding(found or ())) is None
-    assert numbers(recall.remember(second, trial_facts(second, 8))) == [1, 4, 8]
+    assert numbers(recall.remember(second, trial_facts(second, 8), NO_FACTS)) == [1, 4, 8]
     assert numbers(answer_now(config, first)) == [1, 4, 8]
+
+
+def test_trials_of_another_key_are_no_reason_to_try_again(config: TrainingConfig) -> None:
+    in_fp32, in_bf16 = trials(1), TrialsQuestion(tiny_settings(precision="bf16"), trials(1).trials)
+    keep(config, in_fp32, trial_facts(in_fp32, 1))
+    known = Facts().adding(trial_facts(in_bf16, 1, 4))
+    assert numbers(Recall(config, Notes()).answer(in_fp32, known)) == [1]
+
+
+def test_rounds_of_a_refreshed_plan_are_kept_together(config: TrainingConfig) -> None:
+    first, second = trials(1, 4), trials(8)
+    keep(config, first, trial_facts(first, 16))
+    found = keep(config, first, trial_facts(first, 1, 4), refresh=True)
+    assert numbers(found) == [1, 4]
+    found = keep(config, second, trial_facts(second, 8), Facts().adding(found), refresh=True)
+    assert numbers(found) == [1, 4, 8]
+    assert numbers(answer_now(config, first)) == [1, 4, 8]
+
+
+def test_a_trial_that_killed_its_process_is_tried_another_time(config: TrainingConfig) -> None:
+    question = trials(1, 64)
+    key, points = trial_facts(question, 1, 64)
+    deadly: Any = replace(points, value=[{**points.value[1], "peak_bytes": None}])  # type: ignore[index]
+    assert keep(config, question, [key, deadly]) == (key, deadly)
+    assert answer_now(config, question) is None
+    both = replace(points, value=[points.value[0], *deadly.value])  # type: ignore[index]
+    assert numbers(keep(config, question, [key, both])) == [1, 64]
+    assert numbers(answer_now(config, question)) == [1]
+
+
+def test_the_memory_of_this_process_is_asked_anew(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = trials(1)
+    keep(config, question, [*trial_facts(question, 1), Fact("trials.process_bytes", 7)])
+    monkeypatch.setattr(resident, "held_bytes", lambda device: 11)
+
+    def process_bytes() -> object:
+        return Facts().adding(answer_now(config, question) or ()).value("trials.process_bytes")
+
+    assert process_bytes() == 11
+    monkeypatch.setattr(fingerprinting.Fingerprints, "identity", identify_device("cpu"))
+    monkeypatch.delitem(sys.modules, "torch")
+    assert process_bytes() == 7
 
 
 def test_what_a_run_left_is_recalled_for_its_method(config: TrainingConfig) -> None:
@@ -223,6 +357,7 @@ def test_what_a_run_left_is_recalled_for_its_method(config: TrainingConfig) -> N
     assert [fact.value for fact in recall_run_facts(config)] == [40.0]
     longer = config.model_copy(update={"num_train_epochs": 2.0})
     assert [fact.value for fact in recall_run_facts(longer)] == [40.0]
-    assert recall_run_facts(config.model_copy(update={"method": "full"})) == ()
+    for change in ({"method": "full"}, {"completion_only_loss": False}):
+        assert recall_run_facts(config.model_copy(update=change)) == ()
     append_row(config)
     assert recall_run_facts(config) == ()

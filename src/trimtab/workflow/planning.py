@@ -14,14 +14,15 @@ from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
-from trimtab.planning import curve
 from trimtab.planning.effort import Effort
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
+from trimtab.planning.questions import TrialsQuestion
 from trimtab.runs.folder import free_output_dir
 from trimtab.workflow.light import FileQuestion, LightMaterials
 from trimtab.workflow.recalling import Recall, recall_run_facts
+from trimtab.workflow.training_rows import rows_question
 from trimtab.workflow.trial_points import with_earlier_points
 
 if TYPE_CHECKING:
@@ -126,41 +127,53 @@ def plan_run(
 ) -> PlannedRun:
     """The plan together with what was loaded for it.
 
-    With `estimated`, what files tell of model and rows is estimated where it is not recalled. A
-    quick effort asks as an explicit plan does, and no further than is recalled.
+    With `estimated`, what files tell of model and rows is estimated where it is not recalled, and
+    a quick effort asks as an explicit plan does, and no further than is recalled.
     """
     sources = Sources(resolved.config, observer)
     recall = Recall(resolved.config, observer, measures=not estimated, refresh=refresh)
     output_dir = _output_dir(resolved)
     facts = Facts().adding(recall_run_facts(resolved.config))
-    asking = MEASURED if effort == QUICK else effort
+    asking = MEASURED if estimated and effort == QUICK else effort
+    is_estimated = False
     while True:
         answer = make_plan(resolved, facts, output_dir=output_dir, effort=asking)
         if isinstance(answer, Plan):
             recall.tell()
+            if is_estimated:
+                answer = _not_to_train(answer)
             asked = replace(answer, config_yaml=resolved.to_yaml(), paths=_paths(resolved.config))
             return PlannedRun(asked, sources)
         for question in answer:
+            if effort == TRAIN and isinstance(question, TrialsQuestion):
+                # The process's memory is asked, in which the rows are going to be.
+                sources.materials.rows(rows_question(question.settings))
             found = recall.answer(question, facts)
             if found is None and not isinstance(question, FileQuestion) and effort == QUICK:
                 asking = QUICK
                 break
             if found is None and estimated and isinstance(question, FileQuestion):
                 found = tuple(sources.light.answer(question))
+                is_estimated = True
             elif found is None:
                 measured = tuple(sources.materials.answer(question))
-                found = recall.remember(question, measured)
+                found = recall.remember(question, measured, facts)
             facts = facts.adding(with_earlier_points(found, facts))
+
+
+def _not_to_train(plan: Plan) -> Plan:
+    """Without the digest of the rows, which training asks for."""
+    return replace(plan, facts=tuple(fact for fact in plan.facts if fact.id != "rows.digest"))
 
 
 def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
     """A plan with fresh materials, for training it or for going on with its run.
 
-    Raises ConfigError for a quick plan, whose rows are estimated.
+    Raises ConfigError for a quick plan, in which something is estimated.
     """
     if "rows.digest" not in Facts().adding(plan.facts):
         raise ConfigError(
-            "this is a quick plan: its rows are estimated, so it cannot be trained.",
+            "this is a quick plan: some of it is estimated, so it cannot be trained.",
             hint="Make it without `quick`, or train the configuration itself.",
         )
     config = TrainingConfig.model_validate(
@@ -194,8 +207,3 @@ def _output_dir(resolved: ResolvedConfig) -> str:
     if config.output_dir != "auto":
         return config.output_dir
     return str(free_output_dir(Path("runs"), config.model, config.method, datetime.now()))
-
-
-def learning_rates(plan: Plan) -> tuple[float, ...]:
-    """The learning rate of every weight update of the plan."""
-    return curve.learning_rates(plan.settings())

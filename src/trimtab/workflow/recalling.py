@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -11,10 +12,13 @@ from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.fingerprint import Fingerprint, Part, changed_parts
 from trimtab.planning.questions import DeviceQuestion, Question, TrialsQuestion
-from trimtab.probes.device_identity import available_memory
+from trimtab.probes.device_identity import DeviceIdentity, available_memory, without_num_threads
 from trimtab.runs.fact_store import FactStore, StoredAnswer, user_fact_store
 from trimtab.workflow.fingerprinting import Fingerprints, subject_of, subject_of_run_facts
-from trimtab.workflow.trial_points import trials_of, with_earlier_points
+from trimtab.workflow.trial_points import adds_trials, finished_points, with_earlier_points
+
+RECALLED = "recalled, measured on"
+"""What the method of a fact from before says."""
 
 
 class Recall:
@@ -38,14 +42,16 @@ class Recall:
         self._refresh = refresh
         self._store = store or user_fact_store()
         self._fingerprints = Fingerprints(config)
-        self._recalled: list[StoredAnswer] = []
+        self._recalled: list[tuple[datetime, float]] = []
+        """When each recalled answer was measured, and the seconds that it took then."""
         self._told_changes: set[tuple[Part, ...]] = set()
 
     def answer(self, question: Question, known: Facts) -> tuple[Fact, ...] | None:
         """The question's facts as measured before; None where it must be measured.
 
         Of trials, all those made before, where they are more than the `known` facts hold. The
-        memory that is available is asked anew. Under `refresh` nothing is recalled.
+        memory that is available, and that which this process holds, are asked anew. Under
+        `refresh` nothing is recalled.
         """
         fingerprint = self._fingerprints.of_question(question)
         if self._refresh or fingerprint is None:
@@ -55,42 +61,58 @@ class Recall:
         if stored is None:
             self._tell_change(subject, fingerprint)
             return None
-        facts = _facts(stored)
-        if isinstance(question, TrialsQuestion) and trials_of(facts) <= trials_of(known):
+        measured = _facts(stored)
+        if measured is None:
             return None
+        facts = _recalled(stored, measured)
+        if isinstance(question, TrialsQuestion):
+            if not adds_trials(facts, known):
+                return None
+            facts = tuple(map(_in_this_process, facts))
         if isinstance(question, DeviceQuestion):
             identity = self._fingerprints.identity
-            named = next((fact.value for fact in facts if fact.id == "device.name"), None)
-            if identity is None or named != identity.name:
+            if identity is None or not _is_named(facts, identity):
                 return None
             facts = (*facts, available_memory(identity))
-        self._recalled.append(stored)
+        self._recalled.append((stored.measured_at, sum(fact.cost_s for fact in measured)))
         return facts
 
-    def remember(self, question: Question, measured: Sequence[Fact]) -> tuple[Fact, ...]:
+    def remember(
+        self, question: Question, measured: Sequence[Fact], known: Facts
+    ) -> tuple[Fact, ...]:
         """Keep the answer for the next plan, and return it with what was known of it before.
 
-        An answer that says why it failed is returned only.
+        Trials are joined to those that `known` holds, and to those kept. One whose process died is
+        returned only, as is an answer that says why it failed: both may go well another time.
         """
         fingerprint = self._fingerprints.of_question(question)
         failed = any(fact.id.endswith(".failure") for fact in measured)
         if fingerprint is None or failed:
             return tuple(measured)
         subject = subject_of(self._config, question)
-        facts = tuple(measured)
-        stored = self._store.answer(subject, fingerprint)
-        if isinstance(question, TrialsQuestion) and stored is not None and not self._refresh:
-            facts = with_earlier_points(facts, Facts().adding(_facts(stored)))
-        self._store.remember(subject, fingerprint, [fact.to_json() for fact in facts])
+        if not isinstance(question, TrialsQuestion):
+            self._keep(subject, fingerprint, measured)
+            return tuple(measured)
+        facts = with_earlier_points(measured, known)
+        stored = None if self._refresh else self._store.answer(subject, fingerprint)
+        earlier = None if stored is None else _facts(stored)
+        if earlier is not None:
+            facts = with_earlier_points(facts, Facts().adding(earlier))
+        finished = finished_points(facts)
+        if finished:
+            self._keep(subject, fingerprint, finished)
         return facts
+
+    def _keep(self, subject: str, fingerprint: Fingerprint, facts: Sequence[Fact]) -> None:
+        self._store.remember(subject, fingerprint, [fact.to_json() for fact in facts])
 
     def tell(self) -> None:
         """Say in one line what was recalled, from when, and the time that it saved."""
         if not self._recalled:
             return
-        days = sorted({f"{stored.measured_at:%Y-%m-%d}" for stored in self._recalled})
+        days = sorted({_day(measured_at) for measured_at, _ in self._recalled})
         when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-        saved_s = sum(float(fact["cost_s"]) for each in self._recalled for fact in each.facts)
+        saved_s = sum(cost_s for _, cost_s in self._recalled)
         number = len(self._recalled)
         self._observer.noted(
             f"recalled {number} {'answer' if number == 1 else 'answers'} measured on {when}, "
@@ -113,7 +135,10 @@ class Recall:
 
 
 def remember_run_facts(config: TrainingConfig, facts: Iterable[Fact]) -> None:
-    """Keep what a run found out for the next plan of the same model, data and method."""
+    """Keep what a run found out for the next plan of the same model, data and method.
+
+    The settings of the rows, and the libraries, are those of the run.
+    """
     fingerprint = Fingerprints(config).of_run_facts()
     if fingerprint is not None:
         records = [fact.to_json() for fact in facts]
@@ -126,17 +151,41 @@ def recall_run_facts(config: TrainingConfig) -> tuple[Fact, ...]:
     if fingerprint is None:
         return ()
     stored = user_fact_store().answer(subject_of_run_facts(config), fingerprint)
-    return () if stored is None else _facts(stored)
+    facts = None if stored is None else _facts(stored)
+    return () if stored is None or facts is None else _recalled(stored, facts)
 
 
-def _facts(stored: StoredAnswer) -> tuple[Fact, ...]:
-    """The stored facts, which cost this plan nothing."""
-    day = _day(stored.measured_at)
-    facts = [Fact.from_json(record) for record in stored.facts]
-    return tuple(
-        replace(fact, cost_s=0.0, method=f"{fact.method}; recalled, measured on {day}")
-        for fact in facts
-    )
+def _facts(stored: StoredAnswer) -> tuple[Fact, ...] | None:
+    """The facts as they were stored; None where a field of one is missing or not known."""
+    try:
+        return tuple(Fact.from_json(record) for record in stored.facts)
+    except TypeError:
+        return None
+
+
+def _recalled(stored: StoredAnswer, facts: Iterable[Fact]) -> tuple[Fact, ...]:
+    """The facts say that they are from before, and cost this plan nothing."""
+    told = f"{RECALLED} {_day(stored.measured_at)}"
+    return tuple(replace(fact, cost_s=0.0, method=f"{fact.method}; {told}") for fact in facts)
+
+
+def _in_this_process(fact: Fact) -> Fact:
+    """Memory is that of the process which is going to train, as far as it has begun to."""
+    if fact.id != "trials.process_bytes" or fact.value == 0 or "torch" not in sys.modules:
+        return fact
+    import torch
+
+    from trimtab.probes.resident import held_bytes
+
+    held = held_bytes(torch.device("cpu"))
+    return replace(fact, value=held, method="the process that recalled the trials")
+
+
+def _is_named(facts: Iterable[Fact], identity: DeviceIdentity) -> bool:
+    """The threads in use are compared with the device's fingerprint, as far as both know them."""
+    names = [fact.value for fact in facts if fact.id == "device.name"]
+    known = without_num_threads(identity.name)
+    return [without_num_threads(str(name)) for name in names] == [known]
 
 
 def _day(moment: datetime) -> str:

@@ -27,6 +27,24 @@ def with_earlier_points(found: Sequence[Fact], earlier: Facts) -> tuple[Fact, ..
     )
 
 
+def adds_trials(stored: Sequence[Fact], known: Facts) -> bool:
+    """Whether the stored answer holds a trial that `known` lacks under the same key."""
+    answer = Facts().adding(stored)
+    is_same_key = KEY in known and KEY in answer and known.value(KEY) == answer.value(KEY)
+    return not is_same_key or not trials_of(stored) <= trials_of(known)
+
+
+def finished_points(found: Sequence[Fact]) -> tuple[Fact, ...]:
+    """The answer with the points that came to their end; empty where none did."""
+    facts = tuple(
+        replace(fact, value=[point for point in _points(fact) if point["peak_bytes"] is not None])
+        if fact.id == POINTS
+        else fact
+        for fact in found
+    )
+    return facts if trials_of(facts) else ()
+
+
 def trials_of(facts: Iterable[Fact]) -> set[tuple[Any, ...]]:
     """The fields of each trial that the facts hold a point of."""
     return {_trial_of(point) for fact in facts if fact.id == POINTS for point in _points(fact)}
