@@ -97,7 +97,8 @@ def test_a_quick_plan_says_that_nothing_was_measured() -> None:
     text = shown(replace(measured, facts=untried), is_quick=True)
     assert "Plan, quick: rules and arithmetic; nothing was measured" in text
     assert "memory and speed" not in text
-    recalled = shown(measured_plan(), is_quick=True)
+    earlier = Fact("device.name", "card", method="asked; recalled, measured on 2026-01-02")
+    recalled = shown(replace(measured, facts=(*untried, earlier)), is_quick=True)
     assert "measurements are earlier ones, none is new" in recalled
     assert "Plan, quick" not in shown(measured_plan())
 

@@ -16,7 +16,7 @@ from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.planning.curve import learning_rates
 from trimtab.planning.decision import Decision
 from trimtab.planning.plan import Plan
-from trimtab.report.measurements import Measurement, is_tried, measurements, total_cost_s
+from trimtab.report.measurements import Measurement, is_recalled, measurements, total_cost_s
 from trimtab.report.words import bytes_text, seconds_text, value_text, visible
 
 ORIGIN_STYLES = {"user": "cyan", "measured": "green", "rule": "yellow", "default": "dim"}
@@ -60,7 +60,7 @@ def decided_text(decision: Decision) -> str:
 def _title(plan: Plan, is_quick: bool) -> str:
     if not is_quick:
         return "Plan"
-    if is_tried(plan):
+    if is_recalled(plan):
         return "Plan, quick: rules and arithmetic; measurements are earlier ones, none is new"
     return "Plan, quick: rules and arithmetic; nothing was measured"
 

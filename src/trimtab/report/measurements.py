@@ -18,6 +18,7 @@ from trimtab.report.words import (
     seconds_text,
     value_text,
 )
+from trimtab.workflow.recalling import RECALLED
 
 FORMATS = ("bf16", "fp16", "fp32")
 SHARED_COSTS = {"trials", "precision", "rate_range"}
@@ -42,9 +43,9 @@ def measurements(plan: Plan) -> tuple[Measurement, ...]:
     )
 
 
-def is_tried(plan: Plan) -> bool:
-    """Does the plan rest on real weight updates?"""
-    return any(fact.id == "trials.points" for fact in plan.facts)
+def is_recalled(plan: Plan) -> bool:
+    """Does the plan rest on what was measured before?"""
+    return any(RECALLED in fact.method for fact in plan.facts)
 
 
 def fact_text(fact: Fact) -> str:
