@@ -158,7 +158,15 @@ def test_a_trial_that_kills_its_process_ends_the_trials_and_gives_a_plan() -> No
     device = Simulated(deadly_bytes=1.2 * GB)
     plan = planned(device, global_batch_size=16)
     assert kinds(device).count(TrialsQuestion) == 1
-    assert plan.predictions.worst_case_memory_bytes is not None
+    dead = max(trial.num_rows for trial in trials_asked(device))
+    assert plan.decision("per_device_train_batch_size").value < dead
+    assert plan.decision("global_batch_size").value == 16
+
+
+def test_where_the_smallest_trial_died_the_plan_is_refused() -> None:
+    with pytest.raises(DoesNotFit) as caught:
+        planned(Simulated(deadly_bytes=0.5 * GB), activation_checkpointing="full")
+    assert "ran out of memory" in caught.value.what
 
 
 def test_a_format_that_turns_the_gradient_is_not_taken() -> None:

@@ -31,6 +31,12 @@ def test_rows_beyond_the_list_are_as_its_last() -> None:
     assert found == MicroBatchSize(120 + 100 + 3 * 90, 70 + 4 * 60, 120**2 + 100**2 + 3 * 90**2)
 
 
+def test_a_whole_list_has_no_rows_beyond_it() -> None:
+    three = ROWS | {"rows.num_rows": 3}
+    found = largest_micro_batch(as_facts(three), JOINED, 5, packing=False)
+    assert found == MicroBatchSize(310, 190, 120**2 + 100**2 + 90**2)
+
+
 def test_without_the_lists_every_row_is_the_longest() -> None:
     known = {key: value for key, value in ROWS.items() if key[5:] not in ("longest_lengths",)}
     found = largest_micro_batch(as_facts(known), JOINED, 2, packing=False)

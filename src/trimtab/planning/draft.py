@@ -35,6 +35,7 @@ from trimtab.planning.rules.ruling import Ruling
 from trimtab.planning.rules.schedule import decide_schedule
 from trimtab.planning.rules.stated import decide_stated
 from trimtab.planning.timing import Work, update_time
+from trimtab.planning.trials import measured_points
 
 
 @dataclass
@@ -103,6 +104,9 @@ class Draft:
             memory=self._memory,
             room=self._room(),
             speed=self._speed,
+            died=tuple(
+                point.trial for point in measured_points(self.facts) if point.peak_bytes is None
+            ),
         )
 
     def _take(self, ruling: Ruling) -> None:
@@ -168,11 +172,13 @@ class Draft:
             optim=self.value("optim"),
             num_trained=self._num_trained,
         )
+        given = given_sizes(self.resolved, self.num_ranks)
         return PeakMemory(
             facts=self.facts,
             layout=self._layout,
             packing=self.value("packing"),
             rows_per_update=rows_per_update(self.resolved, self.facts, self.num_ranks),
+            accumulation=None if given.total is not None else given.accumulation,
             arithmetic=arithmetic,
             measured=fit_memory(self.facts, arithmetic),
         )

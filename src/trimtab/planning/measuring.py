@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trimtab.planning.draft import Draft
 from trimtab.planning.effort import Effort
@@ -30,7 +30,6 @@ weights, as seen on two cores (CUDA: assumed); larger models take longer by READ
 READ_BYTES_PER_S = 1e9
 UPDATE_LIMIT_S = 6.0
 """The longest update that is tried where a smaller one can tell: memory and time grow in a line."""
-USUAL_TRIALS = 3
 TRIALS_SHARE = 0.6
 """Of the limit; the rest is left to the number formats and the range of learning rates."""
 NEAR_LIMIT = 0.5
@@ -73,11 +72,17 @@ def _trials_to_make(draft: Draft, effort: Effort, limit_s: float) -> tuple[Trial
     choice = draft.choice
     sizes = _sizes_to_try(choice.memory, max(choice.candidates))
     is_each_alone = draft.value("method") == "full" and facts.text("device.kind") == "cpu"
-    starting_s = _start_s(facts) * (USUAL_TRIALS if is_each_alone else 1)
-    updates_s = max(0.0, TRIALS_SHARE * limit_s - _spent_s(facts) - starting_s)
+    left_s = max(0.0, TRIALS_SHARE * limit_s - _spent_s(facts))
     made = {point.trial for point in points}
-    wanted = _wanted_trials(choice, chosen, sizes, updates_s)
-    trials = tuple(trial for trial in wanted if trial not in made)
+    wanted = _wanted_trials(choice, chosen, sizes, left_s - _start_s(facts))
+    trials = _within(
+        left_s,
+        [trial for trial in wanted if trial not in made],
+        dict(sizes),
+        choice,
+        start_s=_start_s(facts),
+        is_each_alone=is_each_alone,
+    )
     if trials or effort.kind != "measured" or not _may_fit(choice, sizes[0][1], chosen):
         return trials
     return (Trial(chosen, 1),)
@@ -145,9 +150,33 @@ def _wanted_trials(
         trials += [
             Trial(option, rows) for rows in dict.fromkeys((small, large) if is_needed else (small,))
         ]
-        if option == chosen and large < choice.memory.rows_per_update:
+        if option == chosen and large < choice.memory.rows_in_update(large):
             trials.append(Trial(option, small, num_micro_batches=2))
     return tuple(trials)
+
+
+def _within(
+    left_s: float,
+    trials: Sequence[Trial],
+    sizes: Mapping[int, MicroBatchSize],
+    choice: Choice,
+    *,
+    start_s: float,
+    is_each_alone: bool,
+) -> tuple[Trial, ...]:
+    """Those that are expected to end in time, in their order, processes' starts included."""
+    assert choice.speed is not None
+    spent = 0.0 if is_each_alone else start_s
+    taken = []
+    for trial in trials:
+        update_s = choice.speed.time.update_s(
+            sizes[trial.num_rows], trial.num_micro_batches, trial.activation_checkpointing
+        )
+        cost_s = NUM_UPDATES * update_s + (start_s if is_each_alone else 0.0)
+        if spent + cost_s <= left_s:
+            spent += cost_s
+            taken.append(trial)
+    return tuple(taken)
 
 
 def _spent_s(facts: Facts) -> float:
@@ -163,9 +192,10 @@ def _largest_affordable(
     updates_s: float,
 ) -> int | None:
     """The largest number of rows whose update is short and is expected to fit."""
-    time = None if choice.speed is None else choice.speed.time
+    if choice.speed is None:
+        return None
     for rows, size in reversed(sizes):
-        seconds = 0.0 if time is None else time.update_s(size, 1, option)
+        seconds = choice.speed.time.update_s(size, 1, option)
         # A quarter, the largest and the quarter twice: 1.75 times the largest, two updates each.
         is_short = seconds <= min(UPDATE_LIMIT_S, updates_s / 3.5)
         if is_short and _may_fit(choice, size, option):
@@ -176,8 +206,7 @@ def _largest_affordable(
 def _may_fit(choice: Choice, size: MicroBatchSize, option: Checkpointing) -> bool:
     """Whether a trial is expected to leave the machine some memory, whatever the user allows."""
     available = choice.memory.facts.integer("device.memory_available_bytes")
-    peak = choice.memory.arithmetic.peak_bytes(size, option)
-    return peak <= min(choice.room.ceiling_bytes, MOST_OF_MEMORY * available)
+    return choice.memory.arithmetic.peak_bytes(size, option) <= MOST_OF_MEMORY * available
 
 
 def _is_near_limit(choice: Choice, rows: int) -> bool:
@@ -187,4 +216,5 @@ def _is_near_limit(choice: Choice, rows: int) -> bool:
 def _sizes_to_try(memory: PeakMemory, most_rows: int) -> list[tuple[int, MicroBatchSize]]:
     """Micro-batches of the longest rows: the powers of two below `most_rows`, and that."""
     rows = {1 << exponent for exponent in range(most_rows.bit_length())} | {most_rows}
+    rows |= {max(1, each // 4) for each in rows}
     return [(each, memory.largest(each)) for each in sorted(rows)]

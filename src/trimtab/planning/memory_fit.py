@@ -106,17 +106,20 @@ class MemoryFit:
         num_layers = self.arithmetic.num_layers
         wanted = num_recomputing_layers(num_layers, checkpointing)
         known = sorted(
-            (num_recomputing_layers(num_layers, each), curve.peak_bytes(size, accumulates))
+            (num_recomputing_layers(num_layers, each), curve.peak_bytes(size, accumulates), each)
             for each, curve in self.curves.items()
         )
-        (low, low_peak), (high, high_peak) = known[0], known[-1]
-        if low == high:
-            measured = next(iter(self.curves))
+        below = [one for one in known if one[0] <= wanted]
+        above = [one for one in known if one[0] >= wanted]
+        if not below or not above:
+            _, peak, nearest = (below or above)[-1 if below else 0]
             change = self.arithmetic.peak_bytes(size, checkpointing) - self.arithmetic.peak_bytes(
-                size, measured
+                size, nearest
             )
-            return low_peak + change
-        return low_peak + (high_peak - low_peak) * (wanted - low) / (high - low)
+            return peak + change
+        (low, low_peak, _), (high, high_peak, _) = below[-1], above[0]
+        share = 0.0 if low == high else (wanted - low) / (high - low)
+        return low_peak + share * (high_peak - low_peak)
 
 
 def fit_memory(facts: Facts, arithmetic: MemoryArithmetic) -> MemoryFit | None:
@@ -212,9 +215,12 @@ def _fit(
 def _correction(
     curve: PeakCurve, points: Sequence[Point], peaks: Sequence[float], accumulates: bool
 ) -> Correction:
-    off = {
-        point.size.num_tokens: peak - curve.uncorrected(point.size, accumulates)
+    alike = [
+        (point.size, peak)
         for point, peak in zip(points, peaks, strict=True)
         if _accumulates(point) == accumulates
-    }
-    return Correction.of(list(off), list(off.values()))
+    ]
+    return Correction.of(
+        [size.num_tokens for size, _ in alike],
+        [peak - curve.uncorrected(size, accumulates) for size, peak in alike],
+    )

@@ -81,4 +81,6 @@ def _largest(facts: Facts, fact_id: str, num_rows: int) -> Sequence[int]:
     if fact_id not in facts:
         return ()
     known = cast(list[int], facts.value(fact_id))
-    return [*known[:num_rows], *[known[-1]] * max(0, num_rows - len(known))]
+    is_cut = facts.integer("rows.num_rows") > len(known)
+    num_beyond = max(0, num_rows - len(known)) if is_cut else 0
+    return [*known[:num_rows], *[known[-1]] * num_beyond]

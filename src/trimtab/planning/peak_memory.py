@@ -16,16 +16,24 @@ from trimtab.planning.rules.memory import Checkpointing, MemoryArithmetic
 class PeakMemory:
     """Predictions for one model, method, precision and layout of rows.
 
-    rows_per_update: of one device; a micro-batch of fewer is accumulated. `measured` is None where
-    no trial was made.
+    rows_per_update: of one device; a micro-batch of fewer is accumulated. accumulation: the
+    micro-batches of an update where they are given and its rows are not, else None. `measured` is
+    None where no trial was made.
     """
 
     facts: Facts
     layout: Layout
     packing: bool
     rows_per_update: int
+    accumulation: int | None
     arithmetic: MemoryArithmetic
     measured: MemoryFit | None
+
+    def rows_in_update(self, num_rows: int) -> int:
+        """Rows of one device in an update whose micro-batches have `num_rows`."""
+        if self.accumulation is not None:
+            return num_rows * self.accumulation
+        return self.rows_per_update
 
     @property
     def fixed_bytes(self) -> int:
@@ -52,5 +60,5 @@ class PeakMemory:
     def _peak_bytes(self, size: MicroBatchSize, num_rows: int, checkpointing: Checkpointing) -> int:
         if self.measured is None:
             return self.arithmetic.peak_bytes(size, checkpointing)
-        accumulates = num_rows < self.rows_per_update
+        accumulates = num_rows < self.rows_in_update(num_rows)
         return self.measured.peak_bytes(size, checkpointing, accumulates=accumulates)

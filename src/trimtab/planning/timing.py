@@ -74,8 +74,8 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class TimeFit:
-    """coefficients: seconds an update, a micro-batch, an operation. The correction is of one
-    micro-batch, by its tokens."""
+    """coefficients: seconds an update, a micro-batch, an operation. The correction is a share of a
+    micro-batch's seconds, by its tokens."""
 
     coefficients: tuple[float, float, float]
     correction: Correction
@@ -98,7 +98,7 @@ class UpdateTime:
         flops = self.work.training_flops(mean, checkpointing)
         micro_batch_s = per_micro_batch + per_flop * flops
         if checkpointing in self.fits:
-            micro_batch_s += self.fits[checkpointing].correction.at(mean.num_tokens)
+            micro_batch_s *= 1 + self.fits[checkpointing].correction.at(mean.num_tokens)
         return per_update + num_micro_batches * micro_batch_s
 
     def forward_s(self, size: MicroBatchSize, num_micro_batches: float) -> float:
@@ -152,21 +152,35 @@ def _fit(points: list[Point], work: Work, priors: tuple[Prior, ...]) -> TimeFit:
         for point, number in zip(points, numbers, strict=True)
     ]
     seconds = [_usual_s(point.update_s) for point in points]
-    a, b, c = solve(features, seconds, priors, relative_noise=RELATIVE_NOISE)
-    residuals = [
-        measured - (a * one + b * number + c * flops)
-        for measured, (one, number, flops) in zip(seconds, features, strict=True)
-    ]
+    a, b, c = _no_less_than_nothing(features, seconds, priors)
+    shares, residuals = [], []
+    for measured, (_, number, flops) in zip(seconds, features, strict=True):
+        micro_batches_s = number * b + flops * c
+        off = measured - (a + micro_batches_s)
+        shares.append(off / micro_batches_s)
+        residuals.append(off / measured)
     return TimeFit(
         coefficients=(a, b, c),
-        correction=Correction.of(
-            [point.size.num_tokens for point in points],
-            [residual / number for residual, number in zip(residuals, numbers, strict=True)],
-        ),
-        relative_residual=root_mean_square(
-            [residual / measured for residual, measured in zip(residuals, seconds, strict=True)]
-        ),
+        correction=Correction.of([point.size.num_tokens for point in points], shares),
+        relative_residual=root_mean_square(residuals),
     )
+
+
+def _no_less_than_nothing(
+    features: list[tuple[float, float, float]], seconds: list[float], priors: tuple[Prior, ...]
+) -> tuple[float, float, float]:
+    """A line through points that rise ever more steeply would start below 0, and make the smallest
+    micro-batch, which was not tried, the fastest; what would be less than nothing is held at it."""
+    for _ in priors:
+        found = solve(features, seconds, priors, relative_noise=RELATIVE_NOISE)
+        if min(found) >= 0:
+            break
+        priors = tuple(
+            Prior(0.0, 1e-12) if value < 0 else prior
+            for value, prior in zip(found, priors, strict=True)
+        )
+    a, b, c = (max(0.0, value) for value in found)
+    return a, b, c
 
 
 def _usual_s(update_s: tuple[float, ...]) -> float:

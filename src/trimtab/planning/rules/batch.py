@@ -57,16 +57,15 @@ def decide_batch(
     target = global_batch_target(resolved, facts)
     micro, checkpointing = choose(choice, facts)
     peak = choice.memory.worst_case_bytes(micro, checkpointing)
-    if not is_draft and not choice.room.holds(peak):
+    if not is_draft and not choice.fits(micro, checkpointing):
         is_fixed = len(choice.candidates) == 1 and _is_settled(given)
         if not is_fixed or peak > choice.room.ceiling_bytes:
             raise does_not_fit(
                 resolved,
                 facts,
-                choice.memory,
-                choice.room.limit_bytes,
-                choice.speed,
+                choice,
                 (micro, checkpointing),
+                can_change_size=not (given.total and given.accumulation),
             )
     sizes = _solved(given, target, micro, checkpointing)
     return Ruling(
@@ -84,7 +83,7 @@ def decide_batch(
             _checkpointing(resolved, sizes, choice),
         ),
         warnings=_warnings(sizes, choice),
-        not_measured=_not_measured(choice),
+        not_measured=_not_measured(choice, checkpointing),
     )
 
 
@@ -154,7 +153,7 @@ def _micro(resolved: ResolvedConfig, given: GivenSizes, sizes: Sizes, choice: Ch
         because = fit
     elif given.total is not None and given.accumulation is not None:
         because = f"{_equation(sizes, given.ranks)}; {fit}"
-    elif choice.is_timed:
+    elif choice.is_timed and choice.memory.accumulation is None:
         speed = choice.tokens_per_s(sizes.micro, sizes.checkpointing)
         because = (
             f"the smallest friendly size within 3% of the fastest that fits: {speed:,.0f} "
@@ -180,6 +179,8 @@ def _micro(resolved: ResolvedConfig, given: GivenSizes, sizes: Sizes, choice: Ch
 
 def _told_size(size: int, checkpointing: Checkpointing, choice: Choice) -> str:
     peak = format_bytes(choice.memory.worst_case_bytes(size, checkpointing))
+    if choice.has_died(size, checkpointing):
+        return "a trial of no more rows ran out of memory"
     if not choice.fits(size, checkpointing):
         return f"predicted peak {peak} is over the limit, or within 5% of it"
     if not choice.is_timed:
@@ -259,7 +260,7 @@ def _told_exchange(sizes: Sizes, other: Checkpointing, choice: Choice) -> str:
     told = f"{format_bytes(change)} ({percent(change, chosen)}) {more_or_less} memory"
     if choice.speed is None:
         return f"{told}; full recomputation is about a third more operations"
-    rows = choice.memory.rows_per_update
+    rows = choice.memory.rows_in_update(sizes.micro)
     seconds = choice.speed.update_s(rows, sizes.micro, other)
     now = choice.speed.update_s(rows, sizes.micro, sizes.checkpointing)
     slower = "more" if seconds > now else "less"
@@ -283,10 +284,14 @@ def _limits(choice: Choice) -> str:
     )
 
 
-def _not_measured(choice: Choice) -> tuple[str, ...]:
+def _not_measured(choice: Choice, checkpointing: Checkpointing) -> tuple[str, ...]:
     not_measured = []
     if choice.memory.measured is None:
         not_measured.append("peak memory (arithmetic, for a micro-batch of the longest rows)")
+    elif checkpointing not in choice.memory.measured.curves:
+        not_measured.append(
+            f"activation_checkpointing {checkpointing} itself (it lies between two that were tried)"
+        )
     if not choice.is_timed:
         not_measured += [
             "seconds an update (operations over the timed matmul rate, at an assumed utilisation)",
@@ -309,7 +314,11 @@ def _warnings(sizes: Sizes, choice: Choice) -> tuple[str, ...]:
             f"1). The nearest are {needs}."
         )
     peak = choice.memory.worst_case_bytes(sizes.micro, sizes.checkpointing)
-    if not choice.room.holds(peak):
+    if choice.has_died(sizes.micro, sizes.checkpointing):
+        warnings.append(
+            f"A trial of no more than a micro-batch of {sizes.micro} ran out of memory."
+        )
+    elif not choice.room.holds(peak):
         warnings.append(
             f"A micro-batch of {sizes.micro} may not fit: predicted peak {format_bytes(peak)}, "
             f"limit {format_bytes(choice.room.limit_bytes)}."

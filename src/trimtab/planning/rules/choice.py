@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from trimtab.planning.fact import Facts
 from trimtab.planning.peak_memory import PeakMemory
 from trimtab.planning.predictions import Speed
-from trimtab.planning.rules.memory import Checkpointing
+from trimtab.planning.questions import Trial
+from trimtab.planning.rules.memory import Checkpointing, num_recomputing_layers
 
 MIN_BUSY_TOKENS = {"cpu": 1, "cuda": 512}
 """Tokens of a micro-batch below which a device waits for weights to be read rather than multiplies:
@@ -35,29 +36,50 @@ class MemoryRoom:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the sizes are chosen from and by; `speed` is None where the device was not timed."""
+    """What the sizes are chosen from and by; `speed` is None where the device was not timed.
+
+    died: trials that their processes did not survive.
+    """
 
     candidates: tuple[int, ...]
     ladder: tuple[Checkpointing, ...]
     memory: PeakMemory
     room: MemoryRoom
     speed: Speed | None
+    died: tuple[Trial, ...] = ()
 
     @property
     def is_timed(self) -> bool:
         return self.speed is not None and bool(self.speed.time.fits)
 
     def fits(self, size: int, checkpointing: Checkpointing) -> bool:
-        return self.room.holds(self.memory.worst_case_bytes(size, checkpointing))
+        """By prediction, and by no trial of as much having died."""
+        return self.room.holds(
+            self.memory.worst_case_bytes(size, checkpointing)
+        ) and not self.has_died(size, checkpointing)
+
+    def has_died(self, size: int, checkpointing: Checkpointing) -> bool:
+        """Whether a trial of no more rows, which kept no more activations, died."""
+        num_layers = self.memory.arithmetic.num_layers
+        return any(
+            trial.num_rows <= size
+            and num_recomputing_layers(num_layers, trial.activation_checkpointing)
+            >= num_recomputing_layers(num_layers, checkpointing)
+            for trial in self.died
+        )
 
     def tokens_per_s(self, size: int, checkpointing: Checkpointing) -> float:
         assert self.speed is not None
-        return self.speed.tokens_per_s(self.memory.rows_per_update, size, checkpointing)
+        rows = self.memory.rows_in_update(size)
+        return self.speed.tokens_per_s(rows, size, checkpointing)
 
 
 def choose(choice: Choice, facts: Facts) -> tuple[int, Checkpointing]:
-    """By speed where updates were timed; else the largest that fits."""
-    if choice.is_timed:
+    """By speed where updates were timed; else the largest that fits.
+
+    Where the micro-batch decides the global batch, speed has no say in it.
+    """
+    if choice.is_timed and choice.memory.accumulation is None:
         fastest = _near_the_fastest(choice)
         if fastest is not None:
             return fastest

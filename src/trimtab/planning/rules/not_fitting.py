@@ -10,8 +10,7 @@ from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.hyperparameters.units import format_bytes
 from trimtab.planning.fact import Facts
 from trimtab.planning.peak_memory import PeakMemory
-from trimtab.planning.predictions import Speed
-from trimtab.planning.rules.choice import LADDER, MEMORY_MARGIN
+from trimtab.planning.rules.choice import LADDER, MEMORY_MARGIN, Choice
 from trimtab.planning.rules.global_batch import friendly_sizes
 from trimtab.planning.rules.memory import Checkpointing
 from trimtab.planning.rules.ruling import percent, where_set
@@ -22,24 +21,28 @@ MIN_LENGTH = 32
 def does_not_fit(
     resolved: ResolvedConfig,
     facts: Facts,
-    memory: PeakMemory,
-    limit_bytes: int,
-    speed: Speed | None,
+    choice: Choice,
     tried: tuple[int, Checkpointing],
+    *,
+    can_change_size: bool,
 ) -> DoesNotFit:
     """The error for the pair of micro-batch and checkpointing that needs least and is too much."""
+    memory, limit_bytes = choice.memory, choice.room.limit_bytes
     size, checkpointing = tried
     peak = memory.worst_case_bytes(size, checkpointing)
+    pair = f"a micro-batch of {size:,} with activation_checkpointing {checkpointing}"
     how = "by measured updates" if memory.measured is not None else "by arithmetic"
-    what = (
-        f"a micro-batch of {size:,} with activation_checkpointing {checkpointing} needs "
-        f"{format_bytes(peak)} {how}, and 5% more to be safe; the limit is "
-        f"{format_bytes(limit_bytes)}."
-    )
+    if choice.has_died(size, checkpointing):
+        what = f"{pair} is no less than a trial that ran out of memory."
+    else:
+        what = (
+            f"{pair} needs {format_bytes(peak)} {how}, and 5% more to be safe; the limit is "
+            f"{format_bytes(limit_bytes)}."
+        )
     is_micro_set = resolved.is_set("per_device_train_batch_size")
     where = where_set(resolved, "per_device_train_batch_size" if is_micro_set else "memory_limit")
     ways = [
-        *_smaller_batches(memory, limit_bytes, speed, tried),
+        *_smaller_batches(choice, tried, can_change_size=can_change_size),
         *_shorter_rows(facts, memory, limit_bytes, tried),
     ]
     needed = f"memory_limit {format_bytes(round(peak * (1 + MEMORY_MARGIN)))}"
@@ -55,19 +58,17 @@ def does_not_fit(
 
 
 def _smaller_batches(
-    memory: PeakMemory,
-    limit_bytes: int,
-    speed: Speed | None,
-    tried: tuple[int, Checkpointing],
+    choice: Choice, tried: tuple[int, Checkpointing], *, can_change_size: bool
 ) -> list[str]:
     """The largest micro-batch that fits at each checkpointing, with its memory and time."""
     tried_size, tried_checkpointing = tried
+    sizes = friendly_sizes(1, tried_size) if can_change_size else [tried_size]
     found = []
     for option in dict.fromkeys((tried_checkpointing, *LADDER)):
-        for size in reversed(friendly_sizes(1, tried_size)):
-            peak = memory.worst_case_bytes(size, option)
-            if (size, option) != tried and peak * (1 + MEMORY_MARGIN) <= limit_bytes:
-                cost = format_bytes(peak) + _time_against(memory, speed, tried, (size, option))
+        for size in reversed(sizes):
+            if (size, option) != tried and choice.fits(size, option):
+                peak = choice.memory.worst_case_bytes(size, option)
+                cost = format_bytes(peak) + _time_against(choice, tried, (size, option))
                 found.append(
                     f"per_device_train_batch_size {size} with activation_checkpointing {option} "
                     f"({cost})"
@@ -77,15 +78,13 @@ def _smaller_batches(
 
 
 def _time_against(
-    memory: PeakMemory,
-    speed: Speed | None,
-    tried: tuple[int, Checkpointing],
-    other: tuple[int, Checkpointing],
+    choice: Choice, tried: tuple[int, Checkpointing], other: tuple[int, Checkpointing]
 ) -> str:
-    if speed is None:
+    if choice.speed is None:
         return ""
-    before = speed.update_s(memory.rows_per_update, *tried)
-    after = speed.update_s(memory.rows_per_update, *other)
+    rows = choice.memory.rows_in_update(tried[0])
+    before = choice.speed.update_s(rows, *tried)
+    after = choice.speed.update_s(rows, *other)
     return f", {after / before:.2f}× the time"
 
 
