@@ -80,6 +80,18 @@ def test_death_and_silence_are_told(code: str, reason: str, child: Any) -> None:
     assert died.value.is_deadly
 
 
+def test_a_process_that_reads_nothing_is_told_like_any_death(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "_START", "raise SystemExit('no libraries')")
+    # More than a pipe holds: the process is gone while this is being written.
+    with (
+        pytest.raises(ProbeDied, match="status 1: no libraries"),
+        asked({"question": "any" * (1 << 20)}, ragged_rows((3,))) as answers,
+    ):
+        next(answers)
+
+
 @pytest.mark.parametrize("is_deadly", [True, False])
 def test_an_error_that_it_tells_is_passed_on(is_deadly: bool, child: Any) -> None:
     child(f'print(json.dumps({{"error": "it cannot", "is_out_of_memory": {is_deadly}}}))')

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, Any, Final
 
@@ -69,17 +69,17 @@ def asked(
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
-                pipe.close()
+                # Closing writes what the process was gone too early to read.
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def _send(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
     """A process that is gone already is told of when its answers are read."""
     assert process.stdin is not None
-    try:
+    with suppress(BrokenPipeError):
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-    except BrokenPipeError:
-        pass
 
 
 def _answers(
