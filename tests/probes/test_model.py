@@ -20,3 +20,15 @@ def test_the_head_is_known_to_be_tied(architecture: str, is_tied: bool, tmp_path
         fact.value for fact in materials.answer(ModelQuestion()) if fact.id == "model.head_is_tied"
     )
     assert found is is_tied
+
+
+def test_the_check_of_joined_rows_says_on_what_it_was_made(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, "llama")
+    asked = {"model": str(folder), "dataset": "unused", "device": "cpu", "padding": "longest"}
+    materials = Materials(resolve(values=asked).config, Silent())
+    (found,) = (
+        fact for fact in materials.answer(ModelQuestion()) if fact.id == "model.packing_refusal"
+    )
+    assert found.value is None
+    assert "on a small model" in found.method
+    assert "not checked where rows are padded" in found.method

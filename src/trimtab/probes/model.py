@@ -19,7 +19,11 @@ def probe_model(
     packing_refusal: str | None,
     packing_check_s: float,
 ) -> Iterator[Fact]:
-    """Facts of `ModelQuestion`. `packing_refusal` is the leak check's answer on the real model."""
+    """Facts of `ModelQuestion`.
+
+    `packing_refusal` is the leak check's answer on a small model of the same configuration; None
+    also where rows are padded anyway, which is not checked.
+    """
     started = time.perf_counter()
     method = "counted from the model's configuration, no weight read"
     numbers: dict[str, tuple[Any, str | None]] = {
@@ -40,7 +44,8 @@ def probe_model(
     yield Fact(
         "model.packing_refusal",
         None if packing_refusal is None else packing_refusal.rstrip("."),
-        method="two documents joined against each alone, on the loaded model",
+        method="two documents joined against each alone, on a small model of the configuration; "
+        "not checked where rows are padded anyway",
         cost_s=packing_check_s,
     )
     vocabulary = "read from the tokenizer's vocabulary"
