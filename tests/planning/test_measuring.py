@@ -10,6 +10,7 @@ from planning.simulated import MB, Simulated, measured, trials_asked
 
 from trimtab.errors import DoesNotFit
 from trimtab.planning.effort import Effort
+from trimtab.planning.micro_batches import MicroBatchSize
 from trimtab.planning.plan import Plan
 from trimtab.planning.questions import (
     PrecisionQuestion,
@@ -17,6 +18,7 @@ from trimtab.planning.questions import (
     RunQuestion,
     TrialsQuestion,
 )
+from trimtab.planning.rules.memory import Checkpointing
 
 MEASURED, TRAIN = Effort("measured"), Effort("train")
 
@@ -68,14 +70,49 @@ def test_arithmetic_alone_does_not_know_the_device() -> None:
     assert quick.predictions.worst_case_memory_bytes != pytest.approx(true_peak, rel=0.1)
 
 
-def test_a_ladders_middle_lies_between_its_measured_ends() -> None:
-    device = Simulated()
-    plan = planned(device, activation_checkpointing="off", per_device_train_batch_size=4)
+def test_trials_are_of_what_can_be_chosen() -> None:
+    device, ladder = Simulated(), Simulated(bytes_per_token=6 * MB)
+    planned(device, activation_checkpointing="off", per_device_train_batch_size=4)
     assert {trial.activation_checkpointing for trial in trials_asked(device)} == {"off"}
-    ladder = Simulated(bytes_per_token=6 * MB)
     planned(ladder, memory_limit="4GB")
     assert {trial.activation_checkpointing for trial in trials_asked(ladder)} >= {"off", "full"}
-    assert plan.predictions.worst_case_memory_bytes is not None
+
+
+def test_a_given_accumulation_keeps_the_global_batch() -> None:
+    device = Simulated(starting_s=0.0)
+    plan = planned(device, gradient_accumulation_steps=1)
+    assert plan.decision("global_batch_size").value == 16
+    assert plan.decision("per_device_train_batch_size").value == 16
+    assert all(trial.num_micro_batches == 1 for trial in trials_asked(device))
+
+
+class Steep(Simulated):
+    """Larger micro-batches are slower a token, as where caches overflow."""
+
+    def update_s(
+        self, size: MicroBatchSize, num_micro_batches: float, checkpointing: Checkpointing
+    ) -> float:
+        return num_micro_batches * 2e-5 * size.num_tokens**1.5
+
+
+def test_no_size_is_thought_faster_than_the_smallest_that_was_tried() -> None:
+    device = Steep()
+    plan = planned(device, global_batch_size=16, activation_checkpointing="off")
+    assert plan.decision("per_device_train_batch_size").value == 1
+    tried = min(trial.num_rows for trial in trials_asked(device))
+    limit = 1.1 * tried * device.length / device.update_s(device.size(tried), 1, "off")
+    told = [other.because for other in plan.decision("per_device_train_batch_size").alternatives]
+    speeds = [float(each.split(" tokens/s")[0].replace(",", "")) for each in told]
+    assert speeds
+    assert max(speeds) <= limit
+
+
+def test_a_small_limit_is_measured_before_it_is_refused() -> None:
+    device = Simulated()
+    with pytest.raises(DoesNotFit) as caught:
+        planned(device, memory_limit="500MB")
+    assert TrialsQuestion in kinds(device)
+    assert "by measured updates" in caught.value.what
 
 
 def test_measured_seconds_are_right() -> None:

@@ -25,10 +25,12 @@ def test_a_tight_prior_holds_against_a_noisy_point() -> None:
     assert found == pytest.approx((90, 5), rel=1e-3)
 
 
-def test_corrections_lie_between_neighbours_and_fade_beyond_them() -> None:
+def test_corrections_lie_between_neighbours_and_stay_or_fade_beyond_them() -> None:
     correction = Correction.of([30.0, 10.0, 10.0], [6.0, 1.0, 3.0])
-    assert [correction.at(x) for x in (1, 10, 20, 30, 60, 90)] == [2, 2, 4, 6, 3, 2]
-    assert Correction.of([], []).at(5.0) == 0
+    assert [correction.at(x) for x in (1, 10, 20, 30, 60, 90)] == [2, 2, 4, 6, 6, 6]
+    assert [correction.fading_at(x) for x in (1, 10, 20, 30, 60, 90)] == [2, 2, 4, 6, 3, 2]
+    nothing = Correction.of([], [])
+    assert (nothing.at(5.0), nothing.fading_at(5.0)) == (0, 0)
 
 
 def test_root_mean_square() -> None:

@@ -56,7 +56,7 @@ class PeakCurve:
 
     def peak_bytes(self, size: MicroBatchSize, accumulates: bool) -> float:
         correction = self.accumulated if accumulates else self.alone
-        return self.uncorrected(size, accumulates) + correction.at(size.num_tokens)
+        return self.uncorrected(size, accumulates) + correction.fading_at(size.num_tokens)
 
     def uncorrected(self, size: MicroBatchSize, accumulates: bool) -> float:
         standing, accumulated, *_ = self.coefficients

@@ -48,8 +48,7 @@ def solve(
 class Correction:
     """What measured points were off a fit by, in a straight line between neighbouring points.
 
-    Before the first point it is that one's; beyond the last it fades as 1 ÷ position. `positions`
-    rise.
+    Beyond the outermost points it stays what it is there. `positions` rise.
     """
 
     positions: tuple[float, ...]
@@ -66,8 +65,13 @@ class Correction:
     def at(self, position: float) -> float:
         if not self.positions:
             return 0.0
-        fading = min(1.0, self.positions[-1] / position)
-        return fading * float(np.interp(position, self.positions, self.residuals))
+        return float(np.interp(position, self.positions, self.residuals))
+
+    def fading_at(self, position: float) -> float:
+        """Beyond the last point, less in proportion to the distance from 0."""
+        if not self.positions:
+            return 0.0
+        return min(1.0, self.positions[-1] / position) * self.at(position)
 
 
 def root_mean_square(values: Sequence[float]) -> float:
