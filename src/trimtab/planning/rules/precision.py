@@ -19,12 +19,13 @@ def decide_precision(resolved: ResolvedConfig, facts: Facts) -> Ruling:
     test; else fp32.
 
     Speed is that of real updates where they were timed, else of matrix products; where nothing was
-    timed, a native format is taken to be faster. Raises ConfigError for a format that the device
-    did not run.
+    timed, a native format is taken to be faster. A format is left where others were timed in
+    updates and it was not. Raises ConfigError for one that the device did not run, in products or
+    in an update.
     """
     asked = resolved.config.precision
     precision = _fastest_safe(facts) if asked == "auto" else asked
-    if not _runs(precision, facts):
+    if not _runs(precision, facts) or _refuses_update(precision, facts):
         raise ConfigError(
             f"precision {precision}: {facts.text('device.name')} does not run it.",
             where=where_set(resolved, "precision"),
@@ -39,9 +40,9 @@ def decide_precision(resolved: ResolvedConfig, facts: Facts) -> Ruling:
         _described(precision, facts),
         facts=_facts(facts),
         alternatives=tuple(Alternative(name, _described(name, facts)) for name in others),
-        limits=_limits(facts),
+        limits=_limits(precision, facts),
     )
-    return Ruling((made,), _warnings(precision, facts), _not_measured(facts))
+    return Ruling((made,), _warnings(precision, facts), _not_measured(precision, facts))
 
 
 FORMATS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
@@ -78,19 +79,38 @@ def _fastest_safe(facts: Facts) -> Precision:
 def _is_good(precision: Precision, facts: Facts) -> bool:
     if not _no_slower(precision, facts):
         return False
-    if _cosine_id(precision) not in facts:
-        return True
-    # fp16 may overflow at first: its loss scale then comes down.
-    overflows = precision == "bf16" and bool(facts.value(f"precision.overflows.{precision}"))
-    return not overflows and facts.number(_cosine_id(precision)) >= MIN_GRADIENT_COSINE
+    if not _is_updated(precision, facts):
+        return not _were_compared(facts)
+    if facts.value(f"precision.overflows.{precision}"):
+        return False
+    # There is no cosine where fp32's own gradient overflows.
+    return (
+        _cosine_id(precision) not in facts
+        or facts.number(_cosine_id(precision)) >= MIN_GRADIENT_COSINE
+    )
+
+
+def _is_updated(precision: Precision, facts: Facts) -> bool:
+    return f"precision.update_s.{precision}" in facts
+
+
+def _were_compared(facts: Facts) -> bool:
+    """Whether updates in every format that was worth trying came to their end."""
+    return _is_updated("fp32", facts) and "precision.failure" not in facts
+
+
+def _refuses_update(precision: Precision, facts: Facts) -> bool:
+    """Lost updates are counted for each format that is tried, before its own update."""
+    was_tried = f"precision.lost_update_share.{precision}" in facts
+    return was_tried and _were_compared(facts) and not _is_updated(precision, facts)
 
 
 def _no_slower(precision: Precision, facts: Facts) -> bool:
     if not is_native(precision, facts):
         return False
-    timed = f"precision.update_s.{precision}"
-    if timed in facts and "precision.update_s.fp32" in facts:
-        return facts.number(timed) <= facts.number("precision.update_s.fp32")
+    if _is_updated(precision, facts) and _is_updated("fp32", facts):
+        seconds = facts.number(f"precision.update_s.{precision}")
+        return seconds <= facts.number("precision.update_s.fp32")
     if not _was_timed(facts):
         return True
     if rate_id(precision) not in facts:
@@ -115,6 +135,7 @@ def _facts(facts: Facts) -> tuple[str, ...]:
         *(rate_id(name) for name in FORMATS),
         *(f"device.native.{name}" for name in FORMATS if name != "fp32"),
         *(f"precision.{measure}.{name}" for name in FORMATS for measure in _MEASURES),
+        "precision.failure",
     ]
     return tuple(fact_id for fact_id in named if fact_id in facts)
 
@@ -123,12 +144,13 @@ def _described(precision: Precision, facts: Facts) -> str:
     name = facts.text("device.name")
     if not _runs(precision, facts):
         return f"{name} does not run it"
+    if _refuses_update(precision, facts):
+        return f"{name} refused an update in it"
     native = "native" if is_native(precision, facts) else "emulated"
     if not _was_timed(facts):
         return f"{native} on {name}, not timed" if precision != "fp32" else "runs everywhere"
-    update = f"precision.update_s.{precision}"
     range_note = "; its small range needs loss scaling" if precision == "fp16" else ""
-    if update in facts:
+    if _is_updated(precision, facts):
         return f"{native}, {_measured_update(precision, facts)}{range_note}"
     figure = f"{facts.number(rate_id(precision)) / 1e9:,.3g} GFLOP/s"
     if precision == "fp32":
@@ -140,29 +162,39 @@ def _described(precision: Precision, facts: Facts) -> str:
 def _measured_update(precision: Precision, facts: Facts) -> str:
     seconds = facts.number(f"precision.update_s.{precision}")
     told = f"{seconds:.3g} s an update"
-    if precision == "fp32":
-        return f"{told}; the reference of the gradient"
     if facts.value(f"precision.overflows.{precision}"):
         return f"{told}, and its loss or gradient overflows"
+    if precision == "fp32":
+        return f"{told}; the reference of the gradient"
     ratio = facts.number("precision.update_s.fp32") / seconds
     told += f", {ratio:.2g}× as fast as fp32"
+    if _cosine_id(precision) not in facts:
+        return f"{told}; its gradient has nothing to be compared with, as fp32's overflows"
     cosine = facts.number(_cosine_id(precision))
     norm = facts.number(f"precision.gradient_norm_ratio.{precision}")
     return f"{told}; its gradient has cosine {cosine:.4f} and {norm:.3g}× the norm of fp32's"
 
 
-def _limits(facts: Facts) -> str:
-    if "precision.update_s.fp32" in facts:
-        return "one micro-batch of the run's rows, at the start of training"
-    if _was_timed(facts):
-        return "timed on square matrix products, not on this run's own update"
-    return "nothing was timed"
+def _limits(precision: Precision, facts: Facts) -> str:
+    if _is_updated(precision, facts):
+        told = "one micro-batch of the run's rows, at the start of training"
+    elif _was_timed(facts):
+        told = "timed on square matrix products, not on this run's own update"
+    else:
+        told = "nothing was timed"
+    return told + _told_failure(facts)
 
 
-def _not_measured(facts: Facts) -> tuple[str, ...]:
-    if "precision.update_s.fp32" in facts:
+def _not_measured(precision: Precision, facts: Facts) -> tuple[str, ...]:
+    if _is_updated(precision, facts):
         return ()
-    return ("what the number format does to this run's gradient",)
+    return (f"what the number format does to this run's gradient{_told_failure(facts)}",)
+
+
+def _told_failure(facts: Facts) -> str:
+    if "precision.failure" not in facts:
+        return ""
+    return f"; comparing number formats failed: {facts.text('precision.failure')}"
 
 
 def _warnings(precision: Precision, facts: Facts) -> tuple[str, ...]:
