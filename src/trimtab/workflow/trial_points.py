@@ -15,16 +15,25 @@ _TRIAL_FIELDS = tuple(field.name for field in fields(Trial))
 
 
 def with_earlier_points(found: Sequence[Fact], earlier: Facts) -> tuple[Fact, ...]:
-    """The answer with the points of trials under the same key that it lacks, the earlier first."""
+    """The answer with the points of trials under the same key that it lacks, the earlier first.
+
+    It costs what both did, where there are such points.
+    """
     answer = Facts().adding(found)
     if POINTS not in answer or POINTS not in earlier or answer.value(KEY) != earlier.value(KEY):
         return tuple(found)
     made = trials_of(found)
     kept = [point for point in _points(earlier.by_id[POINTS]) if _trial_of(point) not in made]
-    return tuple(
-        replace(fact, value=[*kept, *_points(fact)]) if fact.id == POINTS else fact
-        for fact in found
+    if not kept:
+        return tuple(found)
+    cost_s = answer.by_id[KEY].cost_s + earlier.by_id[KEY].cost_s
+    joined = answer.adding(
+        [
+            replace(answer.by_id[KEY], cost_s=cost_s),
+            replace(answer.by_id[POINTS], value=[*kept, *_points(answer.by_id[POINTS])]),
+        ]
     )
+    return tuple(joined)
 
 
 def adds_trials(stored: Sequence[Fact], known: Facts) -> bool:
