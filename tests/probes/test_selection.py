@@ -32,12 +32,29 @@ def test_a_trial_of_more_rows_than_there_are_takes_all() -> None:
 
 
 def test_rows_for_number_formats_are_of_middle_length_and_few_tokens() -> None:
-    rows = precision_rows(ragged_rows([10] * 40 + [100] * 60 + [400] * 30))
+    joined = batching(tiny_settings())
+    rows = precision_rows(ragged_rows([10] * 40 + [100] * 60 + [400] * 30), joined)
     assert [row.num_tokens for row in rows] == [100] * 5
-    (only,) = precision_rows(ragged_rows([2000]))
+    (only,) = precision_rows(ragged_rows([2000]), joined)
     assert only.num_tokens == MAX_PRECISION_TOKENS
     assert only.num_trainable_tokens > 0
     assert not only.trainable[0]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "multiple", "expected"),
+    [
+        ([10, 10, 10, 20, 200, 200, 200], None, [10, 10, 10, 20]),
+        ([30] * 40, 128, [30] * 4),
+        ([30] * 40, 1024, [30]),
+    ],
+)
+def test_pad_tokens_count_among_the_few(
+    lengths: list[int], multiple: int | None, expected: list[int]
+) -> None:
+    layout = batching(tiny_settings(padding="longest", pad_to_multiple_of=multiple))
+    rows = precision_rows(ragged_rows(lengths), layout)
+    assert [row.num_tokens for row in rows] == expected
 
 
 @pytest.mark.parametrize("packing", [False, True])

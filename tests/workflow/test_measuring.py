@@ -20,7 +20,7 @@ from trimtab.probes.client import Answer, ProbeDied
 from trimtab.workflow import measuring
 from trimtab.workflow.measuring import Measured, MeasuredQuestion, answer
 
-LOADED = {"base_bytes": 100, "loaded_bytes": 200, "is_peak_reset_between_trials": True}
+LOADED = {"base_bytes": 100, "loaded_bytes": 200, "is_peak_reset": True}
 OUTCOME = {"update_s": [0.5, 0.25], "peak_bytes": 300}
 TRIALS = (Trial("off", 2), Trial("full", 3, num_micro_batches=2))
 DEATH = ProbeDied("it was killed", is_deadly=True)
@@ -40,14 +40,20 @@ class Progress(Silent):
 
 
 class Asked:
-    """Stands where a measuring process would, and keeps what it was asked."""
+    """Stands where a measuring process would, and keeps what it was asked.
+
+    Each process gives the first of by_process that is left, then `answers`. Peaks can be begun
+    anew.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers: Sequence[Answer | ProbeDied] = ()
+        self.by_process: list[Sequence[Answer | ProbeDied]] = []
         self.request: Mapping[str, Any] = {}
         self.num_processes = 0
         self.rows: list[TokenRow] = []
         monkeypatch.setattr(measuring, "asked", self._asked)
+        monkeypatch.setattr(measuring, "can_begin_peak", lambda _: True)
 
     @contextmanager
     def _asked(
@@ -55,10 +61,10 @@ class Asked:
     ) -> Iterator[Iterator[Answer]]:
         self.request, self.rows = request, list(rows)
         self.num_processes += 1
-        yield self._told()
+        yield self._told(self.by_process.pop(0) if self.by_process else self.answers)
 
-    def _told(self) -> Iterator[Answer]:
-        for each in self.answers:
+    def _told(self, answers: Sequence[Answer | ProbeDied]) -> Iterator[Answer]:
+        for each in answers:
             if isinstance(each, ProbeDied):
                 raise each
             yield each
@@ -94,6 +100,45 @@ def test_each_trial_of_a_whole_model_has_a_process_of_its_own(
     assert [point["num_rows"] for point in points] == [trial.num_rows for trial in TRIALS]
 
 
+def test_each_trial_has_a_process_of_its_own_where_no_peak_begins_anew(
+    process: Asked, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "can_begin_peak", lambda _: False)
+    process.answers = (LOADED, OUTCOME)
+    facts_of(TrialsQuestion(tiny_settings(method="lora"), TRIALS), measured)
+    assert process.num_processes == len(TRIALS)
+
+
+def test_a_process_that_dies_of_loading_is_the_death_of_no_trial(
+    process: Asked, measured: Measured
+) -> None:
+    process.by_process = [(LOADED, OUTCOME), (DEATH,)]
+    facts = facts_of(TrialsQuestion(tiny_settings(method="full"), TRIALS), measured)
+    points: Any = facts["trials.points"].value
+    assert [point["peak_bytes"] for point in points] == [300]
+    assert facts["trials.loaded_bytes"].value == 200
+    assert "it was killed" in facts["trials.points"].method
+
+
+def test_a_process_that_dies_after_its_trial_is_the_death_of_no_other(
+    process: Asked, measured: Measured
+) -> None:
+    process.by_process = [(LOADED, OUTCOME, DEATH)]
+    facts = facts_of(TrialsQuestion(tiny_settings(method="full"), TRIALS), measured)
+    points: Any = facts["trials.points"].value
+    assert [point["peak_bytes"] for point in points] == [300]
+
+
+def test_points_tell_what_their_own_process_held(process: Asked, measured: Measured) -> None:
+    process.by_process = [(LOADED, OUTCOME), ({**LOADED, "base_bytes": 120}, DEATH)]
+    facts = facts_of(TrialsQuestion(tiny_settings(method="full"), TRIALS), measured)
+    points: Any = facts["trials.points"].value
+    assert [(point["base_bytes"], point["peak_bytes"]) for point in points] == [
+        (100, 300),
+        (120, None),
+    ]
+
+
 def test_trials_come_with_the_sizes_of_the_longest_rows(process: Asked, measured: Measured) -> None:
     process.answers = (LOADED, OUTCOME, OUTCOME)
     question = TrialsQuestion(tiny_settings(method="lora"), TRIALS)
@@ -114,6 +159,7 @@ def test_trials_come_with_the_sizes_of_the_longest_rows(process: Asked, measured
             "num_tokens": 51,
             "num_scored": scored[1] + scored[2],
             "sum_length_squared": 30**2 + 21**2,
+            "base_bytes": 100,
             **OUTCOME,
         },
         {
@@ -123,6 +169,7 @@ def test_trials_come_with_the_sizes_of_the_longest_rows(process: Asked, measured
             "num_tokens": 68,
             "num_scored": sum(scored),
             "sum_length_squared": 30**2 + 21**2 + 17**2,
+            "base_bytes": 100,
             **OUTCOME,
         },
     ]
@@ -138,7 +185,8 @@ def test_a_trial_that_kills_ends_the_trials_and_is_a_point(
     process: Asked, measured: Measured
 ) -> None:
     process.answers = (LOADED, OUTCOME, DEATH)
-    facts = facts_of(TrialsQuestion(tiny_settings(), (*TRIALS, Trial("off", 8))), measured)
+    question = TrialsQuestion(tiny_settings(method="lora"), (*TRIALS, Trial("off", 8)))
+    facts = facts_of(question, measured)
     points: Any = facts["trials.points"].value
     assert [point["peak_bytes"] for point in points] == [300, None]
     assert points[1]["num_rows"] == 3
@@ -148,7 +196,7 @@ def test_a_trial_that_kills_ends_the_trials_and_is_a_point(
 
 def test_a_trial_that_cannot_be_made_is_no_point(process: Asked, measured: Measured) -> None:
     process.answers = (LOADED, OUTCOME, REFUSAL)
-    facts = facts_of(TrialsQuestion(tiny_settings(), TRIALS), measured)
+    facts = facts_of(TrialsQuestion(tiny_settings(method="lora"), TRIALS), measured)
     points: Any = facts["trials.points"].value
     assert [point["peak_bytes"] for point in points] == [300]
     assert "no layer can recompute" in facts["trials.points"].method
@@ -165,7 +213,7 @@ def test_nothing_measured_is_a_failure(
 
 
 def test_a_peak_that_could_not_be_reset_is_told(process: Asked, measured: Measured) -> None:
-    process.answers = ({**LOADED, "is_peak_reset_between_trials": False}, OUTCOME)
+    process.answers = ({**LOADED, "is_peak_reset": False}, OUTCOME)
     facts = facts_of(TrialsQuestion(tiny_settings(), TRIALS[:1]), measured)
     assert "could not be reset" in facts["trials.points"].method
 
@@ -197,6 +245,20 @@ def test_number_formats_come_with_their_gradients(process: Asked, measured: Meas
     }
     process.answers = (same, DEATH)
     assert facts_of(question, measured)["precision.failure"].value == "it was killed"
+
+
+@pytest.mark.parametrize("padding", ["none", "longest", "max_length"])
+def test_number_formats_are_compared_without_padding_to_max_length(
+    padding: str, process: Asked, measured: Measured
+) -> None:
+    question = PrecisionQuestion(tiny_settings(padding=padding, max_length=4096), ("bf16",))
+    facts = facts_of(question, measured)
+    assert facts["precision.key"].value == question.key
+    lengths = [row.num_tokens for row in process.rows]
+    laid_out = "none" if padding == "none" else "longest"
+    assert process.request["settings"]["padding"] == laid_out
+    num_tokens = sum(lengths) if padding == "none" else len(lengths) * max(lengths)
+    assert f"of {num_tokens:,} tokens together" in facts["precision.key"].method
 
 
 def test_rates_end_where_the_loss_is_no_number(process: Asked, measured: Measured) -> None:

@@ -84,7 +84,7 @@ def _trials(
     yield {
         "base_bytes": base_bytes,
         "loaded_bytes": peak_bytes(device),
-        "is_peak_reset_between_trials": is_reset,
+        "is_peak_reset": is_reset,
     }
     for trial in trials:
         outcome = run_trial(

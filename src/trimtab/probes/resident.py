@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,13 @@ _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 """What Linux takes for: begin the peak resident set anew (proc(5), clear_refs)."""
+
+
+def can_begin_peak(device: torch.device) -> bool:
+    """Whether `begin_peak` can begin the peak of a process such as this one anew."""
+    return device.type == "cuda" or (
+        os.access(_CLEAR_REFS, os.W_OK) and _high_water_mark() is not None
+    )
 
 
 def held_bytes(device: torch.device) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from trimtab.data.batches import Batching, BatchRow, batch_rows
 from trimtab.data.rows import TokenRow
+from trimtab.data.sizes import RowLengths, group_size
 from trimtab.planning.questions import Trial
 
 MAX_PRECISION_TOKENS = 512
@@ -23,19 +24,26 @@ def num_tokens(rows: Sequence[TokenRow], unit: BatchRow) -> int:
     return sum(rows[index].num_tokens for index in unit)
 
 
-def precision_rows(rows: Sequence[TokenRow]) -> list[TokenRow]:
+def num_computed_tokens(rows: Sequence[TokenRow], layout: Batching) -> int:
+    """Tokens of one micro-batch of these examples, pad tokens among them."""
+    units = [[index] for index in range(len(rows))]
+    return group_size(rows, RowLengths.of(rows), units, layout).num_tokens
+
+
+def precision_rows(rows: Sequence[TokenRow], layout: Batching) -> list[TokenRow]:
     """Examples around the middle of the lengths, of at most 512 tokens together; at least one.
 
-    A longer one gives its end, where its targets are likely to stand.
+    Pad tokens count. A longer one gives its end, where its targets are likely to stand.
     """
     by_length = sorted(rows, key=lambda row: row.num_tokens)
     middle = by_length[len(by_length) // 2]
     if middle.num_tokens > MAX_PRECISION_TOKENS:
         return [_end_of(middle)]
-    num_taken = min(len(by_length), MAX_PRECISION_TOKENS // middle.num_tokens)
+    num_fitting = max(1, MAX_PRECISION_TOKENS // num_computed_tokens([middle], layout))
+    num_taken = min(len(by_length), num_fitting)
     first = (len(by_length) - num_taken) // 2
     taken = by_length[first : first + num_taken]
-    while len(taken) > 1 and sum(row.num_tokens for row in taken) > MAX_PRECISION_TOKENS:
+    while len(taken) > 1 and num_computed_tokens(taken, layout) > MAX_PRECISION_TOKENS:
         taken.pop()
     return taken
 

@@ -27,9 +27,14 @@ from trimtab.planning.questions import (
 )
 from trimtab.planning.settings import Settings
 from trimtab.probes.client import Answer, ProbeDied, asked
-from trimtab.probes.resident import held_bytes
+from trimtab.probes.resident import can_begin_peak, held_bytes
 from trimtab.probes.run_sizes import probe_run
-from trimtab.probes.selection import first_update, precision_rows, trial_rows
+from trimtab.probes.selection import (
+    first_update,
+    num_computed_tokens,
+    precision_rows,
+    trial_rows,
+)
 from trimtab.probes.trials import NUM_UPDATES
 
 MeasuredQuestion = RunQuestion | TrialsQuestion | PrecisionQuestion | RateRangeQuestion
@@ -91,19 +96,41 @@ def _trials(question: TrialsQuestion, measured: Measured) -> list[Fact]:
     loaded: Answer = {}
     made: list[dict[str, Any]] = []
     failure: str | None = None
-    try:
-        for together in _in_one_process(requests, settings, device):
-            request = _request("trials", settings, measured, {"trials": together})
-            with asked(request, rows) as answers:
-                loaded = next(answers)
-                for outcome in answers:
-                    made.append(points[len(made)] | dict(outcome))
-                    measured.observer.advanced(1)
-    except ProbeDied as died:
-        failure = died.reason
-        if loaded and died.is_deadly and len(made) < len(points):
-            made.append(points[len(made)] | {"update_s": [], "peak_bytes": None})
+    for together in _in_one_process(requests, settings, device):
+        request = _request("trials", settings, measured, {"trials": together})
+        due = points[len(made) : len(made) + len(together)]
+        answered, done, failure = _tried(request, rows, due, measured.observer)
+        loaded = answered or loaded
+        made += done
+        if failure is not None:
+            break
     return _trial_facts(question, process_bytes, loaded, made, failure)
+
+
+def _tried(
+    request: Mapping[str, Any],
+    rows: Sequence[TokenRow],
+    due: Sequence[Mapping[str, Any]],
+    observer: Observer,
+) -> tuple[Answer, list[dict[str, Any]], str | None]:
+    """What one process told of its loading, the points that it made of those due, why it died.
+
+    The first is empty where it died of loading, which is the death of no trial.
+    """
+    loaded: Answer = {}
+    made: list[dict[str, Any]] = []
+    try:
+        with asked(request, rows) as answers:
+            loaded = next(answers)
+            held = {"base_bytes": loaded["base_bytes"]}
+            for outcome in answers:
+                made.append({**due[len(made)], **held, **outcome})
+                observer.advanced(1)
+    except ProbeDied as died:
+        if loaded and died.is_deadly and len(made) < len(due):
+            made.append({**due[len(made)], **held, "update_s": [], "peak_bytes": None})
+        return loaded, made, died.reason
+    return loaded, made, None
 
 
 def _in_one_process(
@@ -112,9 +139,10 @@ def _in_one_process(
     """On a CPU each trial of a whole model has a process of its own.
 
     The optimizer's state, which a trial lets go and the next takes anew, leaves the process's
-    memory in pieces that a run's is not in: a peak was 7% too high for it.
+    memory in pieces that a run's is not in: a peak was 7% too high for it. So has each of any
+    model where a peak holds all that came before it.
     """
-    if device.type == "cpu" and settings.method == "full":
+    if device.type == "cpu" and (settings.method == "full" or not can_begin_peak(device)):
         return [[request] for request in requests]
     return [requests]
 
@@ -134,8 +162,8 @@ def _trial_facts(
     if not points:
         told = failure or "no trial was asked for"
         return [*facts, Fact("trials.failure", told, method=method)]
-    if not loaded["is_peak_reset_between_trials"]:
-        method += "; the peak could not be reset between trials, so each holds those before it"
+    if not loaded["is_peak_reset"]:
+        method += "; the peak could not be reset, so each holds that of loading the model"
     if failure is not None:
         method += f"; it ended early: {failure}"
     sizes = {name: loaded[name] for name in ("base_bytes", "loaded_bytes")}
@@ -151,19 +179,22 @@ def _chosen_rows(
 
 
 def _precision(question: PrecisionQuestion, measured: Measured) -> list[Fact]:
-    rows = precision_rows(measured.rows)
+    # Padding to max_length would compute many times the tokens for the same gradient.
+    is_padded = question.settings.padding == "max_length"
+    settings = replace(question.settings, padding="longest") if is_padded else question.settings
+    layout = batching(settings)
+    rows = precision_rows(measured.rows, layout)
     indices = list(range(len(rows)))
     request = {
         "precisions": list(question.precisions),
-        "units": [indices] if question.settings.packing else [[index] for index in indices],
+        "units": [indices] if settings.packing else [[index] for index in indices],
     }
-    num_tokens = sum(row.num_tokens for row in rows)
+    num_tokens = num_computed_tokens(rows, layout)
     method = f"{len(rows)} rows of {num_tokens:,} tokens together, against fp32 on the same"
     facts = [Fact("precision.key", question.key, method=method)]
     measured.observer.activity("comparing number formats", len({"fp32", *question.precisions}))
     try:
-        asked_of = _request("precision", question.settings, measured, request)
-        with asked(asked_of, rows) as answers:
+        with asked(_request("precision", settings, measured, request), rows) as answers:
             for outcome in answers:
                 facts += _precision_facts(outcome, method)
                 measured.observer.advanced("precision" in outcome)
