@@ -143,4 +143,4 @@ def test_a_full_disk_is_told_with_both_figures(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         check_room_on_disk(tmp_path / "not" / "yet", 2**60)
     assert "1073741824.0 GiB" in str(caught.value)
-    assert f"{free / 2**30:.0f}"[:2] in str(caught.value)
+    assert f"{free / 2**30:.1f}"[:2] in str(caught.value)
