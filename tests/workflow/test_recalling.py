@@ -288,7 +288,7 @@ def trials(*num_rows: int) -> TrialsQuestion:
 
 def trial_facts(question: TrialsQuestion, *num_rows: int) -> list[Fact]:
     points = [asdict(Trial("off", each)) | {"peak_bytes": 1000} for each in num_rows]
-    return [Fact("trials.key", question.key), Fact("trials.points", points)]
+    return [Fact("trials.key", question.key, cost_s=2.0), Fact("trials.points", points)]
 
 
 def numbers(facts: tuple[Fact, ...] | None) -> list[int]:
@@ -302,9 +302,16 @@ def test_trials_of_several_plans_are_joined(config: TrainingConfig) -> None:
     recall = Recall(config, Notes())
     found = recall.answer(second, NO_FACTS)
     assert numbers(found) == [1, 4]
-    assert recall.answer(second, Facts().adding(found or ())) is None
-    assert numbers(recall.remember(second, trial_facts(second, 8), NO_FACTS)) == [1, 4, 8]
-    assert numbers(answer_now(config, first)) == [1, 4, 8]
+    known = Facts().adding(found or ())
+    assert recall.answer(second, known) is None
+    joined = recall.remember(second, trial_facts(second, 8), known)
+    assert numbers(joined) == [1, 4, 8]
+    assert sum(fact.cost_s for fact in joined) == 2.0, "what was recalled cost nothing"
+    notes = Notes()
+    recall = Recall(config, notes)
+    assert numbers(recall.answer(first, NO_FACTS)) == [1, 4, 8]
+    recall.tell()
+    assert notes.texts[0].endswith("which saves 4.0 s")
 
 
 def test_trials_of_another_key_are_no_reason_to_try_again(config: TrainingConfig) -> None:

@@ -80,10 +80,10 @@ class Recall:
     def remember(
         self, question: Question, measured: Sequence[Fact], known: Facts
     ) -> tuple[Fact, ...]:
-        """Keep the answer for the next plan, and return it with what was known of it before.
+        """Keep the answer for the next plan, and return it with what is `known` of it.
 
-        Trials are joined to those that `known` holds, and to those kept. One whose process died is
-        returned only, as is an answer that says why it failed: both may go well another time.
+        Trials are kept with all that were made before. One whose process died is returned only, as
+        is an answer that says why it failed: both may go well another time.
         """
         fingerprint = self._fingerprints.of_question(question)
         failed = any(fact.id.endswith(".failure") for fact in measured)
@@ -93,15 +93,14 @@ class Recall:
         if not isinstance(question, TrialsQuestion):
             self._keep(subject, fingerprint, measured)
             return tuple(measured)
-        facts = with_earlier_points(measured, known)
         stored = None if self._refresh else self._store.answer(subject, fingerprint)
         earlier = None if stored is None else _facts(stored)
-        if earlier is not None:
-            facts = with_earlier_points(facts, Facts().adding(earlier))
-        finished = finished_points(facts)
+        # The seconds that recalled trials took are in what is kept, and not in what is returned.
+        all_made = with_earlier_points(measured, Facts().adding(earlier or ()))
+        finished = finished_points(with_earlier_points(all_made, known))
         if finished:
             self._keep(subject, fingerprint, finished)
-        return facts
+        return with_earlier_points(measured, known)
 
     def _keep(self, subject: str, fingerprint: Fingerprint, facts: Sequence[Fact]) -> None:
         self._store.remember(subject, fingerprint, [fact.to_json() for fact in facts])
