@@ -172,7 +172,8 @@ def train_updates(request: dict[str, Any]) -> dict[str, Any]:
     """A run's own records of two updates, and the peak of the process that made it."""
     import trimtab
     from trimtab.engine.observer import Silent
-    from trimtab.workflow.planning import QUICK, plan_run, resolve_config
+    from trimtab.planning.effort import QUICK
+    from trimtab.workflow.planning import plan_run, resolve_config
 
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"

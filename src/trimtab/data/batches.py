@@ -15,6 +15,7 @@ import numpy.typing as npt
 from trimtab.data.packing import best_fit_decreasing
 from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
 from trimtab.hyperparameters.config import Padding, PaddingSide
+from trimtab.planning.positions import padded_length
 
 BatchRow = Sequence[int]
 """Indices of the examples that one row of a batch holds: one, or those of a packed row."""
@@ -107,12 +108,6 @@ def collate(
         num_trainable_tokens=int((targets != IGNORED).sum()),
         row_ids=tuple(row.row_id for row in rows),
     )
-
-
-def padded_length(length: int, pad_to_multiple_of: int | None) -> int:
-    """Columns of a padded micro-batch that holds `length` tokens a row."""
-    multiple = pad_to_multiple_of or 1
-    return math.ceil(length / multiple) * multiple
 
 
 def collate_packed(packed_rows: Sequence[Sequence[TokenRow]]) -> MicroBatch:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trimtab.data.batches import Batching, BatchRow, batch_rows, padded_length
+from trimtab.data.batches import Batching, BatchRow, batch_rows
 from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
 from trimtab.planning.micro_batches import MicroBatchSize
+from trimtab.planning.positions import padded_length
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,3 +24,8 @@ class Effort:
         if self.kind == "measured":
             return PLAN_LIMIT_S
         return 0.0 if run_time_s is None else TRAIN_SHARE * run_time_s
+
+
+QUICK = Effort("quick")
+MEASURED = Effort("measured")
+TRAIN = Effort("train")

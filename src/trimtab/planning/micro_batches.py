@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from trimtab.planning.fact import Facts
-from trimtab.planning.positions import Layout, positions_per_example
+from trimtab.planning.positions import Layout, padded_length, positions_per_example
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,7 @@ def mean_micro_batch(
 def _padded_length(facts: Facts, layout: Layout) -> int:
     longest = facts.integer("rows.length_max")
     length = layout.max_length if layout.padding == "max_length" else longest
-    multiple = layout.pad_to_multiple_of or 1
-    return math.ceil(length / multiple) * multiple
+    return padded_length(length, layout.pad_to_multiple_of)
 
 
 def _largest(facts: Facts, fact_id: str, num_rows: int) -> Sequence[int]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.draft import Draft
-from trimtab.planning.effort import Effort
+from trimtab.planning.effort import MEASURED, Effort
 from trimtab.planning.fact import Facts
 from trimtab.planning.measuring import next_measurement
 from trimtab.planning.plan import Plan
@@ -31,8 +31,6 @@ from trimtab.planning.rules.hold_out import choose_hold_out
 from trimtab.planning.rules.lengths import check_layout, choose_max_length, choose_packing
 from trimtab.planning.rules.schedule import check_scheduler_kwargs
 from trimtab.planning.settings import Settings
-
-MEASURED = Effort("measured")
 
 
 def make_plan(

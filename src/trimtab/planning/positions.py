@@ -33,6 +33,12 @@ class Positions:
     num_scored: float
 
 
+def padded_length(length: float, pad_to_multiple_of: int | None) -> int:
+    """Columns of a padded micro-batch that holds `length` tokens a row."""
+    multiple = pad_to_multiple_of or 1
+    return math.ceil(length / multiple) * multiple
+
+
 def positions_per_example(facts: Facts, layout: Layout, batch_size: int) -> Positions:
     """What an example of a micro-batch of `batch_size` rows costs, pad tokens included.
 
@@ -45,8 +51,7 @@ def positions_per_example(facts: Facts, layout: Layout, batch_size: int) -> Posi
     num_scored = min(longest, batch_size * trained)
     if layout.padding == "longest":
         return Positions(_mean_longest(facts, batch_size, layout.pad_to_multiple_of), num_scored)
-    multiple = layout.pad_to_multiple_of or 1
-    return Positions(math.ceil(layout.max_length / multiple) * multiple, num_scored)
+    return Positions(padded_length(layout.max_length, layout.pad_to_multiple_of), num_scored)
 
 
 def _mean_longest(facts: Facts, batch_size: int, multiple: int | None) -> float:
@@ -60,5 +65,5 @@ def _mean_longest(facts: Facts, batch_size: int, multiple: int | None) -> float:
     for index, length in enumerate(lengths):
         share = ((index + 1) / len(lengths)) ** batch_size - (index / len(lengths)) ** batch_size
         scaled = min(length * scale, cut_at)
-        mean += share * (scaled if multiple is None else math.ceil(scaled / multiple) * multiple)
+        mean += share * (scaled if multiple is None else padded_length(scaled, multiple))
     return mean

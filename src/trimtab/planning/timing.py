@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from trimtab.hyperparameters.config import Method, Precision
 from trimtab.planning.fact import Facts
 from trimtab.planning.micro_batches import MicroBatchSize
-from trimtab.planning.regression import Correction, Prior, root_mean_square, solve
+from trimtab.planning.regression import Correction, Prior, solve
 from trimtab.planning.rules.memory import Checkpointing, num_recomputing_layers
 from trimtab.planning.rules.precision import rate_id
 from trimtab.planning.rules.shape import num_head_weights, num_linear_weights
@@ -79,7 +79,6 @@ class TimeFit:
 
     coefficients: tuple[float, float, float]
     correction: Correction
-    relative_residual: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +152,13 @@ def _fit(points: list[Point], work: Work, priors: tuple[Prior, ...]) -> TimeFit:
     ]
     seconds = [_usual_s(point.update_s) for point in points]
     a, b, c = _no_less_than_nothing(features, seconds, priors)
-    shares, residuals = [], []
+    shares = []
     for measured, (_, number, flops) in zip(seconds, features, strict=True):
         micro_batches_s = number * b + flops * c
-        off = measured - (a + micro_batches_s)
-        shares.append(off / micro_batches_s)
-        residuals.append(off / measured)
+        shares.append((measured - a - micro_batches_s) / micro_batches_s)
     return TimeFit(
         coefficients=(a, b, c),
         correction=Correction.of([point.size.num_tokens for point in points], shares),
-        relative_residual=root_mean_square(residuals),
     )
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.engine.observer import Observer, Silent
+from trimtab.planning.effort import QUICK
 from trimtab.planning.plan import Plan
 from trimtab.runs.records import DataRecord
 from trimtab.workflow.describing import data_record
-from trimtab.workflow.planning import QUICK, ConfigLike, plan_run, resolve_config
+from trimtab.workflow.planning import ConfigLike, plan_run, resolve_config
 from trimtab.workflow.training_rows import rows_question
 
 

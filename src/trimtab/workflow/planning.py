@@ -14,7 +14,7 @@ from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
-from trimtab.planning.effort import Effort
+from trimtab.planning.effort import MEASURED, QUICK, TRAIN, Effort
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
@@ -33,10 +33,6 @@ MATERIAL_FAMILIES = ("model", "data", "length and padding", "precision and memor
 of a configuration, as an `eval_steps` of 0 that means never."""
 
 RESERVED_WORDS = {"auto", "none", "model", "plain"}
-
-QUICK = Effort("quick")
-MEASURED = Effort("measured")
-TRAIN = Effort("train")
 
 ConfigLike = str | Path | Mapping[str, Any] | TrainingConfig | ResolvedConfig
 
