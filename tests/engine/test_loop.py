@@ -9,7 +9,8 @@ from support.batches import ragged_rows
 from support.jobs import Memory, first_state, run_to_end, tiny_job, weights_of
 
 from trimtab.engine.checkpoint import load_checkpoint
-from trimtab.engine.loop import StopRequested, UpdateStopped, run_updates
+from trimtab.engine.loop import run_updates
+from trimtab.engine.stops import StopRequested, UpdateStopped
 from trimtab.runs.checkpoints import newest_verified, step_checkpoints
 from trimtab.runs.manifest import verify
 

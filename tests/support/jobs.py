@@ -20,6 +20,7 @@ from trimtab.engine.precision import LossScale
 from trimtab.engine.schedule import make_schedule
 from trimtab.engine.state import TrainingState
 from trimtab.models.adapters import Model
+from trimtab.planning.recipe import Recipe
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
 
 
@@ -69,7 +70,7 @@ def tiny_job(
 
 def first_state(job: Job) -> TrainingState:
     scale = LossScale() if job.settings.precision == "fp16" else None
-    return TrainingState(precision=job.settings.precision, loss_scale=scale)
+    return TrainingState(Recipe.of(job.settings), loss_scale=scale)
 
 
 def run_to_end(job: Job, state: TrainingState | None = None) -> tuple[TrainingState, Memory]:

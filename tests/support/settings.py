@@ -45,6 +45,7 @@ _DEFAULTS: dict[str, Any] = {
     "adam_beta2": 0.999,
     "adam_epsilon": 1e-8,
     "max_grad_norm": 1.0,
+    "on_loss_spike": "stop",
     "precision": "fp32",
     "activation_checkpointing": "off",
     "device": "cpu",

@@ -179,36 +179,6 @@ def _failing_in(precisions: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "training_step", step)
 
 
-@pytest.mark.parametrize(
-    ("has_native_bf16", "expected"), [(True, "bf16"), (False, "fp32")], ids=["bf16", "no bf16"]
-)
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_precision_that_overflows_gives_way_to_a_safer_one(
-    tmp_path: Path,
-    tiny_llama_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    has_native_bf16: bool,
-    expected: str,
-    method: str,
-) -> None:
-    monkeypatch.setattr(
-        "trimtab.probes.device.is_native",
-        lambda precision, _: precision != "bf16" or has_native_bf16,
-    )
-    _failing_in({"fp16"}, monkeypatch)
-    config = tiny_config(tmp_path, tiny_llama_folder, precision="fp16", method=method)
-    summary = trimtab.train(config)
-    assert summary.decisions_changed == ("precision",)
-    assert summary.num_steps == 6
-    run = Path(summary.run)
-    (change,) = [
-        line for line in read_jsonl(run / "events.jsonl") if line["event"] == "precision changed"
-    ]
-    assert change["details"]["to"] == expected
-    steps = [line["step"] for line in read_jsonl(run / "metrics.jsonl") if "loss" in line]
-    assert steps == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_fault_in_every_precision_stops_and_hands_nothing_over(
     tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

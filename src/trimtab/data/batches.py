@@ -60,6 +60,11 @@ class Update:
     epoch: float
     position: DataPosition
 
+    @property
+    def row_ids(self) -> tuple[int, ...]:
+        """The examples of all micro-batches, in order."""
+        return tuple(row_id for batch in self.micro_batches for row_id in batch.row_ids)
+
 
 def collate(
     rows: Sequence[TokenRow],

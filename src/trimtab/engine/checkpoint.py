@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trimtab.engine.optimizer import OptimizerSet
+from trimtab.engine.random_states import random_states, set_random_states
 from trimtab.engine.state import TrainingState
 from trimtab.models.adapters import Model
 from trimtab.models.saving import load_trainable_state, trainable_state
@@ -35,7 +35,7 @@ def save_checkpoint(
     with staged_folder(folder) as staged:
         save_file(_contiguous(trainable_state(model)), staged / WEIGHTS)
         save_file(_contiguous(tensors), staged / OPTIMIZER)
-        save_file(_random_states(), staged / RANDOM)
+        save_file(random_states(), staged / RANDOM)
         write_json(staged / OPTIMIZER_SCALARS, scalars)
         write_json(staged / STATE, state.to_json())
         write_manifest(staged)
@@ -49,7 +49,7 @@ def load_checkpoint(folder: Path, model: Model, optimizer: OptimizerSet) -> Trai
     load_trainable_state(model, load_file(folder / WEIGHTS))
     scalars = json.loads((folder / OPTIMIZER_SCALARS).read_text(encoding="utf-8"))
     _restore(optimizer, load_file(folder / OPTIMIZER), scalars)
-    _set_random_states(load_file(folder / RANDOM))
+    set_random_states(load_file(folder / RANDOM))
     return TrainingState.from_json(json.loads((folder / STATE).read_text(encoding="utf-8")))
 
 
@@ -128,19 +128,3 @@ def _restore(
         for group, saved in zip(record["param_groups"], scalars[f"{number}/groups"], strict=True):
             group.update(saved)
         torch_optimizer.load_state_dict(record)
-
-
-def _random_states() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        for index, state in enumerate(torch.cuda.get_rng_state_all()):
-            states[f"cuda:{index}"] = state
-    return states
-
-
-def _set_random_states(states: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if torch.cuda.is_available():
-        for name, state in states.items():
-            if name != "cpu":
-                torch.cuda.set_rng_state(state, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,32 +14,20 @@ from trimtab.data.batches import Batching, Update, eval_batches, updates
 from trimtab.data.rows import TokenRow
 from trimtab.engine import checkpoint
 from trimtab.engine.evaluation import Evaluation, evaluate
-from trimtab.engine.guard import Fault
+from trimtab.engine.guard import judge_held_out_loss
 from trimtab.engine.memory import peak_memory_bytes
 from trimtab.engine.observer import Observer
 from trimtab.engine.optimizer import OptimizerSet
+from trimtab.engine.random_states import random_states, set_random_states
 from trimtab.engine.schedule import Schedule
 from trimtab.engine.state import TrainingState
-from trimtab.engine.step import StepResult, training_step
+from trimtab.engine.step import OptimizerRanOutOfMemory, StepResult, training_step
+from trimtab.engine.stops import MemoryPhase, RanOutOfMemory, StopRequested, UpdateStopped
 from trimtab.models.adapters import Model
+from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.planning.settings import Settings
 from trimtab.runs.checkpoints import checkpoint_name, retire
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
-
-
-class UpdateStopped(Exception):
-    """The guard stopped at an update; `row_ids` are the examples of its batch."""
-
-    def __init__(self, fault: Fault, reason: str, step: int, row_ids: tuple[int, ...]) -> None:
-        super().__init__(f"update {step}: {reason}")
-        self.fault = fault
-        self.reason = reason
-        self.step = step
-        self.row_ids = row_ids
-
-
-class StopRequested(Exception):
-    """Somebody asked the run to stop; it stands at an update's end and is saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +50,9 @@ def run_updates(
 ) -> None:
     """Train until the settings' number of updates is done; `state` is brought forward in place.
 
-    Raises UpdateStopped where the guard says so and StopRequested after saving; weights are never
-    touched by an update that was not finite.
+    Raises UpdateStopped where the guard says so, RanOutOfMemory, and StopRequested after saving;
+    `state` then stands at the end of the last update that was applied, random states included, and
+    the same call goes on from there.
     """
     num_steps = job.settings.num_train_steps
     if state.evaluation_is_due or (state.num_updates == 0 and state.base_eval_loss is None):
@@ -86,7 +75,7 @@ def run_updates(
         if is_last or _due(state.num_updates, job.settings.eval_steps):
             _evaluate(job, state, observer, stop_requested)
         if is_last or stop_requested() or _due(state.num_updates, job.settings.save_steps):
-            _save(job, state, observer)
+            save(job, state, observer)
         if stop_requested() and not is_last:
             raise StopRequested
 
@@ -98,8 +87,49 @@ def _due(step: int, every: int) -> bool:
 def _applied_step(
     job: Job, state: TrainingState, update: Update, learning_rate: float, observer: Observer
 ) -> StepResult:
-    """The step on this update's rows, taken again at a lower loss scale while fp16 overflows."""
+    """The step on this update's rows; where it stops, nothing of it is left but what was told."""
     job.model.train()
+    drawn_before = random_states()
+    phase: MemoryPhase = "update"
+    try:
+        return _step_at_a_scale_that_fits(job, state, update, learning_rate, observer)
+    except UpdateStopped:
+        set_random_states(drawn_before)
+        raise
+    except OptimizerRanOutOfMemory:
+        phase = "optimizer step"
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Raised out here and not while handling the error, whose traceback keeps activations alive.
+    job.optimizer.zero_grad()
+    set_random_states(drawn_before)
+    _give_back_memory(job.device)
+    largest = max(update.micro_batches, key=lambda batch: batch.num_tokens)
+    raise RanOutOfMemory(
+        phase,
+        state.num_updates + 1,
+        update.row_ids,
+        num_tokens=largest.num_tokens,
+        num_scored=largest.num_trainable_tokens,
+    )
+
+
+def _give_back_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _step_at_a_scale_that_fits(
+    job: Job, state: TrainingState, update: Update, learning_rate: float, observer: Observer
+) -> StepResult:
+    """The step, taken again on the same rows at a lower loss scale while fp16 overflows."""
+    watch = state.guard.watching(
+        state.recipe.precision,
+        num_examples=len(update.row_ids),
+        num_trainable_tokens=sum(batch.num_trainable_tokens for batch in update.micro_batches),
+    )
     while True:
         result = training_step(
             job.model,
@@ -110,32 +140,36 @@ def _applied_step(
             precision=job.settings.precision,
             device=job.device,
             loss_scale=state.loss_scale,
+            accepts_loss=watch.accepts_loss,
         )
-        _judge(state, update, result, observer)
+        verdict = watch.judge(result, state.loss_scale)
+        step = state.num_updates + 1
+        if not result.is_finite:
+            observer.happened(_skipped(result, step, update, state))
+        if verdict.fault is not None:
+            raise UpdateStopped(
+                verdict.fault,
+                verdict.reason,
+                step,
+                update.row_ids,
+                next_position=update.position,
+                epoch=update.epoch,
+            )
         if result.applied:
             return result
 
 
-def _judge(state: TrainingState, update: Update, result: StepResult, observer: Observer) -> None:
-    verdict = state.guard.judge(result, state.precision, state.loss_scale)
-    step = state.num_updates + 1
-    row_ids = tuple(row for batch in update.micro_batches for row in batch.row_ids)
-    if not result.applied:
-        scale = None if state.loss_scale is None else state.loss_scale.scale
-        observer.happened(
-            EventRecord(
-                "update skipped",
-                step,
-                {
-                    "loss": result.loss,
-                    "grad_norm": result.grad_norm,
-                    "next_loss_scale": scale,
-                    "row_ids": list(row_ids),
-                },
-            )
-        )
-    if verdict.fault is not None:
-        raise UpdateStopped(verdict.fault, verdict.reason, step, row_ids)
+def _skipped(result: StepResult, step: int, update: Update, state: TrainingState) -> EventRecord:
+    return EventRecord(
+        "update skipped",
+        step,
+        {
+            "loss": result.loss,
+            "grad_norm": result.grad_norm,
+            "next_loss_scale": None if state.loss_scale is None else state.loss_scale.scale,
+            "row_ids": list(update.row_ids),
+        },
+    )
 
 
 def _count(state: TrainingState, result: StepResult, seconds: float, *, is_timed: bool) -> None:
@@ -170,7 +204,7 @@ def _update_record(
         seconds=seconds,
         tokens_per_s=result.num_tokens / seconds,
         peak_memory_bytes=peak_memory_bytes(job.device),
-        num_examples=sum(len(batch.row_ids) for batch in update.micro_batches),
+        num_examples=len(update.row_ids),
         first_micro_batch_num_examples=None if is_whole else len(first.row_ids),
         first_micro_batch_grad_norm=result.first_micro_batch_grad_norm,
     )
@@ -181,8 +215,8 @@ def _evaluate(
 ) -> None:
     """Measure the held-out loss, and keep the weights where it is the lowest yet.
 
-    Raises UpdateStopped where it is not finite, and StopRequested, after saving what there is,
-    where a stop is asked for meanwhile.
+    Raises UpdateStopped where it is no sound number, RanOutOfMemory, and StopRequested, after
+    saving what there is, where a stop is asked for meanwhile.
     """
     if not job.eval_rows or job.settings.eval_strategy == "no":
         return
@@ -194,9 +228,10 @@ def _evaluate(
     observer.evaluated(
         EvaluationRecord(state.num_updates, loss, measured.num_tokens, measured.seconds)
     )
-    if not math.isfinite(loss):
+    verdict = judge_held_out_loss(loss, state.recipe.precision)
+    if verdict.fault is not None:
         state.evaluation_is_due = True
-        raise UpdateStopped("not finite", f"the held-out loss is {loss}", state.num_updates, ())
+        raise UpdateStopped(verdict.fault, verdict.reason, state.num_updates, ())
     if state.base_eval_loss is None and state.num_updates == 0:
         state.base_eval_loss = loss
     state.eval_loss = loss
@@ -220,8 +255,9 @@ def _held_out_loss(
 
     observer.activity("held-out loss", sum(row.num_tokens for row in job.eval_rows))
     job.optimizer.for_evaluation()
+    measured: Evaluation | None = None
     try:
-        return evaluate(
+        measured = evaluate(
             job.model,
             eval_batches(job.eval_rows, job.settings.per_device_eval_batch_size, job.batching),
             precision=job.settings.precision,
@@ -231,14 +267,22 @@ def _held_out_loss(
     except StopRequested:
         job.optimizer.for_training()
         if state.num_updates > 0:
-            _save(job, state, observer)
+            save(job, state, observer)
         raise
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
     finally:
         job.optimizer.for_training()
         observer.activity_done()
+    if measured is None:
+        _give_back_memory(job.device)
+        raise RanOutOfMemory("held-out pass", state.num_updates)
+    return measured
 
 
-def _save(job: Job, state: TrainingState, observer: Observer) -> None:
+def save(job: Job, state: TrainingState, observer: Observer) -> None:
+    """Write the checkpoint of the last applied update, and tell it; older ones retire."""
     started = time.perf_counter()
     folder = job.checkpoints / checkpoint_name(state.num_updates)
     checkpoint.save_checkpoint(folder, job.model, job.optimizer, state)

@@ -9,7 +9,7 @@ from typing import Any
 from trimtab.data.batches import DataPosition
 from trimtab.engine.guard import Guard
 from trimtab.engine.precision import LossScale
-from trimtab.hyperparameters.config import Precision
+from trimtab.planning.recipe import Recipe
 from trimtab.runs.non_finite import as_text, from_text
 
 
@@ -36,11 +36,13 @@ class Totals:
 class TrainingState:
     """`num_updates` counts applied weight updates; `position` is where the data goes on.
 
-    `precision` is the one in force, which may be safer than the plan's. `evaluation_is_due`: a
-    held-out pass was begun and did not come to its end.
+    `recipe` is the one in force, which may be safer or smaller than the plan's.
+    `evaluation_is_due`: a held-out pass was begun and did not come to its end.
+    `num_skipped_updates`: updates whose rows
+    were passed over after loss spikes; `num_rewinds`: how often the run went back for one.
     """
 
-    precision: Precision
+    recipe: Recipe
     num_updates: int = 0
     position: DataPosition = field(default_factory=lambda: DataPosition(0, 0))
     epoch: float = 0.0
@@ -52,6 +54,8 @@ class TrainingState:
     best_eval_loss: float | None = None
     best_step: int | None = None
     evaluation_is_due: bool = False
+    num_rewinds: int = 0
+    num_skipped_updates: int = 0
 
     def to_json(self) -> dict[str, Any]:
         record = asdict(self)
@@ -62,12 +66,13 @@ class TrainingState:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TrainingState:
         record = from_text(record)
-        guard = Guard(first_loss=record["guard"]["first_loss"])
+        guard = Guard(**{**record["guard"], "recent": Guard().recent})
         guard.recent.extend(record["guard"]["recent"])
         scale = record["loss_scale"]
         return cls(
             **{
                 **record,
+                "recipe": Recipe(**record["recipe"]),
                 "position": DataPosition(**record["position"]),
                 "loss_scale": None if scale is None else LossScale(**scale),
                 "guard": guard,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,11 @@ from trimtab.engine.optimizer import OptimizerSet
 from trimtab.engine.precision import LossScale, autocast
 from trimtab.hyperparameters.config import Precision
 from trimtab.models.adapters import Model
+from trimtab.models.memory_errors import is_out_of_memory
+
+
+class OptimizerRanOutOfMemory(MemoryError):
+    """Memory ran out while weights were being updated: some may have moved, others not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +30,8 @@ class StepResult:
     loss: nats per trainable token over all micro-batches. grad_norm: before clipping.
     first_micro_batch_grad_norm: of the mean gradient over the first micro-batch's own trainable
     tokens; None where one micro-batch is the whole update.
-    applied: False where the loss or a gradient was not finite; the weights and the optimizer's
-    state are then exactly what they were.
+    applied: False where the loss or a gradient was not finite, or the loss was not accepted; the
+    weights and the optimizer's state are then exactly what they were.
     """
 
     loss: float
@@ -35,6 +40,14 @@ class StepResult:
     num_trainable_tokens: int
     applied: bool
     first_micro_batch_grad_norm: float | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+def any_loss(loss: float) -> bool:
+    return True
 
 
 def training_step(
@@ -47,12 +60,17 @@ def training_step(
     precision: Precision,
     device: torch.device,
     loss_scale: LossScale | None = None,
+    accepts_loss: Callable[[float], bool] = any_loss,
 ) -> StepResult:
     """One weight update from the micro-batches' summed gradients.
 
     The loss is divided by the trainable tokens of all micro-batches together, so how the batch is
     split does not change the update. `loss_scale` (fp16) is applied before and taken out after the
-    backward passes, and moves with the outcome. `max_grad_norm` 0 does not clip.
+    backward passes, and moves with the outcome. `max_grad_norm` 0 does not clip. `accepts_loss` is
+    asked of a finite loss before the weights move.
+
+    Raises OptimizerRanOutOfMemory where the weights may have moved in part; memory that runs out
+    earlier passes through as torch tells it, and leaves weights and optimizer state as they were.
     """
     num_trainable_tokens = sum(batch.num_trainable_tokens for batch in micro_batches)
     scale = 1.0 if loss_scale is None else loss_scale.scale
@@ -68,15 +86,16 @@ def training_step(
             first_norm = mean_gradient_norm(optimizer.parameters, scale * share)
     grad_norm = float(_unscaled_clipped_norm(optimizer.parameters, scale, max_grad_norm))
     mean_loss = float(total_loss) / num_trainable_tokens
-    applied = math.isfinite(mean_loss) and math.isfinite(grad_norm)
+    is_finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
+    applied = is_finite and accepts_loss(mean_loss)
     if applied:
-        optimizer.step(learning_rate)
+        _move_weights(optimizer, learning_rate)
     optimizer.zero_grad()
     if loss_scale is not None:
-        if applied:
-            loss_scale.succeeded()
-        else:
+        if not is_finite:
             loss_scale.overflowed()
+        elif applied:
+            loss_scale.succeeded()
     return StepResult(
         loss=mean_loss,
         grad_norm=grad_norm,
@@ -85,6 +104,15 @@ def training_step(
         applied=applied,
         first_micro_batch_grad_norm=None if first_norm is None else float(first_norm),
     )
+
+
+def _move_weights(optimizer: OptimizerSet, learning_rate: float) -> None:
+    try:
+        optimizer.step(learning_rate)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise OptimizerRanOutOfMemory(str(error)) from error
+        raise
 
 
 def _unscaled_clipped_norm(

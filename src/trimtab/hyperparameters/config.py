@@ -27,6 +27,7 @@ TruncationMode = Literal["keep_start", "drop", "split", "error"]
 Padding = Literal["none", "longest", "max_length"]
 PaddingSide = Literal["left", "right"]
 Precision = Literal["bf16", "fp16", "fp32"]
+LossSpikeAnswer = Literal["stop", "skip", "rewind"]
 Optimizer = Literal[
     "adamw", "adam", "sgd", "adafactor", "muon", "adamw_8bit", "lion", "adamw_schedule_free"
 ]
@@ -615,6 +616,19 @@ class TrainingConfig(BaseModel):
             evidence="Clipping by the norm is of Pascanu et al. (2012, arXiv 1211.5063).",
         ),
     ] = 1.0
+    on_loss_spike: Annotated[
+        LossSpikeAnswer,
+        Hyperparameter(
+            "What to do about a batch whose loss jumps, before it reaches the weights: `stop`; "
+            "`skip` its rows; or `rewind` to the last checkpoint and go on behind them.",
+            "regularisation and optimizer",
+            example="skip",
+            evidence="Going back about 100 updates and leaving out the batches around the spike "
+            "was enough for PaLM, and the same batches did no harm from another checkpoint (2022, "
+            "arXiv 2204.02311). A rate that is too large spikes again: after three returns the run "
+            "stops.",
+        ),
+    ] = "stop"
 
     # Precision and memory ---------------------------------------------------------------------
     precision: Annotated[

@@ -12,6 +12,19 @@ from trimtab.errors import ConfigError
 from trimtab.models.adapters import Model, causal_model
 
 
+def can_recompute(model: Model) -> bool:
+    """Whether the architecture has layers that can recompute their activations."""
+    return bool(_recomputing_layers(model))
+
+
+def _recomputing_layers(model: Model) -> list[GradientCheckpointingLayer]:
+    return [
+        module
+        for module in causal_model(model).modules()
+        if isinstance(module, GradientCheckpointingLayer)
+    ]
+
+
 def set_activation_checkpointing(model: Model, every: Literal["off", "full"] | int) -> int:
     """Recompute the activations of no layer, of all, or of every k-th in the backward pass.
 
@@ -19,11 +32,7 @@ def set_activation_checkpointing(model: Model, every: Literal["off", "full"] | i
     the model's would also make inputs require gradients, which non-reentrant checkpointing does
     not need. Raises ConfigError for an architecture without such layers.
     """
-    layers = [
-        module
-        for module in causal_model(model).modules()
-        if isinstance(module, GradientCheckpointingLayer)
-    ]
+    layers = _recomputing_layers(model)
     if not layers and every != "off":
         raise ConfigError(
             f"activation_checkpointing: {every} is not possible, since "

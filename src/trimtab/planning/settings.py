@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from trimtab.hyperparameters.config import (
     DatasetFormat,
+    LossSpikeAnswer,
     Method,
     Optimizer,
     Padding,
@@ -71,6 +72,7 @@ class Settings:
     adam_beta2: float
     adam_epsilon: float
     max_grad_norm: float
+    on_loss_spike: LossSpikeAnswer
 
     precision: Precision
     activation_checkpointing: Literal["off", "full"] | int

@@ -157,10 +157,12 @@ class Sample:
 class RunSummary:
     """summary.json: how the run stands, always true on disk; losses in nats per trainable token.
 
-    `eval_loss` is of the weights that were kept (`best_step`). `result` names the folder of the
-    adapter or model inside the run folder, None where nothing is handed over. `versions` are by
-    package. A loss that is not finite stays, as `non_finite` writes
-    it.
+    `eval_loss` is of the weights that were kept (`best_step`). `decisions_changed` names the
+    hyperparameters that the run went on with other values of. `num_skipped_updates` counts updates
+    whose rows were passed over after loss spikes, `num_rewinds` how often the run went back for
+    one. `result` names the folder of the adapter or model inside the run folder, None where
+    nothing is handed over. `versions` are by package. A loss that is not finite stays, as
+    `non_finite` writes it.
     """
 
     status: Status
@@ -174,6 +176,8 @@ class RunSummary:
     peak_memory_bytes: int
     stopped_by: str | None
     decisions_changed: tuple[str, ...] = ()
+    num_skipped_updates: int = 0
+    num_rewinds: int = 0
     best_step: int | None = None
     seconds: float | None = None
     result: str | None = None

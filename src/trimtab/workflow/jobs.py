@@ -1,6 +1,8 @@
-"""From settings and materials to a job that the engine can run, and again in a safer precision."""
+"""From settings and materials to a job that the engine can run, and again in another recipe."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 
@@ -8,6 +10,8 @@ from trimtab.engine.building import batching, build_model
 from trimtab.engine.loop import Job
 from trimtab.engine.optimizer import make_optimizer
 from trimtab.engine.schedule import make_schedule
+from trimtab.models.checkpointing import set_activation_checkpointing
+from trimtab.planning.recipe import Recipe
 from trimtab.planning.settings import Settings
 from trimtab.runs.folder import RunFolder
 from trimtab.workflow.materials import Materials
@@ -28,3 +32,10 @@ def make_job(settings: Settings, materials: Materials, rows: TrainingRows, run: 
         batching=batching(settings),
         checkpoints=run.checkpoints,
     )
+
+
+def in_recipe(job: Job, recipe: Recipe) -> Job:
+    """The job in another recipe of the same precision, on the model and optimizer as they are."""
+    settings = recipe.applied_to(job.settings)
+    set_activation_checkpointing(job.model, settings.activation_checkpointing)
+    return replace(job, settings=settings, batching=batching(settings))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from trimtab.engine.observer import Observer
@@ -11,9 +13,15 @@ from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
 
 
 class RecordingObserver:
-    """Writes metrics.jsonl and events.jsonl as the run goes on."""
+    """Writes metrics.jsonl and events.jsonl as the run goes on.
 
-    def __init__(self, metrics: Ledger, events: Ledger, shown: Observer) -> None:
+    An event that names rows gets their files and lines: `row_sources` are by row id.
+    """
+
+    def __init__(
+        self, metrics: Ledger, events: Ledger, shown: Observer, row_sources: Sequence[str]
+    ) -> None:
+        self._row_sources = row_sources
         self._metrics = metrics
         self._events = events
         self._shown = shown
@@ -42,6 +50,9 @@ class RecordingObserver:
         self._shown.evaluated(record)
 
     def happened(self, event: EventRecord) -> None:
+        if event.details.get("row_ids"):
+            rows = [self._row_sources[row_id] for row_id in event.details["row_ids"]]
+            event = replace(event, details={**event.details, "rows": rows})
         self._events.append(event.to_json(), durable=True)
         self._shown.happened(event)
 

@@ -5,31 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
+
 from trimtab.engine.building import new_loss_scale
-from trimtab.engine.checkpoint import load_checkpoint, save_checkpoint
-from trimtab.engine.loop import UpdateStopped, run_updates
+from trimtab.engine.checkpoint import load_checkpoint
+from trimtab.engine.loop import run_updates, save
 from trimtab.engine.state import TrainingState
-from trimtab.hyperparameters.config import Precision
+from trimtab.engine.stops import RanOutOfMemory, UpdateStopped
+from trimtab.models.checkpointing import can_recompute
+from trimtab.planning.decision import Decision
 from trimtab.planning.fact import Facts
+from trimtab.planning.recipe import Recipe
 from trimtab.planning.rules.fallback import safer_precision
-from trimtab.runs.checkpoints import checkpoint_name, newest_verified
+from trimtab.planning.rules.smaller_recipe import smaller_eval_batch, smaller_recipe
+from trimtab.runs.atomic import remove_folder
+from trimtab.runs.checkpoints import newest_verified
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.records import EventRecord
-from trimtab.workflow.jobs import make_job
+from trimtab.workflow.jobs import in_recipe, make_job
 from trimtab.workflow.session import Progress, Session
+
+MAX_REWINDS = 3
 
 
 def train_through(session: Session, progress: Progress, stop_requested: Callable[[], bool]) -> None:
-    """All updates, in a safer precision where one failed and the planner has another.
+    """All updates; where one failed, in a recipe that the planner has left, or past its rows.
 
-    Raises UpdateStopped where it has none, StopRequested when asked to stop and saved.
+    Raises UpdateStopped and RanOutOfMemory where there is no such way on, StopRequested when asked
+    to stop and saved.
     """
     while True:
         try:
             run_updates(progress.job, progress.state, session.observer, stop_requested)
         except UpdateStopped as stopped:
-            _go_on_in_safer_precision(session, progress, stopped)
+            if stopped.fault == "loss spike":
+                _answer_spike(session, progress, stopped)
+            else:
+                _go_on_in_safer_precision(session, progress, stopped)
+        except RanOutOfMemory as ran_out:
+            _go_on_in_less_memory(session, progress, ran_out)
         else:
             return
 
@@ -38,45 +53,140 @@ def _go_on_in_safer_precision(session: Session, progress: Progress, stopped: Upd
     """The same run, one number format safer, with data order and counts kept.
 
     From the current weights where no bad update was applied; a collapsed loss may be in the
-    weights already, so the run then goes back to the newest checkpoint that verifies, or its
-    start. Raises `stopped` again where no safer format is left or the fault is no format's.
+    weights already, so the run then goes back. Raises `stopped` again where no safer format is
+    left or the fault is no format's.
     """
-    failed = progress.state.precision
+    recipe = progress.state.recipe
     facts = Facts().adding(session.plan.facts)
     is_of_format = stopped.fault != "diverged"
-    decision = safer_precision(failed, stopped.reason, facts) if is_of_format else None
+    decision = safer_precision(recipe.precision, stopped.reason, facts) if is_of_format else None
     if decision is None:
         raise stopped
+    _tell_changed(session, decision, recipe.precision, stopped.step, stopped.row_ids)
+    safer = replace(recipe, precision=decision.value)
+    if stopped.fault != "collapsed":
+        _adopt(progress, safer)
+        save(progress.job, progress.state, session.observer)
+    _go_back(session, progress, safer, with_new_weights=True)
+    if stopped.fault == "collapsed":
+        save(progress.job, progress.state, session.observer)
+
+
+def _go_on_in_less_memory(session: Session, progress: Progress, ran_out: RanOutOfMemory) -> None:
+    """The same update in smaller pieces; the model is not loaded again.
+
+    Where weights may have moved in part, from the newest checkpoint. Raises `ran_out` again where
+    no smaller recipe is left.
+    """
+    recipe = progress.state.recipe
+    if ran_out.phase == "held-out pass":
+        told = f"the held-out pass ran out of memory with {recipe.per_device_eval_batch_size:,}"
+        changed = smaller_eval_batch(recipe, told)
+    else:
+        size = recipe.per_device_train_batch_size
+        told = f"the {ran_out.phase} ran out of memory with micro-batches of {size:,}"
+        changed = smaller_recipe(recipe, told, can_recompute=can_recompute(progress.job.model))
+    if changed is None:
+        raise ran_out
+    decision, smaller = changed
+    _tell_changed(session, decision, getattr(recipe, decision.name), ran_out.step, ran_out.row_ids)
+    if ran_out.phase == "optimizer step":
+        _go_back(session, progress, smaller)
+    _adopt(progress, smaller)
+    progress.job = in_recipe(progress.job, smaller)
+    # At once, so that a kill right after this resumes in the smaller recipe.
+    save(progress.job, progress.state, session.observer)
+
+
+def _answer_spike(session: Session, progress: Progress, stopped: UpdateStopped) -> None:
+    """What `on_loss_spike` asks for; raises `stopped` again for `stop`.
+
+    skip: the update is not made, and the data goes on behind its rows. The schedule counts applied
+    updates, so the run makes as many as planned and its last ones take rows of a further epoch.
+    rewind: weights, optimizer, random states and counts of the newest checkpoint, and the data
+    goes on behind the spike's rows all the same, so what led to it is not met again.
+    """
+    state, policy = progress.state, session.settings.on_loss_spike
+    if policy == "stop" or stopped.next_position is None or stopped.epoch is None:
+        raise stopped
+    if policy == "rewind" and state.num_rewinds == MAX_REWINDS:
+        raise UpdateStopped(
+            "diverged",
+            f"{stopped.reason}; the run went back {MAX_REWINDS} times and its loss rose again, "
+            "which no batch explains",
+            stopped.step,
+            stopped.row_ids,
+        )
+    num_passed_over = 1
+    if policy == "rewind":
+        _go_back(session, progress, state.recipe)
+        progress.state.num_rewinds += 1
+        num_passed_over = stopped.step - progress.state.num_updates
+    progress.state.position = stopped.next_position
+    progress.state.epoch = stopped.epoch
+    progress.state.num_skipped_updates += num_passed_over
     details = {
-        "from": failed,
-        "to": decision.value,
-        "because": decision.because,
+        "answer": policy,
+        "because": stopped.reason,
+        "back_to_update": progress.state.num_updates,
+        "num_updates_passed_over": num_passed_over,
         "row_ids": list(stopped.row_ids),
     }
-    session.observer.happened(EventRecord("precision changed", stopped.step, details))
-    precision: Precision = decision.value
-    if stopped.fault == "collapsed":
-        checkpoint, _ = newest_verified(session.run.checkpoints)
-    else:
-        # Saved in the new format already, so that a kill right after this resumes in it.
-        _set_precision(progress.state, precision)
-        checkpoint = session.run.checkpoints / checkpoint_name(progress.state.num_updates)
-        save_checkpoint(checkpoint, progress.job.model, progress.job.optimizer, progress.state)
-    settings = replace(progress.job.settings, precision=precision)
-    progress.release_job()
-    progress.job = make_job(settings, session.materials, session.rows, session.run)
+    session.observer.happened(EventRecord("loss spike", stopped.step, details))
+    if policy == "rewind":
+        save(progress.job, progress.state, session.observer)
+
+
+def _go_back(
+    session: Session, progress: Progress, recipe: Recipe, *, with_new_weights: bool = False
+) -> None:
+    """To the newest checkpoint that verifies, or the start where there is none.
+
+    The held-out loss before training, the best weights and the answers to spikes are kept: they
+    are no part of what is undone. `with_new_weights` loads the model in the recipe's format.
+    """
+    before = progress.state
+    checkpoint, refused = newest_verified(session.run.checkpoints)
+    for one in refused:
+        session.observer.noted(f"Refused {one.path.name}: {'; '.join(one.problems)}.")
+        remove_folder(one.path)
+    if with_new_weights or checkpoint is None:
+        progress.release_job()
+        settings = recipe.applied_to(session.settings)
+        progress.job = make_job(settings, session.materials, session.rows, session.run)
     if checkpoint is None:
-        base_eval_loss = progress.state.base_eval_loss
-        progress.state = TrainingState(precision=precision, base_eval_loss=base_eval_loss)
+        torch.manual_seed(session.settings.seed)
+        progress.state = TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
     else:
         progress.state = load_checkpoint(checkpoint, progress.job.model, progress.job.optimizer)
-    _set_precision(progress.state, precision)
-    forget_after(session.run, step=progress.state.num_updates)
+    _adopt(progress, recipe)
+    state = progress.state
+    state.base_eval_loss = before.base_eval_loss
+    state.best_step, state.best_eval_loss = before.best_step, before.best_eval_loss
+    state.num_rewinds = before.num_rewinds
+    state.num_skipped_updates = before.num_skipped_updates
+    forget_after(session.run, step=state.num_updates)
 
 
-def _set_precision(state: TrainingState, precision: Precision) -> None:
-    state.precision = precision
-    state.loss_scale = new_loss_scale(precision)
+def _adopt(progress: Progress, recipe: Recipe) -> None:
+    state = progress.state
+    if state.recipe.precision != recipe.precision:
+        state.loss_scale = new_loss_scale(recipe.precision)
+    state.recipe = recipe
+
+
+def _tell_changed(
+    session: Session, decision: Decision, before: object, step: int, row_ids: tuple[int, ...]
+) -> None:
+    details = {
+        "hyperparameter": decision.name,
+        "from": before,
+        "to": decision.value,
+        "because": decision.because,
+        "limits": decision.limits,
+        "row_ids": list(row_ids),
+    }
+    session.observer.happened(EventRecord("recipe changed", step, details))
 
 
 def forget_after(run: RunFolder, *, step: int) -> None:

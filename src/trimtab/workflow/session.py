@@ -14,6 +14,7 @@ from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.models.adapters import causal_model
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
+from trimtab.planning.recipe import Recipe
 from trimtab.planning.settings import Settings
 from trimtab.probes.device import choose_device
 from trimtab.probes.rows import rows_digest
@@ -33,7 +34,7 @@ VERSIONED_PACKAGES = ("trimtab", "torch", "transformers", "peft", "tokenizers", 
 
 @dataclass
 class Progress:
-    """The job and the state in force; a change of precision replaces both."""
+    """The job and the state in force; a change of recipe replaces them."""
 
     job: Job
     state: TrainingState
@@ -88,7 +89,6 @@ class Session:
         totals = state.totals
         trained = totals.num_trainable_tokens
         kept_loss = state.best_eval_loss if state.best_step is not None else state.eval_loss
-        changed = () if state.precision == self.settings.precision else ("precision",)
         summary = RunSummary(
             status=status,
             run=str(self.run.root),
@@ -100,7 +100,9 @@ class Session:
             tokens_per_s=totals.tokens_per_s(),
             peak_memory_bytes=peak_memory_bytes(self.materials.device),
             stopped_by=stopped_by,
-            decisions_changed=changed,
+            decisions_changed=state.recipe.changed_from(Recipe.of(self.settings)),
+            num_skipped_updates=state.num_skipped_updates,
+            num_rewinds=state.num_rewinds,
             best_step=state.best_step,
             seconds=totals.run_seconds,
             result=result,
@@ -133,6 +135,11 @@ def open_session(planned: PlannedRun, run: RunFolder, shown: Observer) -> Sessio
         materials=planned.materials,
         rows=rows,
         run=run,
-        observer=RecordingObserver(Ledger(run.metrics_jsonl), Ledger(run.events_jsonl), shown),
+        observer=RecordingObserver(
+            Ledger(run.metrics_jsonl),
+            Ledger(run.events_jsonl),
+            shown,
+            planned.materials.corpus.sources,
+        ),
         prompts=sample_prompts(planned.materials, rows, settings),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from trimtab.errors import ConfigError, DoesNotFit
 from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.models.saving import trainable_state
 from trimtab.planning.plan import Plan
+from trimtab.planning.recipe import Recipe
 from trimtab.runs.atomic import remove_folder, remove_staged, write_json, write_text
 from trimtab.runs.checkpoints import newest_verified
 from trimtab.runs.folder import (
@@ -104,8 +104,8 @@ def resume(run: str | Path, *, observer: Observer | None = None) -> RunSummary:
             forget_after(folder, step=-1)
             job = _prepare(session)
             return _carry_out(session, Progress(job, _first_state(session)))
-        precision = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["precision"]
-        settings = replace(session.settings, precision=precision)
+        record = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        settings = Recipe(**record["recipe"]).applied_to(session.settings)
         job = make_job(settings, session.materials, session.rows, folder)
         state = load_checkpoint(checkpoint, job.model, job.optimizer)
         forget_after(folder, step=state.num_updates)
@@ -124,8 +124,8 @@ def _begin(planned: PlannedRun, run: RunFolder, observer: Observer) -> tuple[Ses
 
 
 def _first_state(session: Session) -> TrainingState:
-    precision = session.settings.precision
-    return TrainingState(precision=precision, loss_scale=new_loss_scale(precision))
+    recipe = Recipe.of(session.settings)
+    return TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
 
 
 def _prepare(session: Session) -> Job:

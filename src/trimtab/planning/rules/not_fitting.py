@@ -97,7 +97,7 @@ def _shorter_rows(
     while length >= MIN_LENGTH:
         peak = _cut(memory, facts, length).worst_case_bytes(*tried)
         if peak * (1 + MEMORY_MARGIN) <= limit_bytes:
-            share = _share_longer(facts, length)
+            share = share_longer(facts, length)
             return [f"max_length {length:,} ({format_bytes(peak)}, cuts {share} of the rows)"]
         length //= 2
     return []
@@ -122,6 +122,7 @@ def _cut(memory: PeakMemory, facts: Facts, length: int) -> PeakMemory:
     return replace(memory, facts=facts.adding(changed), layout=layout)
 
 
-def _share_longer(facts: Facts, length: int) -> str:
+def share_longer(facts: Facts, length: int) -> str:
+    """The share of all rows that are longer than `length` tokens, as a percentage."""
     quantiles = cast(list[float], facts.value("data.length_quantiles"))
     return percent(sum(each > length for each in quantiles), len(quantiles))

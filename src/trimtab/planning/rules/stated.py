@@ -17,6 +17,7 @@ _DEFAULTS: Mapping[str, str] = {
     "trust_remote_code": "the model's own code does not run",
     "dataset_split": "the split that hub datasets train on; files have none",
     "on_bad_row": "a row that cannot be read is told, not passed over",
+    "on_loss_spike": "a run whose loss jumps is looked at before it costs more",
     "seed": "any seed is as good; it is kept so that the run can be repeated",
     "save_total_limit": "the latest and one before it, beside the best",
     "logging_steps": "metrics.jsonl has every update anyway",

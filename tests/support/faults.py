@@ -1,0 +1,84 @@
+"""Faults to plant in a run, and digests that show what they left untouched."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from trimtab.engine.loop import Job
+
+
+def digest(job: Job) -> str:
+    """sha256 over every trainable weight and every tensor and number of the optimizer's state."""
+    found = hashlib.sha256()
+    for name, parameter in job.model.named_parameters():
+        if parameter.requires_grad:
+            _add(found, name, parameter)
+    for optimizer in job.optimizer.optimizers:
+        for index, entries in sorted(optimizer.state_dict()["state"].items()):
+            for name, value in sorted(entries.items()):
+                _add(found, f"{index}/{name}", value)
+    return found.hexdigest()
+
+
+def _add(found: Any, name: str, value: object) -> None:
+    found.update(name.encode())
+    if isinstance(value, torch.Tensor):
+        found.update(
+            value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    else:
+        found.update(repr(value).encode())
+
+
+def cuda_runs_out() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def cpu_runs_out() -> None:
+    """The CPU allocator's own error: no machine has a quarter of an exabyte."""
+    torch.empty(2**58, dtype=torch.uint8)
+
+
+def run_out_above(
+    monkeypatch: pytest.MonkeyPatch,
+    num_tokens: int,
+    *,
+    fail: Callable[[], None] = cuda_runs_out,
+    training: bool = True,
+    in_backward: bool = False,
+    unless_recomputing: bool = False,
+) -> list[int]:
+    """Let a llama's forward pass run out of memory over so many positions.
+
+    In training or in held-out passes alone; at once, or in the backward pass; also where every
+    layer recomputes, or not then. Returns the list of the sizes that failed, filled as they do.
+    """
+    original = LlamaForCausalLM.forward
+    failed: list[int] = []
+
+    def run_out(positions: int) -> None:
+        failed.append(positions)
+        fail()
+
+    @functools.wraps(original)
+    def forward(self: LlamaForCausalLM, input_ids: torch.Tensor, **arguments: Any) -> Any:
+        positions = input_ids.numel()
+        is_meant = self.training == training and positions > num_tokens
+        if is_meant and unless_recomputing:
+            is_meant = not self.model.layers[0].gradient_checkpointing
+        if is_meant and not in_backward:
+            run_out(positions)
+        output = original(self, input_ids=input_ids, **arguments)
+        if is_meant:
+            output.logits.register_hook(lambda gradient: run_out(positions))
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
+    return failed
