@@ -29,7 +29,9 @@ class TrimtabError(Exception):
         self.where = where
         self.hint = hint
         located = f"{where}: {what}" if where else what
-        super().__init__(f"{located} {hint}" if hint else located)
+        # A table ends with a line's end, and the hint stands below it.
+        gap = "" if located.endswith("\n") else " "
+        super().__init__(f"{located}{gap}{hint}" if hint else located)
 
 
 class ConfigError(TrimtabError):

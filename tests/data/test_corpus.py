@@ -175,12 +175,17 @@ def test_bad_rows_are_skipped_and_counted(mixed: Path) -> None:
 
 
 def test_a_long_table_is_cut(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    path = jsonl(tmp_path / "rows.jsonl", {"text": "fine"}, *["{"] * 30)
+    path = jsonl(tmp_path / "rows.jsonl", {"text": "fine"}, *["{"] * 30, {"text": ""})
     with pytest.raises(DataError) as caught:
         load(path, tokenizer)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 1 + 20 + 1 + 1
-    assert lines[21] == "  … and 10 more"
+    assert len(lines) == 1 + 20 + 1 + 2 + 1
+    assert lines[21:24] == [
+        "  … and 11 more. By reason:",
+        "  30 × not JSON: Expecting property name enclosed in double quotes, column 2",
+        "  1 × column 'text' is empty",
+    ]
+    assert "inspect --on-bad-row skip --json` lists them all" in lines[24]
 
 
 @pytest.mark.parametrize("rows", [["{"], [{"text": ""}], ["{", {"text": ""}]])

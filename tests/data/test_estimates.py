@@ -33,7 +33,7 @@ def configured(path: Path, **values: str) -> TrainingConfig:
 
 
 def estimated(config: TrainingConfig) -> EstimatedCorpus:
-    sample = sample_dataset(config.dataset, "train")
+    sample = sample_dataset(config, config.dataset)
     return estimate(sample, tokenized(sample.read, config, config.dataset, tiny_tokenizer()))
 
 
@@ -88,7 +88,7 @@ def test_of_too_many_rows_each_stands_for_several(
     assert (found.num_rows, found.rows_each_stands_for) == (400, 4)
 
 
-def test_bad_rows_are_taken_to_be_as_many_elsewhere(
+def test_rows_that_cannot_be_understood_are_all_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "MAX_SAMPLED_ROWS", 64)
@@ -98,6 +98,25 @@ def test_bad_rows_are_taken_to_be_as_many_elsewhere(
     lines[::32] = ['{"prompt": "q", "completion": ""}'] * 8
     path.write_text("\n".join(lines) + "\n")
     found = estimated(configured(path, on_bad_row="skip"))
+    assert found.num_bad_rows == 8
+    assert found.num_rows == len(found.corpus.rows) == 248
+
+
+def test_rows_that_the_template_refuses_are_taken_to_be_as_many_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "MAX_SAMPLED_ROWS", 64)
+    monkeypatch.setattr(sampling, "NUM_LARGEST_ROWS", 1)
+    path = write_rows(tmp_path / "rows.jsonl", 256)
+    lines = path.read_text().splitlines()
+    lines[::32] = ['{"prompt": "refused", "completion": "a"}'] * 8
+    path.write_text("\n".join(lines) + "\n")
+    template = tmp_path / "chat.jinja"
+    template.write_text(
+        "{% for m in messages %}{% if m.content == 'refused' %}{{ raise_exception('no') }}"
+        "{% endif %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    )
+    found = estimated(configured(path, on_bad_row="skip", chat_template=str(template)))
     assert found.num_bad_rows == pytest.approx(32, abs=2)
     assert found.num_rows == len(found.corpus.rows) == 256 - found.num_bad_rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 from collections.abc import Callable
@@ -49,6 +50,10 @@ BAD_JSONL_LINES = [
     (b"\xef\xbb\xbf" + GOOD, "a byte-order mark stands inside the file"),
     (b"[" * 100_000, "nested too deeply"),
     (b"\x00", "not JSON"),
+    (b'{"text": "a", "text": "b"}', "the key `text` stands twice in one object"),
+    (b'{"turns": [{"a": 1, "a": 2}]}', "the key `a` stands twice"),
+    (b'{"a": ' + b"[" * 150 + b"]" * 150 + b"}", "nested too deeply"),
+    (rb'{"b": "\u0041", "a": ' + b"[" * 900 + b"]" * 900 + b"}", "nested too deeply"),
 ]
 
 
@@ -85,9 +90,22 @@ def test_jsonl_tolerates_marks_empty_lines_and_line_ends(tmp_path: Path) -> None
     assert len(rows) == 2
 
 
-def test_utf16_is_bad_on_its_first_line(tmp_path: Path) -> None:
-    path = written(tmp_path / "rows.jsonl", '{"text": "a"}\n'.encode("utf-16"))
-    assert "not UTF-8: byte 0xff at byte 1" in bad(list(read_jsonl(path)))[0].reason
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_utf16_is_named(tmp_path: Path, mark: bytes) -> None:
+    path = written(tmp_path / "rows.jsonl", mark + '{"text": "a"}\n'.encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: the file is UTF-16.*Save it as UTF-8"):
+        list(read_jsonl(path))
+
+
+def test_rows_of_a_json_list_that_no_text_can_hold_are_bad_alone(tmp_path: Path) -> None:
+    content = b'[\n{"a": 1},\n{"a": NaN},\n{"a": 1, "a": 2},\n{"a": "\\ud800"},\n{"a": 3}\n]'
+    rows = list(read_json(written(tmp_path / "rows.json", content), "train"))
+    assert [(row.line, row.columns["a"]) for row in good(rows)] == [(2, 1), (6, 3)]
+    assert [(row.line, row.reason) for row in bad(rows)] == [
+        (3, "NaN is not a JSON value"),
+        (4, "the key `a` stands twice in one object"),
+        (5, "a \\u escape is half of a surrogate pair"),
+    ]
 
 
 @given(st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([GOOD, b'{"a": [1]}', b"{"]))))
@@ -162,12 +180,16 @@ def test_several_values_in_a_json_file_are_jsonl(tmp_path: Path) -> None:
         (b'[\n{"text": "a"},\n]', ":3", "Expecting value"),
         (b'[\n{"text": "a"}', ":2", "expected ',' or ']'"),
         (b'[{"a": 1}]\nmore', ":2", "text follows the list"),
-        (b'[{"a": NaN}]', ":1", "NaN is not a JSON value"),
+        (b'[{"a": 1},\n{"a":\n }]', ":3", "Expecting value"),
         (b'[\n{"a": "\xff"}]', ":2", "not UTF-8: byte 0xff at byte 8"),
         (b'"words"', "", "the file holds a string"),
-        (b'{"text": "a"}\n', "", "no single list of rows; its keys are text"),
-        (b'{"a": [1], "b": [2]}', "", "no single list of rows; its keys are a, b"),
-        (b"{nonsense", "", "not JSON"),
+        (b'{"text": "a"}\n', "", "no single list of rows; its keys are `text`"),
+        (b'{"a": [1], "b": [2]}', "", "no single list of rows; its keys are `a`, `b`"),
+        (b"{nonsense", ":1", "not JSON"),
+        (b'{"data": [\n{"text": "a"},\n{"text"}]}', ":3", "not JSON"),
+        (b"[" + b"[" * 100_000, ":1", "nested too deeply"),
+        (b'{"data": ' + b"[" * 200 + b"]" * 200 + b"}", ":1", "nested too deeply"),
+        ("[1]".encode("utf-16"), ":1", "UTF-16, not UTF-8. Save it as UTF-8"),
     ],
 )
 def test_a_json_file_that_cannot_be_read(
@@ -225,7 +247,7 @@ def test_csv_fields_may_be_long(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("header", "reason"),
-    [(b"a,b,a", "repeats a"), (b'"a"b', "not CSV"), (b"caf\xe9,b", "unreadable characters")],
+    [(b"a,b,a", "repeats `a`"), (b'"a"b', "not CSV"), (b"caf\xe9,b", "unreadable characters")],
 )
 def test_a_bad_csv_header_is_an_error(tmp_path: Path, header: bytes, reason: str) -> None:
     path = written(tmp_path / "rows.csv", header + b"\n1,2\n")

@@ -136,16 +136,17 @@ def test_errors_are_those_of_measuring(
     assert told[0] == told[1]
 
 
-def test_bad_rows_of_a_sample_are_told_as_such(
+def test_every_bad_row_is_told_however_few_are_sampled(
     tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "MAX_SAMPLED_ROWS", 8)
     monkeypatch.setattr(sampling, "NUM_LARGEST_ROWS", 1)
     rows = write_rows(tmp_path / "rows.jsonl").read_text()
-    (tmp_path / "rows.jsonl").write_text('{"prompt": \n' + rows)
+    (tmp_path / "rows.jsonl").write_text('{"prompt": \n' + rows + '{"prompt": "a"}\n')
     config = configured(tmp_path, tiny_llama_folder)
-    with pytest.raises(DataError, match="1 of 8 sampled rows cannot be trained on"):
+    with pytest.raises(DataError, match="2 of 50 rows cannot be trained on") as caught:
         list(LightMaterials(config, Silent()).answer(DataQuestion()))
+    assert "rows.jsonl:50  no column 'completion'" in str(caught.value)
 
 
 @pytest.mark.parametrize(

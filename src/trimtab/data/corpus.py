@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trimtab.data.formats import Detection, detect_format, to_conversation
+from trimtab.data.bad_rows import BadRows, BadRowTable, detection_of, in_source_order
+from trimtab.data.formats import Detection, to_conversation
 from trimtab.data.rows import BadRow, Conversation, RowError, SourceRow, TokenRow
 from trimtab.data.sources import OnProgress, ReadResult, read_dataset
 from trimtab.data.split import num_duplicate_rows
 from trimtab.data.templates import TemplateChoice, choose_template
 from trimtab.data.tokens import Tokenizer, adds_bos, tokenize_all
-from trimtab.errors import DataError
 from trimtab.hyperparameters.config import DatasetFormat, TrainingConfig
-from trimtab.hyperparameters.declaration import AUTO
 
-NUM_BAD_ROWS_SHOWN = 20
 ROWS_AT_ONCE = 2000
 
 
@@ -72,8 +70,8 @@ def load_corpus(
 
     With `for_evaluation`, its validation or test split where it has one (see `read_dataset`).
 
-    Raises DataError for bad rows (unless `on_bad_row` is `skip`) as a table of file, line and
-    reason, for a dataset without a good row, and as the steps do; ConfigError as they do.
+    Raises BadRows, a table of file, line and reason, for bad rows (unless `on_bad_row` is `skip`)
+    and for a dataset without a good one; DataError and ConfigError as the steps do.
     """
     read = read_dataset(
         dataset, config.dataset_split, for_evaluation=for_evaluation, on_progress=on_progress
@@ -88,17 +86,17 @@ def tokenized(
     tokenizer: Tokenizer,
     *,
     on_progress: OnProgress | None = None,
-    noun: str = "rows",
+    num_rows: int | None = None,
 ) -> Corpus:
-    """The corpus of rows that were read, which errors call `noun`; raises as `load_corpus` does."""
+    """The corpus of rows that were read; raises as `load_corpus` does.
+
+    `num_rows` counts the dataset's rows where those that were read are a part of them.
+    """
+    if num_rows is None:
+        num_rows = len(read.rows) + len(read.bad_rows)
     if not read.rows:
-        raise _refused(read.bad_rows, len(read.bad_rows), noun, dataset)
-    detection = detect_format(
-        read.rows,
-        config.dataset_columns,
-        config.dataset_text_field,
-        None if config.dataset_format == AUTO else config.dataset_format,
-    )
+        raise BadRows([BadRowTable(dataset, read.bad_rows, num_rows)])
+    detection = detection_of(read.rows, config)
     template = choose_template(
         _own_template(tokenizer),
         config.chat_template,
@@ -113,9 +111,9 @@ def tokenized(
         _keep(kept, understood, template, tokenizer)
         if on_progress is not None:
             on_progress("tokenising rows", start + len(part), len(read.rows))
-    bad_rows = _in_source_order(kept.bad_rows, read)
+    bad_rows = in_source_order(kept.bad_rows, read)
     if bad_rows and (config.on_bad_row == "stop" or not kept.rows):
-        raise _refused(bad_rows, len(read.rows) + len(read.bad_rows), noun, dataset)
+        raise BadRows([BadRowTable(dataset, bad_rows, num_rows)])
     return Corpus(
         rows=tuple(kept.rows),
         conversations=tuple(kept.conversations),
@@ -182,22 +180,3 @@ def _keep(
 def _own_template(tokenizer: Tokenizer) -> str | None:
     template: str | dict[str, str] | None = tokenizer.chat_template
     return template.get("default") if isinstance(template, dict) else template
-
-
-def _in_source_order(bad_rows: Sequence[BadRow], read: ReadResult) -> tuple[BadRow, ...]:
-    order = {file: index for index, file in enumerate(read.files)}
-    return tuple(sorted(bad_rows, key=lambda row: (order[row.file], row.line)))
-
-
-def _refused(bad_rows: Sequence[BadRow], num_rows: int, noun: str, dataset: str) -> DataError:
-    shown = [f"  {row.where}  {row.reason}" for row in bad_rows[:NUM_BAD_ROWS_SHOWN]]
-    if len(bad_rows) > NUM_BAD_ROWS_SHOWN:
-        shown.append(f"  … and {len(bad_rows) - NUM_BAD_ROWS_SHOWN:,} more")
-    table = "\n".join(shown)
-    return DataError(
-        f"{len(bad_rows):,} of {num_rows:,} {noun} cannot be trained on:\n{table}\n",
-        where=dataset,
-        hint="No row is left."
-        if len(bad_rows) == num_rows
-        else "Mend them, or set `on_bad_row: skip` to train on the others.",
-    )

@@ -39,8 +39,7 @@ def estimate(sample: SourceSample, corpus: Corpus) -> EstimatedCorpus:
     equal content have equal tokens.
     """
     known = dict(zip(_places(sample, corpus), corpus.rows, strict=True))
-    num_sampled = len(sample.read.rows) + len(sample.read.bad_rows)
-    num_bad = round(len(corpus.bad_rows) / num_sampled * sample.num_rows)
+    num_bad = _num_bad(sample, corpus)
     num_rows = max(len(known), sample.num_rows - num_bad)
     places = _chosen_places(sample, known, min(num_rows, MAX_ESTIMATED_ROWS))
     lengths, trained = _lines(sample, known)
@@ -69,6 +68,13 @@ def estimate(sample: SourceSample, corpus: Corpus) -> EstimatedCorpus:
     )
 
 
+def _num_bad(sample: SourceSample, corpus: Corpus) -> int:
+    """All that cannot be understood, and as large a share of the others as was refused later."""
+    num_known_bad = len(sample.bad_places)
+    share = (len(corpus.bad_rows) - num_known_bad) / len(sample.places)
+    return num_known_bad + round(share * (sample.num_rows - num_known_bad))
+
+
 def _num_duplicates(sample: SourceSample, rows: Sequence[TokenRow]) -> int:
     """Rows of equal tokens where all are known, else rows of equal content."""
     if len(rows) == sample.num_rows == len(sample.places):
@@ -86,15 +92,15 @@ def _chosen_places(
     sample: SourceSample, known: dict[int, TokenRow], num_rows: int
 ) -> npt.NDArray[np.int64]:
     """Rising indices of `num_rows` rows: the known ones, and others at even steps."""
-    unknown = np.setdiff1d(np.arange(sample.num_rows), [*known, *_bad_places(sample, known)])
+    unknown = np.setdiff1d(np.arange(sample.num_rows), [*known, *_refused_places(sample, known)])
     num_others = min(max(0, num_rows - len(known)), len(unknown))
     steps = np.linspace(0, len(unknown) - 1, num_others).round().astype(np.int64)
     others = unknown[steps] if num_others else unknown[:0]
     return np.sort(np.concatenate([np.array([*known], dtype=np.int64), others]))
 
 
-def _bad_places(sample: SourceSample, known: dict[int, TokenRow]) -> list[int]:
-    return [place for place in sample.places if place not in known]
+def _refused_places(sample: SourceSample, known: dict[int, TokenRow]) -> list[int]:
+    return [*sample.bad_places, *(place for place in sample.places if place not in known)]
 
 
 def _lines(

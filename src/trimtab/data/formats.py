@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from trimtab.data.rows import Conversation, Message, RowError, SourceRow
+from trimtab.data.rows import Conversation, Message, RowError, SourceRow, listed, named
 from trimtab.errors import ConfigError, DataError
 from trimtab.hyperparameters.config import DatasetFormat
 
@@ -98,7 +98,7 @@ def detect_format(
     missing = [columns[part] for part in REQUIRED_PARTS[format_] if columns[part] not in seen]
     if missing:
         raise _unfit(
-            f"{because}, but the rows have no column {' or '.join(map(repr, missing))}",
+            f"{because}, but the rows have no column {' or '.join(map(named, missing))}",
             seen,
             rows,
         )
@@ -120,7 +120,7 @@ def _chosen_format(
         return requested, f"dataset_format is {requested}"
     if dataset_columns:
         format_ = _format_of_parts(dataset_columns)
-        return format_, f"dataset_columns maps {_listed(list(dataset_columns))}"
+        return format_, f"dataset_columns maps {listed(list(dataset_columns))}"
     for turns in ("messages", "conversations"):
         if turns in seen and _holds_lists(rows, turns):
             has_from = any("from" in turn for turn in _first_turns(rows, turns))
@@ -131,7 +131,7 @@ def _chosen_format(
     for format_, parts in REQUIRED_PARTS.items():
         columns = [text_field] if format_ == "text" else list(parts)
         if set(columns) <= set(seen):
-            return format_, f"the rows have {_listed(columns)}"
+            return format_, f"the rows have {listed(columns)}"
     raise _unfit("the rows are in no known format", seen, rows)
 
 
@@ -140,8 +140,8 @@ def _check_parts(format_: DatasetFormat, dataset_columns: Mapping[str, str]) -> 
     unknown = [part for part in dataset_columns if part not in known]
     if unknown:
         raise ConfigError(
-            f"dataset_columns maps {_listed(unknown)}, which the format {format_} does not have.",
-            hint=f"Its parts are {_listed(known)}.",
+            f"dataset_columns maps {listed(unknown)}, which the format {format_} does not have.",
+            hint=f"Its parts are {listed(known)}.",
         )
 
 
@@ -152,7 +152,7 @@ def _format_of_parts(dataset_columns: Mapping[str, str]) -> DatasetFormat:
             return format_
     known = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in REQUIRED_PARTS.items())
     raise ConfigError(
-        f"dataset_columns maps {_listed(list(dataset_columns))}, which are the parts of no format.",
+        f"dataset_columns maps {listed(list(dataset_columns))}, which are the parts of no format.",
         hint=f"The parts of each format are {known}; write them as {{part: column}}.",
     )
 
@@ -187,16 +187,12 @@ def _first_turns(rows: Sequence[SourceRow], column: str) -> list[Mapping[str, An
     return [turn for turn in first if isinstance(turn, dict)]
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
 def _unfit(what: str, seen: Sequence[str], rows: Sequence[SourceRow]) -> DataError:
     known = "; ".join(f"{name} ({', '.join(parts)})" for name, parts in REQUIRED_PARTS.items())
     pair = next((pair for pair in COMMON_PAIRS if set(pair) <= set(seen)), None)
     prompt, completion = pair if pair else ("<column>", "<column>")
     return DataError(
-        f"{what}. Columns seen: {_listed(seen) or 'none'}. Formats known: {known}.",
+        f"{what}. Columns seen: {listed(seen) or 'none'}. Formats known: {known}.",
         where=rows[0].file if rows else None,
         hint=f"Write `dataset_columns: {{prompt: {prompt}, completion: {completion}}}`, or "
         "`dataset_text_field: <column>` for plain text.",
@@ -314,7 +310,7 @@ def _turn(turn: Any, number: int, sharegpt: bool) -> tuple[Message, bool]:
     if not isinstance(name, str):
         raise RowError(f"the role of turn {number} is {_kind(name)}, not a string")
     if name not in ROLE_NAMES:
-        raise RowError(f"turn {number} has the unknown role {name!r}")
+        raise RowError(f"turn {number} has the unknown role {named(name)}")
     for key in UNREAD_TURN_KEYS:
         if turn.get(key):
             raise RowError(f"turn {number} has {key!r}, which is not read; write it as content")
@@ -325,7 +321,7 @@ def _turn(turn: Any, number: int, sharegpt: bool) -> tuple[Message, bool]:
         raise RowError(f"turn {number}, the assistant's, is empty")
     weight = 1 if turn.get("weight") is None else turn["weight"]
     if weight not in (0, 1):
-        raise RowError(f"the weight of turn {number} is {weight!r}, not 0 or 1")
+        raise RowError(f"the weight of turn {number} is {named(weight)}, not 0 or 1")
     return message, weight == 1
 
 

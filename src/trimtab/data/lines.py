@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import json
@@ -13,10 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trimtab.data.rows import BadRow, SourceRow
+from trimtab.data.rows import BadRow, SourceRow, listed
 from trimtab.errors import DataError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+MAX_NESTING = 100
+TOO_DEEP = "nested too deeply"
 Row = SourceRow | BadRow
 
 
@@ -49,7 +53,7 @@ def read_json(path: Path, *splits: str) -> Iterator[Row]:
         text = raw.decode()
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(_not_utf8(error), where=f"{path}:{line}") from None
+        raise DataError(f"{_not_utf8(error)}.", where=f"{path}:{line}") from None
     start = len(text) - len(text.lstrip(" \t\r\n"))
     if not text.startswith("[", start):
         yield from _json_without_list(path, text, splits)
@@ -108,20 +112,19 @@ def parse_json(raw: bytes) -> Any:
 
 
 def parse_json_text(text: str) -> Any:
-    """A JSON value: no NaN, no Infinity, no number beyond float, no half of a surrogate pair.
+    """A JSON value: no NaN, no Infinity, no number beyond float, no half of a surrogate pair, no
+    key twice in one object.
 
     Raises ValueError with the reason, for a user.
     """
     if text.startswith("\ufeff"):
         raise ValueError("a byte-order mark stands inside the file")
     try:
-        value = _DECODER.decode(text)
+        return _checked(_DECODER.decode(text), text)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(TOO_DEEP) from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg}, column {error.colno}") from None
-    _check_surrogates(text, value)
-    return value
 
 
 def _constant(name: str) -> Any:
@@ -141,16 +144,49 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_finite_float, parse_int=_integer)
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {listed([twice])} stands twice in one object")
+    return value
 
 
-def _check_surrogates(text: str, value: Any) -> None:
-    if "\\u" not in text:
-        return
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a \\u escape is half of a surrogate pair") from None
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_constant=_constant,
+    parse_float=_finite_float,
+    parse_int=_integer,
+)
+
+
+_ENDS = json.JSONDecoder(parse_int=str)
+"""Finds where a value ends that `_DECODER` refuses for what it says."""
+
+
+def _checked(value: Any, text: str) -> Any:
+    """`value`, which was decoded from `text`, where text can be made of it again."""
+    # Only what has many brackets can be deep.
+    if text.count("[") + text.count("{") > MAX_NESTING and _depth(value) > MAX_NESTING:
+        raise ValueError(TOO_DEEP)
+    if "\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a \\u escape is half of a surrogate pair") from None
+    return value
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects lie in each other, without recursion."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, list | dict)]:
+        depth += 1
+        level = [
+            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return depth
 
 
 def _object_row(path: Path, line: int, value: Any) -> Row:
@@ -174,12 +210,8 @@ def _list_elements(path: Path, text: str, start: int) -> Iterator[Row]:
     else:
         while True:
             line, counted = line + text.count("\n", counted, at), at
-            try:
-                value, end = _DECODER.raw_decode(text, at)
-                _check_surrogates(text[at:end], value)
-            except (ValueError, RecursionError) as error:
-                raise DataError(_json_reason(error), where=f"{path}:{line}") from None
-            yield _object_row(path, line, value)
+            row, end = _element(path, text, at, line)
+            yield row
             end = _skip_space(text, end)
             at = _skip_space(text, end + 1)
             if text.startswith("]", end):
@@ -196,31 +228,45 @@ def _list_elements(path: Path, text: str, start: int) -> Iterator[Row]:
         raise DataError("not JSON: text follows the list.", where=f"{path}:{line}")
 
 
+def _element(path: Path, text: str, at: int, line: int) -> tuple[Row, int]:
+    """The row that starts at `at`, and where it ends; DataError where that cannot be told."""
+    try:
+        try:
+            value, end = _DECODER.raw_decode(text, at)
+            return _object_row(path, line, _checked(value, text[at:end])), end
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:
+            return BadRow(str(path), line, str(error)), _ENDS.raw_decode(text, at)[1]
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise _not_json(path, error, line) from None
+
+
+def _not_json(path: Path, error: Exception, line: int = 1) -> DataError:
+    if isinstance(error, json.JSONDecodeError):
+        reason = f"not JSON: {error.msg}, column {error.colno}"
+        return DataError(f"{reason}.", where=f"{path}:{error.lineno}")
+    reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
+    return DataError(f"{reason}.", where=f"{path}:{line}")
+
+
 def _skip_space(text: str, at: int) -> int:
     while at < len(text) and text[at] in " \t\r\n":
         at += 1
     return at
 
 
-def _json_reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg}."
-    if isinstance(error, RecursionError):
-        return "nested too deeply."
-    return f"{error}."
-
-
 def _json_without_list(path: Path, text: str, splits: tuple[str, ...]) -> Iterator[Row]:
     if not text.strip():
         return
     try:
-        value = parse_json_text(text)
-    except ValueError as error:
+        value = _checked(_DECODER.decode(text), text)
+    except (ValueError, RecursionError) as error:
         first, _, rest = text.strip().partition("\n")
         if rest and _is_object(first):
             yield from read_jsonl(path)
             return
-        raise DataError(f"{error}.", where=str(path)) from None
+        raise _not_json(path, error) from None
     if not isinstance(value, dict):
         raise DataError(
             f"the file holds {_json_kind(value)}.", where=str(path), hint="Write a list of rows."
@@ -229,7 +275,7 @@ def _json_without_list(path: Path, text: str, splits: tuple[str, ...]) -> Iterat
     chosen = [key for key in (*splits, "data") if key in lists] or lists
     if not chosen or (len(lists) > 1 and chosen == lists):
         raise DataError(
-            f"the object has no single list of rows; its keys are {', '.join(value) or 'none'}.",
+            f"the object has no single list of rows; its keys are {listed(list(value)) or 'none'}.",
             where=str(path),
             hint="Write a list of rows, or an object that holds it under `data`.",
         )
@@ -245,11 +291,20 @@ def _is_object(text: str) -> bool:
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines from 1 with their ends, without a byte-order mark. Raises DataError for bad gzip."""
+    """Lines from 1 with their ends, without a byte-order mark.
+
+    Raises DataError for bad gzip, and for a file that says it is UTF-16.
+    """
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opener(path, "rb") as file:
             for line, raw in enumerate(file, 1):
+                if line == 1 and raw.startswith(UTF_16_MARKS):
+                    raise DataError(
+                        "the file is UTF-16, not UTF-8.",
+                        where=f"{path}:1",
+                        hint="Save it as UTF-8.",
+                    )
                 yield line, raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"the file cannot be read: {error}.", where=str(path)) from None
@@ -272,7 +327,7 @@ def _unlimited_csv_fields() -> Iterator[None]:
 def _check_header(path: Path, header: list[str]) -> None:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise DataError(f"the header repeats {', '.join(repeated)}.", where=f"{path}:1")
+        raise DataError(f"the header repeats {listed(repeated)}.", where=f"{path}:1")
     if not all(name.isprintable() for name in header):
         raise DataError("the header has unreadable characters.", where=f"{path}:1")
 

@@ -5,7 +5,7 @@ Shapes: B rows, L padded length, T tokens of a packed micro-batch, D documents i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,26 @@ from trimtab.errors import DataError
 if TYPE_CHECKING:
     import torch
 
+MAX_NAME_CHARS = 60
+MAX_NAMES = 12
 IGNORED = -100
 """The target at a position that is not trained on; torch's and transformers' value."""
+
+
+def named(text: object) -> str:
+    """A name or value of the data as a message can hold it: quoted, short, nothing hidden in it."""
+    quoted = repr(text)
+    if len(quoted) <= MAX_NAME_CHARS:
+        return quoted
+    return f"{quoted[:MAX_NAME_CHARS]}…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in backticks, the first dozen of them."""
+    shown = [f"`{named(name)[1:].removesuffix(named(name)[0])}`" for name in names[:MAX_NAMES]]
+    if len(names) > MAX_NAMES:
+        shown.append(f"and {len(names) - MAX_NAMES:,} more")
+    return ", ".join(shown)
 
 
 @dataclass(frozen=True, slots=True)

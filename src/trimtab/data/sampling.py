@@ -1,7 +1,4 @@
-"""Some of a dataset's rows, parsed, and the size of every row, which may stay unparsed.
-
-Rows of jsonl are counted as lines; of other kinds of file every row is read.
-"""
+"""Some of a dataset's rows, the size of every row, and all rows that are bad."""
 
 from __future__ import annotations
 
@@ -13,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trimtab.data.bad_rows import checked
 from trimtab.data.lines import Row, jsonl_row, raw_lines
 from trimtab.data.rows import BadRow, SourceRow
 from trimtab.data.sources import ReadResult, find_files, is_jsonl, rows_of_file
 from trimtab.errors import DataError
+from trimtab.hyperparameters.config import TrainingConfig
 
 MAX_SAMPLED_ROWS = 512
 MAX_SAMPLED_SIZE = 200_000
@@ -28,13 +27,15 @@ NUM_LARGEST_ROWS = 8
 class SourceSample:
     """Rows at even steps through a dataset and its largest ones, and what is known of all rows.
 
-    read: the sampled rows. places: the index among all rows of each of `read.rows`, rising.
-    sizes: int64 [num_rows], bytes of a line or characters of a parsed row.
+    read: the sampled rows that are good, and every bad row. places, bad_places: the index among
+    all rows of each of `read.rows` and of `read.bad_rows`, rising.
+    sizes: int64 [num_rows], bytes of a line of jsonl, else characters of a row.
     contents: int64 [num_rows], equal for rows of equal content.
     """
 
     read: ReadResult
     places: tuple[int, ...]
+    bad_places: tuple[int, ...]
     sizes: npt.NDArray[np.int64]
     contents: npt.NDArray[np.int64]
 
@@ -44,19 +45,13 @@ class SourceSample:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unparsed:
-    """A row with its index among all; `content` is its raw line, or the row itself if parsed."""
+class _Sized:
+    """A good row with its index among all, its rank among the good ones, and its size."""
 
     index: int
+    rank: int
     size: int
-    file: Path
-    line: int
-    content: bytes | Row
-
-    def parsed(self) -> Row:
-        if isinstance(self.content, bytes):
-            return jsonl_row(self.file, self.line, self.content)
-        return self.content
+    row: SourceRow
 
 
 @dataclass(slots=True)
@@ -65,16 +60,16 @@ class _EvenSteps:
 
     step: int = 1
     size: int = 0
-    rows: list[_Unparsed] = field(default_factory=list)
+    rows: list[_Sized] = field(default_factory=list)
 
-    def offer(self, row: _Unparsed) -> None:
-        if row.index % self.step:
+    def offer(self, row: _Sized) -> None:
+        if row.rank % self.step:
             return
         self.rows.append(row)
         self.size += row.size
         while self._is_over():
             self.step *= 2
-            self.rows = [row for row in self.rows if row.index % self.step == 0]
+            self.rows = [row for row in self.rows if row.rank % self.step == 0]
             self.size = sum(row.size for row in self.rows)
 
     def _is_over(self) -> bool:
@@ -88,17 +83,17 @@ class _EvenSteps:
 class _Largest:
     """The largest rows; of these as many as their sizes allow, at least one."""
 
-    heap: list[tuple[int, int, _Unparsed]] = field(default_factory=list)
+    heap: list[tuple[int, int, _Sized]] = field(default_factory=list)
 
-    def offer(self, row: _Unparsed) -> None:
+    def offer(self, row: _Sized) -> None:
         entry = (row.size, -row.index, row)
         if len(self.heap) < NUM_LARGEST_ROWS:
             heappush(self.heap, entry)
         elif entry > self.heap[0]:
             heappushpop(self.heap, entry)
 
-    def rows(self) -> list[_Unparsed]:
-        kept: list[_Unparsed] = []
+    def rows(self) -> list[_Sized]:
+        kept: list[_Sized] = []
         size = 0
         for row_size, _, row in sorted(self.heap, reverse=True):
             size += row_size
@@ -108,49 +103,65 @@ class _Largest:
         return kept
 
 
-def sample_dataset(dataset: str, split: str, *, for_evaluation: bool = False) -> SourceSample:
+def sample_dataset(
+    config: TrainingConfig, dataset: str, *, for_evaluation: bool = False
+) -> SourceSample:
     """A sample of a file or folder; all rows where they are few and short.
 
+    Every row is read and understood, so the bad ones are all known, but for those that only the
+    model's template or tokenizer refuses.
+
     Raises ConfigError where there is nothing of that name or it is a hub dataset, DataError
-    where it holds no rows.
+    where it holds no rows, both as `detect_format` does.
     """
-    files = find_files(dataset, split, for_evaluation=for_evaluation)
+    files = find_files(dataset, config.dataset_split, for_evaluation=for_evaluation)
     even, largest = _EvenSteps(), _Largest()
+    bad: dict[int, BadRow] = {}
     sizes: list[int] = []
     contents: list[int] = []
-    for row in _unparsed_rows(files.paths, files.splits):
-        sizes.append(row.size)
-        contents.append(hash(row.content if isinstance(row.content, bytes) else _text(row.content)))
-        even.offer(row)
-        largest.offer(row)
+
+    def noted() -> Iterator[Row]:
+        for row, size, content in _sized_rows(files.paths, files.splits):
+            sizes.append(size)
+            contents.append(content)
+            yield row
+
+    for index, row in enumerate(checked(noted(), config)):
+        if isinstance(row, BadRow):
+            bad[index] = row
+            continue
+        sized = _Sized(index, index - len(bad), sizes[index], row)
+        even.offer(sized)
+        largest.offer(sized)
     if not sizes:
         raise DataError("there are no rows in it.", where=dataset)
-    chosen = {row.index: row for row in (*even.rows, *largest.rows())}
-    parsed = [(index, chosen[index].parsed()) for index in sorted(chosen)]
-    good = [(index, row) for index, row in parsed if isinstance(row, SourceRow)]
+    chosen = {one.index: one.row for one in (*even.rows, *largest.rows())}
+    good = sorted(chosen.items())
     read = ReadResult(
         rows=tuple(row for _, row in good),
-        bad_rows=tuple(row for _, row in parsed if isinstance(row, BadRow)),
+        bad_rows=tuple(bad.values()),
         files=tuple(str(path) for path in files.paths),
     )
-    places = tuple(index for index, _ in good)
     return SourceSample(
-        read, places, np.array(sizes, dtype=np.int64), np.array(contents, dtype=np.int64)
+        read,
+        places=tuple(index for index, _ in good),
+        bad_places=tuple(bad),
+        sizes=np.array(sizes, dtype=np.int64),
+        contents=np.array(contents, dtype=np.int64),
     )
 
 
-def _unparsed_rows(paths: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[_Unparsed]:
-    index = 0
+def _sized_rows(paths: tuple[Path, ...], splits: tuple[str, ...]) -> Iterator[tuple[Row, int, int]]:
+    """Each row with its size, and a number that is the same for rows of equal content."""
     for path in paths:
         if is_jsonl(path):
             for line, raw in raw_lines(path):
                 if raw.strip():
-                    yield _Unparsed(index, len(raw), path, line, raw)
-                    index += 1
+                    yield jsonl_row(path, line, raw), len(raw), hash(raw)
         else:
             for row in rows_of_file(path, splits):
-                yield _Unparsed(index, len(_text(row)), path, row.line, row)
-                index += 1
+                text = _text(row)
+                yield row, len(text), hash(text)
 
 
 def _text(row: Row) -> str:

@@ -91,6 +91,16 @@ def locate_light(model: str, *, trust_remote_code: bool) -> ModelSource:
     return ModelSource(name=model, folder=folder, trust_remote_code=trust_remote_code)
 
 
+def moves_weights(model: str) -> bool:
+    """Whether `locate` would have to unpack the model's weights or fetch them."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path.suffix == ".gguf" and unpacked_gguf(path) is None
+    if path.exists() or _looks_like_a_path(model, path):
+        return False
+    return _local_snapshot(model) is None
+
+
 def local_files(model: str) -> tuple[Path, ...] | None:
     """The files that make the model what it is, in order; None where it is not here yet."""
     path = Path(model).expanduser()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
+from trimtab.data.bad_rows import all_loaded
 from trimtab.data.corpus import tokenized
 from trimtab.data.estimates import EstimatedCorpus, estimate
 from trimtab.data.sampling import sample_dataset
@@ -48,20 +49,29 @@ class LightMaterials:
     def tokenizer(self) -> LightTokenizer:
         return load_light_tokenizer(self.source)
 
-    @cached_property
+    @property
     def corpus(self) -> EstimatedCorpus:
-        return self._estimated(self._config.dataset)
+        return self._corpora[0]
+
+    @property
+    def eval_corpus(self) -> EstimatedCorpus:
+        return self._corpora[1]
 
     @cached_property
-    def eval_corpus(self) -> EstimatedCorpus:
-        return self._estimated(str(self._config.eval_dataset), for_evaluation=True)
+    def _corpora(self) -> list[EstimatedCorpus]:
+        """The training dataset's, and behind it that of a dataset of its own to evaluate on."""
+        loads = [partial(self._estimated, self._config.dataset)]
+        separate = separate_eval_dataset(self._config.eval_dataset)
+        if separate is not None:
+            loads.append(partial(self._estimated, separate, for_evaluation=True))
+        return all_loaded(loads)
 
     def _estimated(self, dataset: str, *, for_evaluation: bool = False) -> EstimatedCorpus:
         self._observer.activity("sampling rows")
-        sample = sample_dataset(dataset, self._config.dataset_split, for_evaluation=for_evaluation)
-        num_read = len(sample.read.rows) + len(sample.read.bad_rows)
-        noun = "rows" if num_read == sample.num_rows else "sampled rows"
-        corpus = tokenized(sample.read, self._config, dataset, self.tokenizer, noun=noun)
+        sample = sample_dataset(self._config, dataset, for_evaluation=for_evaluation)
+        corpus = tokenized(
+            sample.read, self._config, dataset, self.tokenizer, num_rows=sample.num_rows
+        )
         self._observer.activity_done()
         return estimate(sample, corpus)
 

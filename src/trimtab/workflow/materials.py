@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from trimtab.data.bad_rows import all_loaded, refuse_bad_rows
 from trimtab.data.corpus import Corpus, load_corpus
+from trimtab.data.sources import read_dataset
 from trimtab.engine.observer import Observer
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.models.description import describe
 from trimtab.models.loading import load_tokenizer
 from trimtab.models.packing import packing_refusal_of
 from trimtab.models.pad_token import choose_pad_token
-from trimtab.models.source import ModelSource, locate
+from trimtab.models.source import ModelSource, locate, moves_weights
 from trimtab.planning.fact import Fact
 from trimtab.planning.questions import (
     DataQuestion,
@@ -69,6 +71,8 @@ class Materials:
 
     @cached_property
     def source(self) -> ModelSource:
+        if moves_weights(self.config.model):
+            self._refuse_bad_rows()
         self._observer.activity("finding the model")
         source = locate(
             self.config.model,
@@ -86,13 +90,46 @@ class Materials:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         return load_tokenizer(self.source)
 
-    @cached_property
+    @property
     def corpus(self) -> Corpus:
-        return self._load(self.config.dataset)
+        return self._corpora[0]
+
+    @property
+    def eval_corpus(self) -> Corpus:
+        return self._corpora[1]
 
     @cached_property
-    def eval_corpus(self) -> Corpus:
-        return self._load(str(self.config.eval_dataset), for_evaluation=True)
+    def _corpora(self) -> list[Corpus]:
+        """The training dataset's, and behind it that of a dataset of its own to evaluate on."""
+        return all_loaded(
+            [
+                partial(self._load, dataset, for_evaluation=index > 0)
+                for index, dataset in enumerate(self._datasets)
+            ]
+        )
+
+    @property
+    def _datasets(self) -> list[str]:
+        separate = separate_eval_dataset(self.config.eval_dataset)
+        return [self.config.dataset] if separate is None else [self.config.dataset, separate]
+
+    def _refuse_bad_rows(self) -> None:
+        """Before weights are fetched or unpacked for rows that could not be trained on."""
+        progress = _StagedProgress(self._observer)
+        reads = [
+            (
+                dataset,
+                read_dataset(
+                    dataset,
+                    self.config.dataset_split,
+                    for_evaluation=index > 0,
+                    on_progress=progress.told,
+                ),
+            )
+            for index, dataset in enumerate(self._datasets)
+        ]
+        refuse_bad_rows(reads, self.config)
+        self._observer.activity_done()
 
     def _load(self, dataset: str, *, for_evaluation: bool = False) -> Corpus:
         progress = _StagedProgress(self._observer)
@@ -105,6 +142,9 @@ class Materials:
         )
         self._observer.activity_done()
         return corpus
+
+    def _load_rows(self) -> None:
+        _ = self._corpora
 
     @property
     def has_separate_eval_rows(self) -> bool:
@@ -156,6 +196,8 @@ class Materials:
     def _answer_model(self) -> Iterator[Fact]:
         description = describe(self.source)
         pad_token = choose_pad_token(self.tokenizer, self.config.pad_token, description.vocab_size)
+        # What is wrong with the rows is told before the check loads any weights.
+        self._load_rows()
         started = time.perf_counter()
         refusal = self._packing_refusal()
         yield from probe_model(
