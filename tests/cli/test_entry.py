@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from trimtab.cli.entry import TUNABLES, VARIABLE, needs_tunables
+from trimtab.cli.entry import KERNEL_CACHES, TUNABLES, VARIABLE, needs_tunables
 
 is_glibc = sys.platform == "linux" and (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
 on_glibc = pytest.mark.skipif(not is_glibc, reason="not on glibc")
@@ -14,7 +14,8 @@ on_glibc = pytest.mark.skipif(not is_glibc, reason="not on glibc")
 
 @pytest.fixture(autouse=True)
 def _as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    for name in (VARIABLE, *KERNEL_CACHES):
+        monkeypatch.delenv(name, raising=False)
 
 
 @on_glibc
@@ -49,3 +50,27 @@ def test_the_command_begins_once_more_with_the_same_arguments() -> None:
         check=True,
     )
     assert ended.stderr == f"glibc.rtld.nns=4:{TUNABLES}{arguments!r}"
+
+
+@pytest.mark.parametrize(
+    ("command", "mine", "in_force"),
+    [
+        ("train", {}, ["64", "16"]),
+        ("train", {"LRU_CACHE_CAPACITY": "3"}, ["64", "3"]),
+        ("explain", {}, ["", ""]),
+    ],
+)
+def test_kernel_caches_are_bounded_where_the_user_has_not(
+    command: str, mine: dict[str, str], in_force: list[str]
+) -> None:
+    told = f"import os; print([os.environ.get(name, '') for name in {list(KERNEL_CACHES)!r}])"
+    main = f"lambda: exec({told!r}, {{}})"
+    code = f"from trimtab.cli import app, entry; app.main = {main}; entry.main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, command],
+        env={**os.environ, VARIABLE: "glibc.malloc.arena_max=1", **mine},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.strip() == repr(in_force)

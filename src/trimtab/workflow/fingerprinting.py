@@ -37,6 +37,8 @@ ALLOCATOR_VARIABLES = (
     "LD_PRELOAD",
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+    "LRU_CACHE_CAPACITY",
 )
 """What decides how much memory a process holds for the same tensors."""
 MAX_CONTENT_BYTES = 64_000
