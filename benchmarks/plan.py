@@ -303,7 +303,9 @@ def time_pair(method: str, pair: tuple[int, str | int], common: dict[str, Any], 
 
 
 def tokens_per_s(measured: dict[str, Any]) -> float:
-    return sum(measured["num_tokens"][1:]) / sum(measured["update_s"][1:])
+    """Of the median update after the first: a machine that others use stalls now and then."""
+    timed = zip(measured["num_tokens"][1:], measured["update_s"][1:], strict=True)
+    return statistics.median(tokens / seconds for tokens, seconds in timed)
 
 
 def summarise(out: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,13 @@ def test_nothing_is_written_to_the_screen(
     load("llama")
     load_tokenizer(tiny_sources["llama"])
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_no_weight_is_a_page_of_its_file(tmp_path: Path) -> None:
+    """A file that is truncated while a run goes on would kill the process."""
+    save_tiny_model(tmp_path)
+    model = load_fp32(tmp_path)
+    maps = Path("/proc/self/maps").read_text()
+    assert str(tmp_path) not in maps
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())

@@ -17,10 +17,9 @@ from trimtab.errors import ConfigError, DoesNotFit
 from trimtab.models.attention import IMPLEMENTATION, register_document_attention
 from trimtab.models.foreign import UNUSABLE_FILES, first_sentence
 from trimtab.models.memory_errors import is_out_of_memory
+from trimtab.models.own_memory import take_out_of_files
 from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
-
-"""What torch says where the CPU's memory is short; it has no exception of its own for that."""
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerFast:
@@ -63,6 +62,7 @@ def load_model(
                 output_loading_info=True,
             )
         model: PreTrainedModel = loaded[0].to(device)
+        take_out_of_files(model)
     except UNUSABLE_FILES as error:
         if is_out_of_memory(error):
             raise _does_not_fit(source, dtype, device) from error
