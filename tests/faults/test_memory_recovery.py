@@ -10,11 +10,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from support.faults import cpu_runs_out, cuda_runs_out, run_out_above
+from support.faults import cpu_runs_out, cuda_runs_out, digest, run_out_above
+from support.jobs import Memory, first_state, run_to_end, tiny_job
 from support.runs import read_jsonl, tiny_config
 
 import trimtab
 from trimtab.cli.app import run as command
+from trimtab.engine import step
+from trimtab.engine.loop import run_updates
+from trimtab.engine.stops import RanOutOfMemory
 from trimtab.workflow import jobs
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -158,7 +162,7 @@ def test_weights_that_moved_in_part_are_not_trusted(
     original = torch.optim.AdamW.step
     num_steps = 0
 
-    def step(self: torch.optim.AdamW) -> None:
+    def moving_in_part(self: torch.optim.AdamW) -> None:
         nonlocal num_steps
         num_steps += 1
         if num_steps == 5:
@@ -167,7 +171,7 @@ def test_weights_that_moved_in_part_are_not_trusted(
             cuda_runs_out()
         original(self)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(torch.optim.AdamW, "step", moving_in_part)
     run = Path(trimtab.train(config_of(tmp_path / "tight", tiny_llama_folder, **changes)).run)
     saved = [
         line for line in read_jsonl(run / "events.jsonl") if line["event"] == "checkpoint saved"
@@ -175,3 +179,38 @@ def test_weights_that_moved_in_part_are_not_trusted(
     assert back_to in [line["step"] for line in saved]
     assert [one["step"] for one in updates_of(run)] == [1, 2, 3, 4, 5, 6]
     assert_the_same_run(run, Path(roomy.run))
+
+
+def test_what_dropout_draws_does_not_depend_on_how_far_an_update_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One failure after two of four micro-batches, then the same update again."""
+    changes = {"method": "lora", "lora_dropout": 0.5, "num_train_steps": 3}
+    sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    whole = tiny_job(tmp_path / "whole", **changes, **sizes)
+    torch.manual_seed(7)
+    _, expected = run_to_end(whole)
+
+    job = tiny_job(tmp_path / "failed", **changes, **sizes)
+    state = first_state(job)
+    torch.manual_seed(7)
+    before = digest(job)
+    original, num_passes = step.summed_loss, 0
+
+    def failing(*arguments: Any) -> torch.Tensor:
+        nonlocal num_passes
+        num_passes += 1
+        if num_passes == 3:
+            cuda_runs_out()
+        return original(*arguments)
+
+    monkeypatch.setattr(step, "summed_loss", failing)
+    with pytest.raises(RanOutOfMemory) as ran_out:
+        run_updates(job, state, Memory(), lambda: False)
+    assert ran_out.value.phase == "update"
+    assert len(ran_out.value.row_ids) == 4
+    assert all(parameter.grad is None for parameter in job.optimizer.parameters)
+    assert digest(job) == before
+    _, memory = run_to_end(job, state)
+    assert [one.loss for one in memory.updates] == [one.loss for one in expected.updates]
+    assert digest(job) == digest(whole)

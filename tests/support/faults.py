@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -16,25 +16,28 @@ from trimtab.engine.loop import Job
 
 def digest(job: Job) -> str:
     """sha256 over every trainable weight and every tensor and number of the optimizer's state."""
+    values: dict[str, object] = {
+        name: parameter
+        for name, parameter in job.model.named_parameters()
+        if parameter.requires_grad
+    }
+    for number, optimizer in enumerate(job.optimizer.optimizers):
+        for index, entries in optimizer.state_dict()["state"].items():
+            values |= {f"{number}/{index}/{name}": value for name, value in entries.items()}
+    return digest_of_tensors(values)
+
+
+def digest_of_tensors(values: Mapping[str, object]) -> str:
+    """sha256 over names and values, in the names' order."""
     found = hashlib.sha256()
-    for name, parameter in job.model.named_parameters():
-        if parameter.requires_grad:
-            _add(found, name, parameter)
-    for optimizer in job.optimizer.optimizers:
-        for index, entries in sorted(optimizer.state_dict()["state"].items()):
-            for name, value in sorted(entries.items()):
-                _add(found, f"{index}/{name}", value)
+    for name, value in sorted(values.items()):
+        found.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            flat = value.detach().cpu().contiguous().flatten()
+            found.update(flat.view(torch.uint8).numpy().tobytes())
+        else:
+            found.update(repr(value).encode())
     return found.hexdigest()
-
-
-def _add(found: Any, name: str, value: object) -> None:
-    found.update(name.encode())
-    if isinstance(value, torch.Tensor):
-        found.update(
-            value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes()
-        )
-    else:
-        found.update(repr(value).encode())
 
 
 def cuda_runs_out() -> None:
