@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -23,6 +25,7 @@ from trimtab.models.adapters import Model
 from trimtab.runs.records import EventRecord, UpdateRecord
 from trimtab.workflow.recovering import MAX_REWINDS
 
+NUM_ROWS = 320
 NUM_STEPS = 18
 BAD_UPDATE = 14
 
@@ -30,7 +33,7 @@ BAD_UPDATE = 14
 def config_of(folder: Path, model: Path, **changes: Any) -> dict[str, Any]:
     """One micro-batch an update, and fewer updates than an epoch has."""
     folder.mkdir(exist_ok=True)
-    write_rows(folder / "rows.jsonl", 200)
+    write_rows(folder / "rows.jsonl", NUM_ROWS)
     common = {
         "per_device_train_batch_size": 8,
         "max_steps": NUM_STEPS,
@@ -40,6 +43,12 @@ def config_of(folder: Path, model: Path, **changes: Any) -> dict[str, Any]:
         "eval_dataset": "none",
     }
     return tiny_config(folder, model, **{**common, **changes})
+
+
+def rows_of_updates() -> list[tuple[int, ...]]:
+    """The rows of each update of the first epoch, as the order is seeded."""
+    order = np.random.Generator(np.random.PCG64([42, 0])).permutation(NUM_ROWS).tolist()
+    return [tuple(order[start : start + 8]) for start in range(0, NUM_ROWS, 8)]
 
 
 class Rows:
@@ -56,12 +65,6 @@ class Rows:
             return loss * 3.0 if self.bad.intersection(batch.row_ids) else loss
 
         monkeypatch.setattr(step, "summed_loss", summed_loss)
-
-    def of_a_clean_run(self, folder: Path, model: Path) -> list[tuple[int, ...]]:
-        """The rows of each update, in order, of NUM_STEPS and some further ones."""
-        trimtab.train(config_of(folder, model, max_steps=NUM_STEPS + 7))
-        updates, self.passes = self.passes, []
-        return updates
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def end_of(run: Path) -> tuple[list[float], str]:
 def test_stop_names_the_rows_and_the_next_step(
     tmp_path: Path, tiny_llama_folder: Path, rows: Rows, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clean = rows.of_a_clean_run(tmp_path / "clean", tiny_llama_folder)
+    clean = rows_of_updates()
     rows.bad = {clean[BAD_UPDATE - 1][3]}
     config = config_of(tmp_path / "run", tiny_llama_folder)
     path = tmp_path / "config.yaml"
@@ -126,7 +129,7 @@ def test_stop_names_the_rows_and_the_next_step(
 def test_skip_goes_past_the_rows_and_makes_all_updates(
     tmp_path: Path, tiny_llama_folder: Path, rows: Rows
 ) -> None:
-    clean = rows.of_a_clean_run(tmp_path / "clean", tiny_llama_folder)
+    clean = rows_of_updates()
     rows.bad = {clean[BAD_UPDATE - 1][3]}
     config = config_of(tmp_path / "run", tiny_llama_folder, on_loss_spike="skip")
     summary = trimtab.train(config)
@@ -136,9 +139,8 @@ def test_skip_goes_past_the_rows_and_makes_all_updates(
     updates = updates_of(run)
     assert [one["step"] for one in updates] == list(range(1, NUM_STEPS + 1))
     rates = [one["learning_rate"] for one in updates]
-    without = trimtab.train(config_of(tmp_path / "without", tiny_llama_folder, on_loss_spike="stop", eval_strategy="no", eval_dataset="none", dataset=str(tmp_path / "clean" / "rows.jsonl"))) if False else None
-    assert without is None
-    assert rates[BAD_UPDATE - 1] < rates[BAD_UPDATE - 2]
+    falls = [before - after for before, after in pairwise(rates[3:])]
+    assert falls == pytest.approx([falls[0]] * len(falls))
     epochs = [one["epoch"] for one in updates]
     share = epochs[1] - epochs[0]
     assert epochs[BAD_UPDATE - 1] - epochs[BAD_UPDATE - 2] == pytest.approx(2 * share)
@@ -151,18 +153,15 @@ def test_skip_goes_past_the_rows_and_makes_all_updates(
 def test_rewind_goes_back_and_past_all_rows_up_to_the_spike(
     tmp_path: Path, tiny_llama_folder: Path, rows: Rows, save_steps: int, back_to: int
 ) -> None:
-    clean = rows.of_a_clean_run(tmp_path / "clean", tiny_llama_folder)
+    clean = rows_of_updates()
     rows.bad = {clean[BAD_UPDATE - 1][3]}
     config = config_of(
         tmp_path / "run",
         tiny_llama_folder,
         on_loss_spike="rewind",
         save_steps=save_steps,
-        max_steps=NUM_STEPS - 8 + back_to // 2,
-        eval_dataset="0.05",
-        lora_dropout=0.0,
+        max_steps=BAD_UPDATE + 2,
     )
-    config |= {"max_steps": BAD_UPDATE + 2, "eval_dataset": "none"}
     summary = trimtab.train(config)
     num_passed_over = BAD_UPDATE - back_to
     assert (summary.num_rewinds, summary.num_skipped_updates) == (1, num_passed_over)
@@ -171,8 +170,7 @@ def test_rewind_goes_back_and_past_all_rows_up_to_the_spike(
     assert rows.passes[:BAD_UPDATE] == clean[:BAD_UPDATE]
     after = rows.passes[BAD_UPDATE:]
     assert len(after) == BAD_UPDATE + 2 - back_to
-    shared = min(len(after), len(clean) - BAD_UPDATE)
-    assert after[:shared] == clean[BAD_UPDATE : BAD_UPDATE + shared]
+    assert after == clean[BAD_UPDATE : BAD_UPDATE + len(after)]
     (spike,) = events_of(run, "loss spike")
     assert spike["details"]["back_to_update"] == back_to
     assert spike["details"]["num_updates_passed_over"] == num_passed_over
@@ -191,7 +189,7 @@ def test_rewind_goes_back_and_past_all_rows_up_to_the_spike(
 def test_a_run_that_was_interrupted_around_a_spike_ends_as_one_that_was_not(
     tmp_path: Path, tiny_llama_folder: Path, rows: Rows, policy: str, breaking: dict[str, Any]
 ) -> None:
-    clean = rows.of_a_clean_run(tmp_path / "clean", tiny_llama_folder)
+    clean = rows_of_updates()
     rows.bad = {clean[BAD_UPDATE - 1][3]}
     changes = {"on_loss_spike": policy, "max_steps": NUM_STEPS - 1}
     whole = trimtab.train(config_of(tmp_path / "whole", tiny_llama_folder, **changes))
@@ -199,25 +197,24 @@ def test_a_run_that_was_interrupted_around_a_spike_ends_as_one_that_was_not(
     with pytest.raises(trimtab.Interrupted):
         trimtab.train(cut, observer=Breaking(**breaking))
     summary = trimtab.resume(cut["output_dir"])
-    if breaking != {"update": BAD_UPDATE - 1} or policy == "skip":
-        assert end_of(Path(summary.run)) == end_of(Path(whole.run))
+    assert end_of(Path(summary.run)) == end_of(Path(whole.run))
     assert summary.num_rewinds == whole.num_rewinds
 
 
 def test_a_loss_that_stays_high_stops_under_skip(
     tmp_path: Path, tiny_llama_folder: Path, rows: Rows
 ) -> None:
-    clean = rows.of_a_clean_run(tmp_path / "clean", tiny_llama_folder)
+    clean = rows_of_updates()
     rows.bad = {row for update in clean[BAD_UPDATE - 1 :] for row in update}
     config = config_of(tmp_path / "run", tiny_llama_folder, on_loss_spike="skip")
-    with pytest.raises(trimtab.GuardStop, match="diverged.*updates in a row.*smaller learning_rate"):
+    with pytest.raises(trimtab.GuardStop, match=r"diverged.*in a row.*smaller learning_rate"):
         trimtab.train(config)
 
 
 def test_a_run_goes_back_so_often_and_no_oftener(
     tmp_path: Path, tiny_llama_folder: Path, rows: Rows
 ) -> None:
-    clean = rows.of_a_clean_run(tmp_path / "clean", tiny_llama_folder)
+    clean = rows_of_updates()
     rows.bad = {row for update in clean[BAD_UPDATE - 1 :] for row in update}
     config = config_of(tmp_path / "run", tiny_llama_folder, on_loss_spike="rewind")
     with pytest.raises(trimtab.GuardStop, match=f"went back {MAX_REWINDS} times") as stop:

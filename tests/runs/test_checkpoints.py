@@ -80,6 +80,17 @@ def test_retires_the_oldest_and_writers_leftovers(tmp_path: Path) -> None:
     ]
 
 
+def test_the_newest_of_a_multiple_is_found_and_stays(tmp_path: Path) -> None:
+    for step in (3, 6, 7, 8):
+        save(tmp_path, step)
+    retire(tmp_path, 1, spared_every=3)
+    assert steps(tmp_path) == [6, 7, 8]
+    found, _ = newest_verified(tmp_path, every=3)
+    assert found is not None
+    assert found.name == "step-000006"
+    assert newest_verified(tmp_path, every=5) == (None, ())
+
+
 def test_the_last_good_one_stays_while_newer_ones_are_torn(tmp_path: Path) -> None:
     good = save(tmp_path, 1)
     for step in (2, 3):

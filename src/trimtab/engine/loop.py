@@ -286,7 +286,10 @@ def save(job: Job, state: TrainingState, observer: Observer) -> None:
     started = time.perf_counter()
     folder = job.checkpoints / checkpoint_name(state.num_updates)
     checkpoint.save_checkpoint(folder, job.model, job.optimizer, state)
-    retire(job.checkpoints, job.settings.save_total_limit)
+    settings = job.settings
+    # A rewind's target, which checkpoints of interruptions must not push out.
+    spared_every = settings.save_steps if settings.on_loss_spike == "rewind" else 0
+    retire(job.checkpoints, settings.save_total_limit, spared_every=spared_every)
     observer.happened(
         EventRecord(
             "checkpoint saved",

@@ -39,10 +39,14 @@ def step_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=checkpoint_step)
 
 
-def newest_verified(folder: Path) -> tuple[Path | None, tuple[Refused, ...]]:
-    """The newest checkpoint whose manifest holds, and the newer ones that were refused."""
+def newest_verified(folder: Path, *, every: int = 1) -> tuple[Path | None, tuple[Refused, ...]]:
+    """The newest checkpoint whose manifest holds, and the newer ones that were refused.
+
+    Only those of steps that `every` divides are looked at.
+    """
     refused: list[Refused] = []
-    for path in reversed(step_checkpoints(folder)):
+    found = [path for path in step_checkpoints(folder) if checkpoint_step(path) % every == 0]
+    for path in reversed(found):
         problems = verify(path)
         if not problems:
             return path, tuple(refused)
@@ -50,11 +54,12 @@ def newest_verified(folder: Path) -> tuple[Path | None, tuple[Refused, ...]]:
     return None, tuple(refused)
 
 
-def retire(folder: Path, keep_last: int) -> None:
+def retire(folder: Path, keep_last: int, *, spared_every: int = 0) -> None:
     """Remove what is older than the newest `keep_last` whole checkpoints, and writers' leftovers.
 
     A checkpoint that lacks a file, or has one of a wrong size, does not count as whole: the last
-    good one stays until a good one follows. Raises ValueError for a `keep_last` below 1.
+    good one stays until a good one follows. The newest whole one of a step that `spared_every`
+    divides stays too, unless that is 0. Raises ValueError for a `keep_last` below 1.
     """
     if keep_last < 1:
         raise ValueError(f"keep_last is {keep_last}; at least one checkpoint must stay")
@@ -63,6 +68,9 @@ def retire(folder: Path, keep_last: int) -> None:
     whole = [path for path in checkpoints if not verify(path, hashes=False)]
     if len(whole) > keep_last:
         oldest_kept = checkpoint_step(whole[-keep_last])
+        if spared_every:
+            spared = [step for step in map(checkpoint_step, whole) if step % spared_every == 0]
+            oldest_kept = min(oldest_kept, *spared[-1:])
         for path in checkpoints:
             if checkpoint_step(path) < oldest_kept:
                 remove_folder(path)

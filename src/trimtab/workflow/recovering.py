@@ -19,7 +19,7 @@ from trimtab.planning.recipe import Recipe
 from trimtab.planning.rules.fallback import safer_precision
 from trimtab.planning.rules.smaller_recipe import smaller_eval_batch, smaller_recipe
 from trimtab.runs.atomic import remove_folder
-from trimtab.runs.checkpoints import newest_verified
+from trimtab.runs.checkpoints import checkpoint_step, newest_verified, step_checkpoints
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.records import EventRecord
@@ -103,8 +103,10 @@ def _answer_spike(session: Session, progress: Progress, stopped: UpdateStopped) 
 
     skip: the update is not made, and the data goes on behind its rows. The schedule counts applied
     updates, so the run makes as many as planned and its last ones take rows of a further epoch.
-    rewind: weights, optimizer, random states and counts of the newest checkpoint, and the data
-    goes on behind the spike's rows all the same, so what led to it is not met again.
+    rewind: weights, optimizer, random states and counts of the newest checkpoint that `save_steps`
+    asked for (what a stop or a change of recipe saved does not count, so that an interruption does
+    not move the target), or of the start. The data goes on behind the spike's rows all the same:
+    neither they nor those before them since that checkpoint are met again in this epoch.
     """
     state, policy = progress.state, session.settings.on_loss_spike
     if policy == "stop" or stopped.next_position is None or stopped.epoch is None:
@@ -119,7 +121,7 @@ def _answer_spike(session: Session, progress: Progress, stopped: UpdateStopped) 
         )
     num_passed_over = 1
     if policy == "rewind":
-        _go_back(session, progress, state.recipe)
+        _go_back(session, progress, state.recipe, every=session.settings.save_steps)
         progress.state.num_rewinds += 1
         num_passed_over = stopped.step - progress.state.num_updates
     progress.state.position = stopped.next_position
@@ -138,18 +140,28 @@ def _answer_spike(session: Session, progress: Progress, stopped: UpdateStopped) 
 
 
 def _go_back(
-    session: Session, progress: Progress, recipe: Recipe, *, with_new_weights: bool = False
+    session: Session,
+    progress: Progress,
+    recipe: Recipe,
+    *,
+    with_new_weights: bool = False,
+    every: int = 1,
 ) -> None:
-    """To the newest checkpoint that verifies, or the start where there is none.
+    """To the newest checkpoint that verifies, or the start where there is none; newer ones go.
 
-    The held-out loss before training, the best weights and the answers to spikes are kept: they
-    are no part of what is undone. `with_new_weights` loads the model in the recipe's format.
+    `every` leaves out checkpoints of steps that it does not divide; 0 leaves out all. The held-out
+    loss before training, the best weights and the answers to spikes are kept: they are no part of
+    what is undone. `with_new_weights` loads the model in the recipe's format.
     """
     before = progress.state
-    checkpoint, refused = newest_verified(session.run.checkpoints)
+    folder = session.run.checkpoints
+    checkpoint, refused = newest_verified(folder, every=every) if every else (None, ())
     for one in refused:
         session.observer.noted(f"Refused {one.path.name}: {'; '.join(one.problems)}.")
-        remove_folder(one.path)
+    step = -1 if checkpoint is None else checkpoint_step(checkpoint)
+    for path in step_checkpoints(folder):
+        if checkpoint_step(path) > step:
+            remove_folder(path)
     if with_new_weights or checkpoint is None:
         progress.release_job()
         settings = recipe.applied_to(session.settings)
