@@ -28,6 +28,7 @@ LIGHT_MODULES = (
     "trimtab.hyperparameters.rendering",
     "trimtab.runs.folder",
     "trimtab.cli.app",
+    "trimtab.interop.importing",
 )
 PICKLE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 PICKLE_CALLS = {("torch", "load"), ("torch", "save"), ("pandas", "read_pickle")}

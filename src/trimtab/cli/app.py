@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from trimtab.cli.configs import AllowLossy, Dialect, Foreign, TheirDefaults, config_and_options
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
 
 if TYPE_CHECKING:
@@ -94,26 +95,6 @@ def _complain(text: str) -> None:
     sys.stderr.write(text.rstrip() + "\n")
 
 
-def _config_and_options(
-    arguments: Sequence[str] | None,
-) -> tuple[Path | None, list[tuple[str, str]]]:
-    """The config file and the hyperparameters among the arguments."""
-    from trimtab.hyperparameters.options import split_options
-
-    positional, options = split_options(arguments or ())
-    if len(positional) > 1:
-        raise ConfigError(
-            f"one CONFIG is expected, and {len(positional)} came: {', '.join(positional)}.",
-            hint="Write hyperparameters as options: --learning-rate 2e-4.",
-        )
-    if not positional and not options:
-        raise ConfigError(
-            "there is nothing to go by.",
-            hint="Name a config file, or give --model and --dataset.",
-        )
-    return (Path(positional[0]) if positional else None), options
-
-
 @contextmanager
 def _observer(json_wanted: bool) -> Iterator[ConsoleObserver]:
     """Progress on stderr; the plan is shown too, unless stdout is for JSON."""
@@ -139,11 +120,19 @@ def _print_json(value: Any) -> None:
 
 
 @app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)
-def train(arguments: Arguments = None, json_: Json = False, debug: Debug = False) -> None:
+def train(
+    arguments: Arguments = None,
+    dialect: Dialect = None,
+    allow_lossy: AllowLossy = False,
+    their_defaults: TheirDefaults = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
     """Plan, train, guard and report."""
     import trimtab
 
-    config, options = _config_and_options(arguments)
+    foreign = Foreign(dialect, allow_lossy, their_defaults)
+    config, options = config_and_options(arguments, foreign)
     with _observer(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.train(config, options=options, observer=observer)
     _show_end(summary, json_)
@@ -251,6 +240,9 @@ def plan(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Measure again what was measured before.")
     ] = False,
+    dialect: Dialect = None,
+    allow_lossy: AllowLossy = False,
+    their_defaults: TheirDefaults = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -261,7 +253,8 @@ def plan(
     import trimtab
 
     name = None if why is None else _hyperparameter(why)
-    config, options = _config_and_options(arguments)
+    foreign = Foreign(dialect, allow_lossy, their_defaults)
+    config, options = config_and_options(arguments, foreign)
     with _observer(json_) as observer:
         made = trimtab.plan(
             config, options=options, observer=observer, quick=quick, refresh=refresh
@@ -294,6 +287,9 @@ def inspect(
     rows: Annotated[
         int, typer.Option("--rows", min=0, help="How many rows are shown decoded.")
     ] = 3,
+    dialect: Dialect = None,
+    allow_lossy: AllowLossy = False,
+    their_defaults: TheirDefaults = False,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -302,7 +298,8 @@ def inspect(
     from trimtab.cli.console import Consoles
     from trimtab.cli.screens import show_inspection
 
-    config, options = _config_and_options(arguments)
+    foreign = Foreign(dialect, allow_lossy, their_defaults)
+    config, options = config_and_options(arguments, foreign)
     with _observer(json_) as observer:
         inspection = trimtab.inspect(config, options=options, num_examples=rows, observer=observer)
     if json_:

@@ -110,25 +110,28 @@ def _comment(text: str) -> str:
 def resolve(
     *,
     file: Path | None = None,
+    settings: Sequence[Setting] = (),
     values: Mapping[str, Any] | None = None,
     options: Sequence[tuple[str, str]] = (),
 ) -> ResolvedConfig:
     """One configuration from a YAML file, Python values and the command line's options.
 
-    Names may be aliases in every layer. Raises ConfigError with a line for each problem: an
-    unknown name, a value out of its domain, one thing set twice in a layer, a missing `model` or
-    `dataset`.
+    `settings` stand in for a file that was read already. Names may be aliases in every layer.
+    Raises ConfigError with a line for each problem: an unknown name, a value out of its domain,
+    one thing set twice in a layer, a missing `model` or `dataset`.
     """
     problems: list[Problem] = []
     stack = _Stack()
     if file is not None:
-        stack.add("file", _read_layer(read_file(file), problems), problems)
+        settings = read_file(file)
+    if settings:
+        stack.add("file", _read_layer(settings, problems), problems)
     if values is not None:
         stack.add("python", _read_layer(_python_settings(values), problems), problems)
     if options:
-        settings = [option_setting(name, text) for name, text in options]
+        given = [option_setting(name, text) for name, text in options]
         # As on any command line, the last of several equal options counts.
-        last = {setting.name: setting for setting in settings}
+        last = {setting.name: setting for setting in given}
         stack.add("command line", _read_layer(list(last.values()), problems), problems)
     problems += _missing(stack, problems, file)
     raise_for(problems)

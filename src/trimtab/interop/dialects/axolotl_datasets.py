@@ -1,0 +1,181 @@
+"""What Axolotl's `datasets` say of rows, their columns and what is trained on in them.
+
+After `axolotl/utils/schemas/datasets.py` and `axolotl/prompt_strategies/`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from trimtab.hyperparameters.reading import Setting
+from trimtab.interop.translating import Loss, Reading, Values, as_bool
+
+_HARMLESS: Final = {"ds_type", "trust_remote_code", "preprocess_shards", "field_thinking"}
+_EMPTY: Final[tuple[Any, ...]] = (None, False, "", [], {})
+
+
+def take_datasets(reading: Reading) -> None:
+    """`datasets`, `test_datasets` and `train_on_inputs`, which decide the masks together."""
+    inputs = reading.take("train_on_inputs")
+    on_inputs = inputs is not None and as_bool(inputs.value) is True
+    datasets, tests = reading.take("datasets"), reading.take("test_datasets")
+    if datasets is not None:
+        _take(reading, datasets, on_inputs)
+    if inputs is not None:
+        reading.carry(
+            inputs, {"completion_only_loss": not on_inputs, "assistant_only_loss": not on_inputs}
+        )
+    if tests is not None:
+        entries = _entries(tests.value)
+        reading.carry(tests, {"eval_dataset": entries[0].get("path")} if len(entries) == 1 else {})
+        if len(entries) != 1:
+            why = "one held-out dataset is read"
+            reading.lose(tests, Loss(why, changes_result=False, about=("eval_dataset",)))
+
+
+def _entries(value: Any) -> list[dict[str, Any]]:
+    entries = value if isinstance(value, list) else [value]
+    return [dict(entry) for entry in entries if isinstance(entry, dict)]
+
+
+def _take(reading: Reading, setting: Setting, on_inputs: bool) -> None:
+    """One entry; of several, the first is what is left where the loss is allowed."""
+    entries = _entries(setting.value)
+    if not entries or not isinstance(entries[0].get("path"), str):
+        why = "it names no path"
+        reading.lose(setting, Loss(why, changes_result=True, about=("dataset",)))
+        return
+    if len(entries) > 1:
+        why = "several datasets, and one is trained on here: the first"
+        reading.lose(setting, Loss(why, changes_result=True, about=("dataset",)))
+    entry = entries[0]
+    values, losses = _rows(entry)
+    values |= _source(entry)
+    if not on_inputs:
+        values |= _masks(entry, losses)
+    losses += [
+        f"{key} has no counterpart"
+        for key, value in entry.items()
+        if key not in _HARMLESS and value not in _EMPTY
+    ]
+    reading.carry(setting, values)
+    if losses:
+        named = Setting("datasets", values["dataset"], setting.where)
+        reading.lose(named, Loss("; ".join(losses), changes_result=True, about=("dataset",)))
+
+
+def _source(entry: dict[str, Any]) -> dict[str, Any]:
+    """`path` may be a file's format, with the file in `data_files`."""
+    path, files = entry.pop("path"), entry.pop("data_files", None)
+    if isinstance(files, list) and len(files) == 1:
+        files = files[0]
+    values: dict[str, Any] = {"dataset": path}
+    if isinstance(files, str) and path in ("json", "csv", "parquet", "arrow", "text"):
+        values["dataset"] = files
+    elif files is not None:
+        entry["data_files"] = files
+    split = entry.pop("split", None)
+    if split is not None and split != "train":
+        values["dataset_split"] = split
+    return values
+
+
+def _rows(entry: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The format and its columns, and what of it is not the same here."""
+    kind = entry.pop("type", None)
+    if isinstance(kind, dict):
+        return _own_type(kind)
+    if kind is None:
+        return {}, ["the type is left out"]
+    name = str(kind).removesuffix(".load")
+    if name in ("chat_template", "sharegpt"):
+        return _turns(entry, name)
+    if name == "alpaca_chat" or name.startswith("alpaca_chat."):
+        return {"dataset_format": "alpaca"}, []
+    if name == "completion":
+        column = entry.pop("field", None) or "text"
+        return {"dataset_format": "text", "dataset_text_field": column}, []
+    if name == "alpaca" or name.startswith(("alpaca.", "alpaca:")):
+        why = "Alpaca's wording around the instruction becomes the model's chat template"
+        return {"dataset_format": "alpaca"}, [why]
+    return {}, [f"rows of the type {name} are not known here"]
+
+
+def _turns(entry: dict[str, Any], name: str) -> tuple[dict[str, Any], list[str]]:
+    """Turns under `messages` or `conversations`, with their keys for role and content."""
+    default = "messages" if name == "chat_template" else "conversations"
+    column = entry.pop("field_messages", None) or default
+    mapping = entry.pop("message_property_mappings", None) or {}
+    role = mapping.get("role") or entry.pop("message_field_role", None) or "role"
+    content = mapping.get("content") or entry.pop("message_field_content", None) or "content"
+    entry.pop("message_field_role", None)
+    entry.pop("message_field_content", None)
+    entry.pop("field", None)
+    if name == "sharegpt":
+        role, content = "from", "value"
+    others = sorted(set(mapping) - {"role", "content"})
+    losses = [f"{', '.join(others)} of a turn are not read"] if others else []
+    template = entry.pop("chat_template", None)
+    if template not in (None, "tokenizer_default"):
+        losses.append(f"the template {template} is the model's own here")
+    roles = entry.pop("roles", None) or {}
+    unusual = [
+        f"{theirs} for {ours}"
+        for ours, names in roles.items()
+        for theirs in names
+        if _ROLES.get(theirs) != ours
+    ]
+    if unusual:
+        losses.append(f"roles named {', '.join(unusual)} are not known")
+    if (role, content) == ("role", "content"):
+        return {"dataset_format": "messages", **_column("messages", column)}, losses
+    if (role, content) == ("from", "value"):
+        return {"dataset_format": "sharegpt", **_column("conversations", column)}, losses
+    return {}, [*losses, f"turns of {role} and {content} are not read"]
+
+
+_ROLES: Final = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+}
+
+
+def _column(part: str, column: str) -> Values:
+    return {} if column == part else {"dataset_columns": {part: column}}
+
+
+def _own_type(kind: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Columns named one by one; a wording of one's own is not the chat template's."""
+    instruction, output = kind.get("field_instruction"), kind.get("field_output")
+    columns = {"prompt": instruction or "instruction", "completion": output or "output"}
+    if kind.get("field_system"):
+        columns["system"] = kind["field_system"]
+    losses = []
+    if kind.get("field_input"):
+        columns = {
+            "instruction": columns["prompt"],
+            "input": kind["field_input"],
+            "output": columns["completion"],
+        }
+    if kind.get("format") not in (None, "{instruction}") or kind.get("system_prompt"):
+        losses.append("a wording of its own becomes the model's chat template")
+    return {"dataset_columns": columns}, losses
+
+
+def _masks(entry: dict[str, Any], losses: list[str]) -> dict[str, Any]:
+    """By default the assistant's turns are trained on, each with its end token."""
+    roles = entry.pop("roles_to_train", None)
+    ends = [entry.pop(name, None) for name in ("train_on_eos", "train_on_eot")]
+    if any(end not in (None, "turn") for end in ends):
+        losses.append("an assistant's end of turn is trained on, and no other")
+    if roles is None or (roles and set(roles) <= {"assistant", "gpt"}):
+        return {"assistant_only_loss": True}
+    if set(roles) >= {"assistant", "user"}:
+        return {"assistant_only_loss": False}
+    losses.append(f"the trained roles are the assistant's, not {', '.join(roles) or 'none'}")
+    return {}

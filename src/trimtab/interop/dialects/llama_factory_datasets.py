@@ -1,0 +1,109 @@
+"""LLaMA-Factory's dataset names, looked up in its registry `dataset_info.json` where that is here.
+
+After `data/README.md` and `src/llamafactory/data/parser.py` of its repository.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from trimtab.errors import ConfigError
+from trimtab.interop.translating import Loss, Reading, Values
+
+REGISTRY: Final = "dataset_info.json"
+_ALPACA: Final = {"prompt": "instruction", "query": "input", "response": "output"}
+
+
+def take_dataset(reading: Reading) -> None:
+    folder = reading.take("dataset_dir")
+    named, held_out = reading.take("dataset"), reading.take("eval_dataset")
+    where = Path("data") if folder is None else Path(str(folder.value))
+    if named is not None:
+        reading.apply(named, lambda value: _rows(_only_name(value), where))
+    if held_out is not None:
+        reading.apply(
+            held_out, lambda value: {"eval_dataset": _rows(_only_name(value), where)["dataset"]}
+        )
+
+
+def _only_name(value: Any) -> str:
+    names = [name.strip() for name in str(value).split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list) or len(names) != 1:
+        why = "several datasets, and one is trained on here"
+        raise Loss(why, changes_result=True, about=("dataset",))
+    return str(names[0])
+
+
+def _rows(name: str, folder: Path) -> Values:
+    registry = folder / REGISTRY
+    if not registry.is_file():
+        raise Loss(
+            f"a name of {registry}, which is not here: give the rows by --dataset",
+            changes_result=True,
+            about=("dataset",),
+        )
+    entries = _read(registry)
+    if not isinstance(entries.get(name), dict):
+        raise Loss(
+            f"{registry} has no entry of this name: give the rows by --dataset",
+            changes_result=True,
+            about=("dataset",),
+        )
+    entry = dict(entries[name])
+    values = {**_source(entry, folder), **_format(entry)}
+    left = [key for key, value in entry.items() if value not in (None, False, {}, "")]
+    if left:
+        raise Loss(
+            f"{', '.join(left)} of the dataset's entry have no counterpart",
+            changes_result=True,
+            instead=values,
+        )
+    return values
+
+
+def _read(registry: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(registry.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"the registry cannot be read: {error}.", where=str(registry)) from error
+    if not isinstance(entries, dict):
+        raise ConfigError("the registry is no JSON object.", where=str(registry))
+    return entries
+
+
+def _source(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    hub, file = entry.pop("hf_hub_url", None), entry.pop("file_name", None)
+    for other in ("ms_hub_url", "om_hub_url"):
+        entry.pop(other, None)
+    values = {"dataset": hub if hub is not None else str(folder / str(file))}
+    split = entry.pop("split", None)
+    if split not in (None, "train"):
+        values["dataset_split"] = split
+    return values
+
+
+def _format(entry: dict[str, Any]) -> dict[str, Any]:
+    columns = dict(entry.pop("columns", None) or {})
+    if entry.pop("formatting", "alpaca") == "sharegpt":
+        tags = entry.pop("tags", None) or {}
+        column = columns.pop("messages", "conversations")
+        is_openai = (tags.get("role_tag"), tags.get("content_tag")) == ("role", "content")
+        part = "messages" if is_openai else "conversations"
+        values: dict[str, Any] = {"dataset_format": "messages" if is_openai else "sharegpt"}
+        mapped = {} if column == part else {part: column}
+        if columns.get("system") and not is_openai:
+            mapped["system"] = columns.pop("system")
+    else:
+        values = {"dataset_format": "alpaca"}
+        taken = {key: columns.pop(key, default) for key, default in _ALPACA.items()}
+        ours = {"instruction": taken["prompt"], "output": taken["response"]}
+        if taken["query"] != "input":
+            ours["input"] = taken["query"]
+        mapped = {part: column for part, column in ours.items() if column != part}
+        if columns.get("system"):
+            mapped["system"] = columns.pop("system")
+    if columns:
+        entry["columns"] = columns
+    return {**values, **({"dataset_columns": mapped} if mapped else {})}

@@ -1,0 +1,217 @@
+"""TRL: the fields of SFTConfig, ScriptArguments and ModelConfig in one YAML file.
+
+After `trl/trainer/sft_config.py`, `trl/scripts/utils.py` and `trl/trainer/model_config.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from trimtab.interop.dialects.hugging_face import (
+    DEFAULTS,
+    FIELDS,
+    LOADING,
+    PREFIXES,
+    SPEED,
+    number_of,
+    shared,
+)
+from trimtab.interop.translating import (
+    Dialect,
+    Loss,
+    Reading,
+    Values,
+    as_bool,
+    harmless,
+    lossy,
+    same,
+    switch,
+    truth,
+)
+
+_FOUR_BIT: Final = "the weights would be trained on in 4 or 8 bits, which is not there"
+
+
+def _begin(reading: Reading) -> None:
+    shared(reading)
+    _take_adapter(reading)
+    _take_packing(reading)
+    _take_datasets(reading)
+    env = reading.take("env")
+    if env is not None:
+        reading.lose(env, Loss("set it in the shell", changes_result=False))
+
+
+def _take_adapter(reading: Reading) -> None:
+    """`use_peft` is what makes the other LoRA keys count."""
+    asked = reading.take("use_peft")
+    is_lora = asked is not None and as_bool(asked.value) is True
+    if asked is not None:
+        reading.apply(asked, switch({"method": "lora"}, {"method": "full"}))
+    for name in ("load_in_4bit", "load_in_8bit"):
+        setting = reading.take(name)
+        if setting is not None and as_bool(setting.value) is not False:
+            reading.lose(setting, Loss(_FOUR_BIT, changes_result=True, about=("method",)))
+    scaled = reading.take("use_rslora")
+    if scaled is not None and is_lora:
+        reading.apply(scaled, lambda value: rank_stabilised(reading, value, "lora_r", 16, 32))
+    if not is_lora:
+        for name in [name for name in reading.left if name.startswith("lora_")]:
+            setting = reading.take(name)
+            if setting is not None:
+                reading.lose(setting, Loss("no adapter is asked for", changes_result=False))
+    elif not reading.has("lora_dropout"):
+        reading.carry(asked, {"lora_dropout": 0.05})  # type: ignore[arg-type]
+
+
+def rank_stabilised(
+    reading: Reading, value: Any, rank_key: str, default_rank: int, default_alpha: float
+) -> Values:
+    """rsLoRA divides by √rank and not by rank: the same scale is an alpha of √rank times as much
+    (2023, arXiv 2312.03732)."""
+    if not truth(value):
+        return {}
+    rank, alpha = default_rank, default_alpha
+    if reading.has(rank_key):
+        rank = int(number_of(reading.left[rank_key].value) or default_rank)
+    alpha_setting = reading.take("lora_alpha")
+    if alpha_setting is not None:
+        alpha = number_of(alpha_setting.value) or default_alpha
+    return {"lora_r": rank, "lora_alpha": alpha * math.sqrt(rank)}
+
+
+def _take_packing(reading: Reading) -> None:
+    """Only TRL's best-fit packing keeps examples apart; `wrapped` cuts them."""
+    packing, strategy = reading.take("packing"), reading.take("packing_strategy")
+    if packing is None:
+        if strategy is not None:
+            reading.lose(strategy, Loss("packing is off", changes_result=False))
+        return
+    reading.apply(packing, same("packing"))
+    is_on = as_bool(packing.value) is True
+    if strategy is not None and strategy.value != "bfd":
+        why = "packing is best-fit with whole examples" if is_on else "packing is off"
+        reading.lose(strategy, Loss(why, changes_result=is_on, about=("packing",)))
+
+
+def _take_datasets(reading: Reading) -> None:
+    """A mixture (`datasets`) of one is that one."""
+    mixture = reading.take("datasets")
+    if mixture is not None:
+        reading.apply(mixture, _mixture)
+    strategy_is_set = "eval_strategy" in reading.values
+    test = reading.take("dataset_test_split")
+    name = reading.left.get("dataset_name")
+    if name is not None and strategy_is_set and reading.values["eval_strategy"].value != "no":
+        held_out = test or name
+        if test is None or test.value in ("test", "validation"):
+            reading.carry(held_out, {"eval_dataset": name.value})
+            test = None
+    if test is not None:
+        reading.lose(test, Loss("rows are held out of the training rows", changes_result=False))
+
+
+def _mixture(value: Any) -> Values:
+    entries = value if isinstance(value, list) else []
+    if len(entries) != 1 or not isinstance(entries[0], dict) or "path" not in entries[0]:
+        why = "one dataset is trained on here"
+        raise Loss(why, changes_result=True, about=("dataset",))
+    entry = dict(entries[0])
+    values = {"dataset": entry.pop("path"), "dataset_split": entry.pop("split", "train")}
+    left = {key: each for key, each in entry.items() if each is not None}
+    if left:
+        raise Loss(
+            f"{', '.join(left)} of the dataset have no counterpart",
+            changes_result=True,
+            instead=values,
+        )
+    return values
+
+
+def _template_path(value: Any) -> Values:
+    if isinstance(value, str) and value.endswith((".jinja", ".j2")):
+        return {"chat_template": value}
+    raise Loss(
+        "a template is named by a Jinja file here", changes_result=True, about=("chat_template",)
+    )
+
+
+def _length(value: Any) -> Values:
+    return same("max_length")(value)
+
+
+def _pad_multiple(value: Any) -> Values:
+    return {} if value == "auto" else same("pad_to_multiple_of")(value)
+
+
+def _completion_only(value: Any) -> Values:
+    return {"completion_only_loss": truth(value)}
+
+
+FIELDS_OF_TRL: Final = {
+    **FIELDS,
+    "model_name_or_path": same("model"),
+    "model_revision": lossy("the newest revision is taken", "main", about=("model",)),
+    "dtype": harmless("the weights that are trained are fp32 here, products are in `precision`"),
+    "torch_dtype": harmless(
+        "the weights that are trained are fp32 here, products are in `precision`"
+    ),
+    "attn_implementation": SPEED,
+    "trust_remote_code": same("trust_remote_code"),
+    "lora_r": same("lora_r"),
+    "lora_alpha": same("lora_alpha"),
+    "lora_dropout": same("lora_dropout"),
+    "lora_target_modules": same("target_modules"),
+    "lora_target_parameters": lossy("adapters stand beside linear modules alone"),
+    "lora_modules_to_save": lossy("no module is trained whole beside the adapters"),
+    "lora_task_type": lossy("only causal language models are trained", "CAUSAL_LM"),
+    "use_dora": lossy("adapters are plain LoRA", False),
+    "bnb_4bit_quant_type": harmless("nothing is quantised"),
+    "bnb_4bit_quant_storage": harmless("nothing is quantised"),
+    "use_bnb_nested_quant": harmless("nothing is quantised"),
+    "dataset_name": same("dataset"),
+    "dataset_config": lossy("a hub dataset's default configuration is read", about=("dataset",)),
+    "dataset_train_split": same("dataset_split"),
+    "dataset_streaming": LOADING,
+    "dataset_text_field": same("dataset_text_field"),
+    "dataset_num_proc": LOADING,
+    "dataset_kwargs": LOADING,
+    "shuffle_dataset": harmless("rows come in a seeded random order here"),
+    "ignore_bias_buffers": SPEED,
+    "max_length": _length,
+    "max_seq_length": _length,
+    "truncation_mode": same("truncation_mode"),
+    "padding_free": switch({"padding": "none"}),
+    "pad_to_multiple_of": _pad_multiple,
+    "eval_packing": harmless("the held-out loss is the same packed or not"),
+    "completion_only_loss": _completion_only,
+    "assistant_only_loss": same("assistant_only_loss"),
+    "loss_type": lossy("the loss is the negative log-likelihood", "nll", "chunked_nll"),
+    "router_aux_loss_coef": lossy("no auxiliary loss of a router is added", 0, 0.0),
+    "activation_offloading": SPEED,
+    "chat_template_path": _template_path,
+    "eos_token": lossy("the tokenizer's own end of sequence is used"),
+    "pad_token": same("pad_token"),
+    "model_init_kwargs": lossy("the model is loaded as it is saved"),
+}
+
+TRL: Final = Dialect(
+    name="trl",
+    title="TRL",
+    markers=frozenset(
+        {"model_name_or_path", "dataset_name", "use_peft", "dataset_train_split"}
+        | {"chat_template_path", "packing_strategy"}
+    ),
+    begin=_begin,
+    fields=FIELDS_OF_TRL,
+    prefixes=PREFIXES,
+    defaults={
+        **DEFAULTS,
+        "learning_rate": 2e-5,
+        "max_length": 1024,
+        "assistant_only_loss": False,
+        "lora_r": 16,
+        "lora_alpha": 32,
+    },
+)

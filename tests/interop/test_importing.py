@@ -1,0 +1,409 @@
+"""Configurations of other tools: found out, translated with their meaning, losses told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.cli.app import run
+from trimtab.errors import ConfigError
+from trimtab.interop.importing import DIALECTS, Imported, dialect_of, import_config
+
+TRL = """
+model_name_or_path: some/model
+dataset_name: rows.jsonl
+"""
+AXOLOTL = """
+base_model: some/model
+datasets:
+  - path: some/rows
+    type: chat_template
+"""
+LLAMA_FACTORY = """
+model_name_or_path: some/model
+stage: sft
+template: qwen
+dataset: mine
+"""
+LLAMA_FACTORY_V1 = """
+model: some/model
+model_class: llm
+train_dataset: rows.jsonl
+"""
+MINIMAL = {
+    "trl": TRL,
+    "axolotl": AXOLOTL,
+    "llamafactory": LLAMA_FACTORY,
+    "llamafactory-v1": LLAMA_FACTORY_V1,
+}
+ROWS = [("dataset", "rows.jsonl")]
+
+
+def written(tmp_path: Path, text: str, name: str = "theirs.yaml") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def imported(tmp_path: Path, text: str, **arguments: Any) -> Imported:
+    found = import_config(written(tmp_path, text), **arguments)
+    assert found is not None
+    return found
+
+
+def values(tmp_path: Path, text: str, **arguments: Any) -> dict[str, Any]:
+    """What the file set, by the catalogue's names."""
+    resolved = imported(tmp_path, text, **arguments).resolved
+    return {name: value for name, value in dict(resolved.config).items() if resolved.is_set(name)}
+
+
+@pytest.mark.parametrize("name", MINIMAL)
+def test_a_tool_is_known_by_its_keys(name: str, tmp_path: Path) -> None:
+    found = dialect_of(written(tmp_path, MINIMAL[name]))
+    assert found is DIALECTS[name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["model: m\ndataset: d\n", "model: m\ndataset: d\nval_set_size: 0.1\ncutoff_len: 5\n", ""],
+)
+def test_a_configuration_of_ours_is_not_translated(text: str, tmp_path: Path) -> None:
+    assert import_config(written(tmp_path, text)) is None
+
+
+def test_a_trainers_arguments_need_a_model_and_rows_beside_them(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        json.dumps({"dataloader_num_workers": 2, "learning_rate": 1e-5, "max_steps": 7}),
+        "training_args.json",
+    )
+    found = import_config(file, options=[("model", "m"), *ROWS])
+    assert found is not None
+    assert found.dialect.name == "transformers"
+    assert found.resolved.config.max_steps == 7
+    with pytest.raises(ConfigError, match="model is not set"):
+        import_config(file)
+
+
+def test_marks_of_two_tools_are_asked_about_and_can_be_overridden(tmp_path: Path) -> None:
+    both = "base_model: m\nstage: sft\ndatasets: [{path: d, type: chat_template}]\n"
+    with pytest.raises(ConfigError, match="Axolotl and of LLaMA-Factory"):
+        imported(tmp_path, both)
+    found = imported(tmp_path, both, dialect="axolotl", allow_lossy=True)
+    assert found.dialect.name == "axolotl"
+
+
+def test_an_unknown_dialect_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no such dialect.*axolotl, llamafactory"):
+        imported(tmp_path, TRL, dialect="unsloth")
+    assert import_config(written(tmp_path, TRL), dialect="trimtab") is None
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: 1\na: 2\n", "\x00"])
+def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        imported(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("base", "lines", "expected"),
+    [
+        (TRL, "max_steps: 10\nnum_train_epochs: 3", {"max_steps": 10, "num_train_epochs": "auto"}),
+        (TRL, "max_steps: -1\nnum_train_epochs: 3", {"max_steps": -1, "num_train_epochs": 3}),
+        (TRL, "warmup_steps: 0\nwarmup_ratio: 0.1", {"warmup_steps": "auto", "warmup_ratio": 0.1}),
+        (TRL, "warmup_steps: 5\nwarmup_ratio: 0.1", {"warmup_steps": 5, "warmup_ratio": None}),
+        (TRL, "warmup_steps: 0.03", {"warmup_steps": 0.03}),
+        (
+            TRL,
+            "per_device_train_batch_size: 4",
+            {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1},
+        ),
+        (TRL, "learning_rate: '2e-5'", {"learning_rate": 2e-5}),
+        (TRL, "bf16: yes", {"precision": "bf16"}),
+        (TRL, "bf16: false\nfp16: true", {"precision": "fp16"}),
+        (TRL, "bf16: false", {"precision": "fp32"}),
+        (TRL, "", {"method": "full", "assistant_only_loss": False, "precision": "auto"}),
+        (TRL, "use_peft: true", {"method": "lora", "lora_dropout": 0.05, "lora_r": "auto"}),
+        (TRL, "use_peft: true\nlora_r: 8", {"lora_r": 8, "lora_alpha": 32}),
+        (
+            TRL,
+            "use_peft: true\nuse_rslora: true\nlora_r: 16\nlora_alpha: 8",
+            {"lora_r": 16, "lora_alpha": 32.0},
+        ),
+        (TRL, "packing: true", {"packing": True}),
+        (TRL, "packing: true\npacking_strategy: bfd", {"packing": True}),
+        (TRL, "gradient_checkpointing: true", {"activation_checkpointing": "full"}),
+        (TRL, "optim: paged_adamw_8bit", {"optim": "adamw_8bit"}),
+        (TRL, "optim: paged_adamw_32bit", {"optim": "adamw"}),
+        (TRL, "eval_strategy: no", {"eval_strategy": "no"}),
+        (TRL, "eval_strategy: steps", {"eval_dataset": "rows.jsonl"}),
+        (TRL, "save_strategy: epoch\nsave_steps: 5", {"save_steps": "auto"}),
+        (AXOLOTL, "", {"dataset": "some/rows", "dataset_format": "messages", "method": "full"}),
+        (AXOLOTL, "", {"truncation_mode": "drop", "lr_scheduler_type": "cosine"}),
+        (AXOLOTL, "train_on_inputs: false", {"assistant_only_loss": True}),
+        (AXOLOTL, "train_on_inputs: true", {"assistant_only_loss": False}),
+        (AXOLOTL, "sample_packing: true\nsequence_len: 64", {"packing": True, "max_length": 64}),
+        (AXOLOTL, "num_epochs: 4\nevals_per_epoch: 2", {"eval_steps": 0.125}),
+        (AXOLOTL, "evals_per_epoch: 0", {"eval_strategy": "no"}),
+        (AXOLOTL, "val_set_size: 0", {"eval_dataset": "none"}),
+        (AXOLOTL, "val_set_size: 0.1", {"eval_dataset": 0.1}),
+        (AXOLOTL, "adapter: lora\nlora_target_linear: true", {"target_modules": "all-linear"}),
+        (
+            AXOLOTL,
+            "adapter: lora\nlora_target_modules: [q_proj]",
+            {"method": "lora", "target_modules": ("q_proj",)},
+        ),
+        (
+            AXOLOTL,
+            "lr_scheduler: cosine\ncosine_min_lr_ratio: 0.2",
+            {
+                "lr_scheduler_type": "cosine_with_min_lr",
+                "lr_scheduler_kwargs": {"min_lr_rate": 0.2},
+            },
+        ),
+        (AXOLOTL, "special_tokens: {pad_token: <pad>}", {"pad_token": "<pad>"}),
+        (AXOLOTL, "excess_length_strategy: truncate", {"truncation_mode": "keep_start"}),
+        (AXOLOTL, "bf16: auto", {"precision": "auto"}),
+        (LLAMA_FACTORY, "", {"method": "lora", "chat_template": "model"}),
+        (LLAMA_FACTORY, "lora_rank: 4", {"lora_r": 4, "lora_alpha": 8}),
+        (LLAMA_FACTORY, "lora_target: all", {"target_modules": "all-linear"}),
+        (LLAMA_FACTORY, "lora_target: q_proj,v_proj", {"target_modules": ("q_proj", "v_proj")}),
+        (LLAMA_FACTORY, "neat_packing: true\npacking: true", {"packing": True}),
+        (LLAMA_FACTORY, "train_on_prompt: true", {"completion_only_loss": False}),
+        (LLAMA_FACTORY, "cutoff_len: 99\nval_size: 0.2", {"max_length": 99, "eval_dataset": 0.2}),
+        (
+            LLAMA_FACTORY_V1,
+            "peft_config: {name: lora, r: 4, target_modules: all}",
+            {"method": "lora", "lora_r": 4, "target_modules": "all-linear"},
+        ),
+    ],
+)
+def test_a_key_keeps_its_meaning(
+    base: str, lines: str, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    options = [] if "dataset" in expected else ROWS
+    config = imported(tmp_path, base + lines, options=options).resolved.config
+    assert {name: dict(config)[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        (TRL, "load_in_4bit: true"),
+        (TRL, "neftune_noise_alpha: 5"),
+        (TRL, "packing: true\npacking_strategy: wrapped"),
+        (TRL, "loss_type: dft"),
+        (TRL, "optim: galore_adamw"),
+        (TRL, "learning_rate: fast"),
+        (TRL, "no_such_key_anywhere: 1"),
+        (TRL, "datasets: [{path: a}, {path: b}]"),
+        (AXOLOTL, "adapter: qlora"),
+        (AXOLOTL, "adapter: lora\nlora_target_modules: 'layers\\..*q_proj'"),
+        (AXOLOTL, "special_tokens: {eos_token: <|im_end|>}"),
+        (AXOLOTL, "optimizer: adamw_torch_8bit"),
+        (AXOLOTL, "chat_template: chatml"),
+        (AXOLOTL, "plugins: [some.DiffusionPlugin]"),
+        (LLAMA_FACTORY, "packing: true"),
+        (LLAMA_FACTORY, "max_samples: 100"),
+        (LLAMA_FACTORY, "pure_bf16: true"),
+        (LLAMA_FACTORY, "use_galore: true"),
+        (LLAMA_FACTORY_V1, "quant_config: {name: bnb}"),
+    ],
+)
+def test_a_key_that_changes_the_result_is_refused_unless_the_loss_is_allowed(
+    base: str, line: str, tmp_path: Path
+) -> None:
+    options = ROWS if base is LLAMA_FACTORY else []
+    with pytest.raises(ConfigError, match=r"cannot be carried.*--allow-lossy"):
+        imported(tmp_path, base + line, options=options)
+    found = imported(tmp_path, base + line, options=ROWS, allow_lossy=True)
+    lost = [one.name for one in found.not_carried if one.changes_result]
+    assert line.rpartition("\n")[2].partition(":")[0] in lost
+
+
+def test_what_is_allowed_to_be_lost_leaves_the_nearest_there_is(tmp_path: Path) -> None:
+    found = values(
+        tmp_path, AXOLOTL + "adapter: qlora\noptimizer: adamw_torch_8bit", allow_lossy=True
+    )
+    assert (found["method"], found["optim"]) == ("lora", "adamw_8bit")
+
+
+def test_an_option_that_settles_a_loss_is_enough(tmp_path: Path) -> None:
+    text = LLAMA_FACTORY
+    with pytest.raises(ConfigError, match="give the rows by --dataset"):
+        imported(tmp_path, text)
+    assert (
+        values(tmp_path, text, options=[("dataset_name", "mine.jsonl")])["dataset"] == "mine.jsonl"
+    )
+    quantised = AXOLOTL + "load_in_8bit: true\nadapter: lora"
+    assert values(tmp_path, quantised, options=[("method", "lora")])["method"] == "lora"
+
+
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        (TRL, "deepspeed: ds.json"),
+        (TRL, "fsdp: [full_shard]"),
+        (TRL, "dataloader_num_workers: 4"),
+        (TRL, "attn_implementation: flash_attention_2"),
+        (TRL, "lora_r: 8"),
+        (AXOLOTL, "wandb_project: mine"),
+        (AXOLOTL, "liger_rope: true"),
+        (AXOLOTL, "plugins: [axolotl.integrations.liger.LigerPlugin]"),
+        (LLAMA_FACTORY, "preprocessing_num_workers: 4"),
+    ],
+)
+def test_a_key_without_effect_on_the_result_is_listed_and_not_refused(
+    base: str, line: str, tmp_path: Path
+) -> None:
+    found = imported(tmp_path, base + line, options=ROWS)
+    names = {one.name: one.changes_result for one in found.not_carried}
+    assert names[line.partition(":")[0]] is False
+
+
+@pytest.mark.parametrize("line", ["use_dora: false", "label_smoothing_factor: 0.0", "fp16:"])
+def test_a_key_that_asks_for_nothing_is_no_loss(line: str, tmp_path: Path) -> None:
+    assert imported(tmp_path, TRL + line).not_carried == ()
+
+
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [(AXOLOTL, "rl: dpo"), (AXOLOTL, "reward_model: true"), (LLAMA_FACTORY, "stage: dpo")],
+)
+def test_another_kind_of_training_is_refused_in_any_case(
+    base: str, line: str, tmp_path: Path
+) -> None:
+    text = base.replace("stage: sft", line) if "stage" in line else base + line
+    with pytest.raises(ConfigError, match="only supervised fine-tuning"):
+        imported(tmp_path, text, options=ROWS, allow_lossy=True)
+
+
+def test_what_the_file_leaves_out_is_told_and_can_be_taken_from_its_tool(tmp_path: Path) -> None:
+    found = imported(tmp_path, TRL)
+    assert {one.name: one.theirs for one in found.left_out} == {
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1,
+        "num_train_epochs": 3.0,
+        "learning_rate": 2e-5,
+        "warmup_steps": 0,
+        "max_length": 1024,
+    }
+    filled = imported(tmp_path, TRL, their_defaults=True)
+    assert filled.left_out == ()
+    assert filled.resolved.config.learning_rate == 2e-5
+    assert str(filled.resolved.origins["learning_rate"]) == "file, TRL's defaults"
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("type: alpaca_chat.load_qa", {"dataset_format": "alpaca"}),
+        ("type: completion, field: body", {"dataset_format": "text", "dataset_text_field": "body"}),
+        ("type: chat_template, split: 'train[:9%]'", {"dataset_split": "train[:9%]"}),
+        (
+            "type: chat_template, field_messages: turns",
+            {"dataset_columns": {"messages": "turns"}},
+        ),
+        (
+            "type: chat_template, field_messages: conversations, "
+            "message_property_mappings: {role: from, content: value}",
+            {"dataset_format": "sharegpt", "dataset_columns": {}},
+        ),
+        ("type: chat_template, roles_to_train: [assistant]", {"assistant_only_loss": True}),
+        ("type: chat_template, roles_to_train: [assistant, user]", {"assistant_only_loss": False}),
+        (
+            "type: {field_instruction: q, field_output: a}",
+            {"dataset_columns": {"prompt": "q", "completion": "a"}},
+        ),
+        ("ds_type: json, data_files: mine.jsonl, type: chat_template", {"dataset": "mine.jsonl"}),
+    ],
+)
+def test_axolotls_rows_are_found(entry: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    path = "json" if "data_files" in entry else "some/rows"
+    text = f"base_model: m\ndatasets: [{{path: {path}, {entry}}}]\n"
+    config = dict(imported(tmp_path, text).resolved.config)
+    assert {name: config[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "entry", ["type: alpaca", "type: chat_template, drop_system_message: true"]
+)
+def test_axolotls_rows_that_would_read_otherwise_are_a_loss(entry: str, tmp_path: Path) -> None:
+    text = f"base_model: m\ndatasets: [{{path: some/rows, {entry}}}]\n"
+    with pytest.raises(ConfigError, match="cannot be carried"):
+        imported(tmp_path, text)
+    assert values(tmp_path, text, allow_lossy=True)["dataset"] == "some/rows"
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"file_name": "a.json"}, {"dataset": "{folder}/a.json", "dataset_format": "alpaca"}),
+        (
+            {"hf_hub_url": "some/rows", "split": "test"},
+            {"dataset": "some/rows", "dataset_split": "test"},
+        ),
+        (
+            {"file_name": "a.json", "columns": {"prompt": "question", "response": "answer"}},
+            {"dataset_columns": {"instruction": "question", "output": "answer"}},
+        ),
+        ({"file_name": "a.json", "formatting": "sharegpt"}, {"dataset_format": "sharegpt"}),
+        (
+            {
+                "file_name": "a.json",
+                "formatting": "sharegpt",
+                "columns": {"messages": "turns"},
+                "tags": {"role_tag": "role", "content_tag": "content"},
+            },
+            {"dataset_format": "messages", "dataset_columns": {"messages": "turns"}},
+        ),
+    ],
+)
+def test_llama_factorys_registry_is_looked_up(
+    entry: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    (folder / "dataset_info.json").write_text(json.dumps({"mine": entry}), encoding="utf-8")
+    config = dict(imported(tmp_path, f"{LLAMA_FACTORY}dataset_dir: {folder}\n").resolved.config)
+    told = {
+        name: value.format(folder=folder) if isinstance(value, str) else value
+        for name, value in expected.items()
+    }
+    assert {name: config[name] for name in told} == told
+
+
+def test_a_damaged_registry_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigError, match="registry cannot be read"):
+        imported(tmp_path, f"{LLAMA_FACTORY}dataset_dir: {tmp_path}\n")
+
+
+def test_the_command_says_what_became_of_the_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_llama_folder: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = [
+        json.dumps({"prompt": f"{number} and 1", "completion": str(number + 1)})
+        for number in range(40)
+    ]
+    rows.write_text("\n".join(lines), encoding="utf-8")
+    text = (
+        f"model_name_or_path: {tiny_llama_folder}\ndataset_name: {rows}\n"
+        "max_steps: 3\nddp_timeout: 60\nneftune_noise_alpha: 5\n"
+    )
+    file = written(tmp_path, text)
+    assert run(["plan", str(file), "--quick", "--json"]) == 2
+    refusal = capsys.readouterr().err
+    assert f"{file}:5: neftune_noise_alpha is 5 and cannot be carried" in refusal
+    assert run(["plan", str(file), "--quick", "--json", "--allow-lossy", "--seed", "7"]) == 0
+    told = capsys.readouterr()
+    plan = {one["name"]: one for one in json.loads(told.out)["decisions"]}
+    assert plan["max_steps"]["value"] == 3
+    assert plan["seed"]["value"] == 7
+    assert plan["method"]["value"] == "full"
+    for word in ("is a configuration of TRL", "ddp_timeout", "neftune_noise_alpha", "would take"):
+        assert word in told.err
