@@ -300,7 +300,6 @@ def test_what_the_file_leaves_out_is_told_and_can_be_taken_from_its_tool(tmp_pat
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ("type: alpaca_chat.load_qa", {"dataset_format": "alpaca"}),
         ("type: completion, field: body", {"dataset_format": "text", "dataset_text_field": "body"}),
         ("type: chat_template, split: 'train[:9%]'", {"dataset_split": "train[:9%]"}),
         (
@@ -315,8 +314,8 @@ def test_what_the_file_leaves_out_is_told_and_can_be_taken_from_its_tool(tmp_pat
         ("type: chat_template, roles_to_train: [assistant]", {"assistant_only_loss": True}),
         ("type: chat_template, roles_to_train: [assistant, user]", {"assistant_only_loss": False}),
         (
-            "type: {field_instruction: q, field_output: a}",
-            {"dataset_columns": {"prompt": "q", "completion": "a"}},
+            "type: {field_instruction: q, field_output: a, no_input_format: '{instruction}'}",
+            {"dataset_columns": {"prompt": "q", "completion": "a"}, "chat_template": "none"},
         ),
         ("ds_type: json, data_files: mine.jsonl, type: chat_template", {"dataset": "mine.jsonl"}),
     ],
@@ -348,7 +347,10 @@ def test_axolotls_rows_that_would_read_otherwise_are_a_loss(entry: str, tmp_path
         ),
         (
             {"file_name": "a.json", "columns": {"prompt": "question", "response": "answer"}},
-            {"dataset_columns": {"instruction": "question", "output": "answer"}},
+            {
+                "dataset_format": "prompt_completion",
+                "dataset_columns": {"prompt": "question", "completion": "answer"},
+            },
         ),
         ({"file_name": "a.json", "formatting": "sharegpt"}, {"dataset_format": "sharegpt"}),
         (

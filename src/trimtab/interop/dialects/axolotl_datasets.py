@@ -5,9 +5,11 @@ After `axolotl/utils/schemas/datasets.py` and `axolotl/prompt_strategies/`.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from trimtab.hyperparameters.reading import Setting
+from trimtab.interop.dialects.hugging_face import file_or_path
 from trimtab.interop.translating import Loss, Reading, Values, as_bool
 
 _HARMLESS: Final = {"ds_type", "trust_remote_code", "preprocess_shards", "field_thinking"}
@@ -65,15 +67,7 @@ def _take(reading: Reading, setting: Setting, on_inputs: bool) -> None:
 
 
 def _source(entry: dict[str, Any]) -> dict[str, Any]:
-    """`path` may be a file's format, with the file in `data_files`."""
-    path, files = entry.pop("path"), entry.pop("data_files", None)
-    if isinstance(files, list) and len(files) == 1:
-        files = files[0]
-    values: dict[str, Any] = {"dataset": path}
-    if isinstance(files, str) and path in ("json", "csv", "parquet", "arrow", "text"):
-        values["dataset"] = files
-    elif files is not None:
-        entry["data_files"] = files
+    values: dict[str, Any] = {"dataset": file_or_path(entry)}
     split = entry.pop("split", None)
     if split is not None and split != "train":
         values["dataset_split"] = split
@@ -90,12 +84,10 @@ def _rows(entry: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     name = str(kind).removesuffix(".load")
     if name in ("chat_template", "sharegpt"):
         return _turns(entry, name)
-    if name == "alpaca_chat" or name.startswith("alpaca_chat."):
-        return {"dataset_format": "alpaca"}, []
     if name == "completion":
         column = entry.pop("field", None) or "text"
         return {"dataset_format": "text", "dataset_text_field": column}, []
-    if name == "alpaca" or name.startswith(("alpaca.", "alpaca:")):
+    if re.match(r"alpaca(_chat)?(\.|:|$)", name):
         why = "Alpaca's wording around the instruction becomes the model's chat template"
         return {"dataset_format": "alpaca"}, [why]
     return {}, [f"rows of the type {name} are not known here"]
@@ -150,21 +142,27 @@ def _column(part: str, column: str) -> Values:
 
 
 def _own_type(kind: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Columns named one by one; a wording of one's own is not the chat template's."""
-    instruction, output = kind.get("field_instruction"), kind.get("field_output")
-    columns = {"prompt": instruction or "instruction", "completion": output or "output"}
-    if kind.get("field_system"):
-        columns["system"] = kind["field_system"]
+    """Columns named one by one, put together by a wording and without a chat template."""
+    columns = {
+        "prompt": kind.get("field_instruction") or "instruction",
+        "completion": kind.get("field_output") or "output",
+    }
+    values = {
+        "dataset_format": "prompt_completion",
+        "dataset_columns": columns,
+        "chat_template": "none",
+    }
+    wordings = {kind.get("format", AS_IT_STANDS), kind.get("no_input_format")}
     losses = []
-    if kind.get("field_input"):
-        columns = {
-            "instruction": columns["prompt"],
-            "input": kind["field_input"],
-            "output": columns["completion"],
-        }
-    if kind.get("format") not in (None, "{instruction}") or kind.get("system_prompt"):
-        losses.append("a wording of its own becomes the model's chat template")
-    return {"dataset_columns": columns}, losses
+    if wordings != {AS_IT_STANDS}:
+        losses.append("prompt and completion are joined without a wording")
+    if kind.get("system_prompt") or kind.get("field_system") or kind.get("field_input"):
+        losses.append("a system prompt or an input beside the instruction is not read")
+    return values, losses
+
+
+AS_IT_STANDS: Final = "{instruction}"
+"""The wording that leaves an instruction alone."""
 
 
 def _masks(entry: dict[str, Any], losses: list[str]) -> dict[str, Any]:

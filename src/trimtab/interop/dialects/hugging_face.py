@@ -44,6 +44,21 @@ def number_of(value: Any) -> float | None:
         return None
 
 
+FILE_FORMATS: Final = ("json", "csv", "parquet", "arrow", "text")
+"""What `datasets` calls the readers of local files."""
+
+
+def file_or_path(entry: dict[str, Any]) -> Any:
+    """Takes an entry's dataset: a path, or the one file in `data_files` of a file format."""
+    path, files = entry.pop("path"), entry.pop("data_files", None)
+    one = files[0] if isinstance(files, list) and len(files) == 1 else files
+    if isinstance(one, str) and path in FILE_FORMATS:
+        return one
+    if files is not None:
+        entry["data_files"] = files
+    return path
+
+
 def take_length(reading: Reading) -> None:
     """`max_steps` wins over epochs in transformers, and is unset where it is not positive."""
     steps = reading.take("max_steps")

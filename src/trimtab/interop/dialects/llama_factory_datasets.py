@@ -96,14 +96,23 @@ def _format(entry: dict[str, Any]) -> dict[str, Any]:
         if columns.get("system") and not is_openai:
             mapped["system"] = columns.pop("system")
     else:
-        values = {"dataset_format": "alpaca"}
-        taken = {key: columns.pop(key, default) for key, default in _ALPACA.items()}
-        ours = {"instruction": taken["prompt"], "output": taken["response"]}
-        if taken["query"] != "input":
-            ours["input"] = taken["query"]
-        mapped = {part: column for part, column in ours.items() if column != part}
-        if columns.get("system"):
-            mapped["system"] = columns.pop("system")
+        values, mapped = _alpaca(columns)
     if columns:
         entry["columns"] = columns
     return {**values, **({"dataset_columns": mapped} if mapped else {})}
+
+
+def _alpaca(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Where columns are named, those that are not named are not read: without a query, rows are
+    prompt and completion."""
+    taken = {key: columns.pop(key, None) for key in _ALPACA} if columns else _ALPACA
+    system = {"system": columns.pop("system")} if columns.get("system") else {}
+    if taken["prompt"] is None or taken["response"] is None:
+        raise Loss("the entry names no prompt or no response", changes_result=True)
+    if taken["query"] is None:
+        ours = {"prompt": taken["prompt"], "completion": taken["response"], **system}
+        mapped = {part: column for part, column in ours.items() if column != part}
+        return {"dataset_format": "prompt_completion"}, mapped
+    ours = {"instruction": taken["prompt"], "input": taken["query"], "output": taken["response"]}
+    mapped = {part: column for part, column in ours.items() if column != part}
+    return {"dataset_format": "alpaca"}, {**mapped, **system}

@@ -14,6 +14,7 @@ from trimtab.interop.dialects.hugging_face import (
     LOADING,
     PREFIXES,
     SPEED,
+    file_or_path,
     number_of,
     shared,
 )
@@ -118,7 +119,7 @@ def _mixture(value: Any) -> Values:
         why = "one dataset is trained on here"
         raise Loss(why, changes_result=True, about=("dataset",))
     entry = dict(entries[0])
-    values = {"dataset": entry.pop("path"), "dataset_split": entry.pop("split", "train")}
+    values = {"dataset": file_or_path(entry), "dataset_split": entry.pop("split", "train")}
     left = {key: each for key, each in entry.items() if each is not None}
     if left:
         raise Loss(
