@@ -4,10 +4,10 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from support.batches import PAD_ID, ragged_rows
+from support.batches import PAD_ID, ragged_rows, size_of
 
 from trimtab.data.batches import Batching, DataPosition, batch_rows, micro_batch, updates
-from trimtab.data.sizes import RowLengths, group_size, size_of, update_sizes
+from trimtab.data.sizes import RowLengths, group_size, update_sizes
 
 LAYOUTS: tuple[dict[str, Any], ...] = (
     {"padding": "none"},

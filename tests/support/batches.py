@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from trimtab.data.batches import Batching, DataPosition, collate, updates
-from trimtab.data.rows import MicroBatch, TokenRow
+from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
 from trimtab.engine.loss import summed_loss
+from trimtab.planning.micro_batches import MicroBatchSize
 
 PAD_ID = 5
 LENGTHS = (5, 17, 9, 30, 3, 12, 21, 8)
@@ -29,6 +30,18 @@ def ragged_rows(
         ids = generator.integers(6, vocabulary_size, size=length).astype(np.int32)
         rows.append(TokenRow(row_id, ids, trainable))
     return rows
+
+
+def size_of(batch: MicroBatch) -> MicroBatchSize:
+    """The size of a micro-batch that is laid out already."""
+    num_rows, length = batch.input_ids.shape
+    num_kept_columns = int((batch.targets != IGNORED).any(dim=0).sum())
+    lengths = batch.document_lengths or (length,) * num_rows
+    return MicroBatchSize(
+        num_tokens=num_rows * length,
+        num_scored=num_rows * num_kept_columns,
+        sum_length_squared=sum(each**2 for each in lengths),
+    )
 
 
 @dataclass(frozen=True)

@@ -129,16 +129,6 @@ def test_a_process_that_dies_after_its_trial_is_the_death_of_no_other(
     assert [point["peak_bytes"] for point in points] == [300]
 
 
-def test_points_tell_what_their_own_process_held(process: Asked, measured: Measured) -> None:
-    process.by_process = [(LOADED, OUTCOME), ({**LOADED, "base_bytes": 120}, DEATH)]
-    facts = facts_of(TrialsQuestion(tiny_settings(method="full"), TRIALS), measured)
-    points: Any = facts["trials.points"].value
-    assert [(point["base_bytes"], point["peak_bytes"]) for point in points] == [
-        (100, 300),
-        (120, None),
-    ]
-
-
 def test_trials_come_with_the_sizes_of_the_longest_rows(process: Asked, measured: Measured) -> None:
     process.answers = (LOADED, OUTCOME, OUTCOME)
     question = TrialsQuestion(tiny_settings(method="lora"), TRIALS)
@@ -159,7 +149,6 @@ def test_trials_come_with_the_sizes_of_the_longest_rows(process: Asked, measured
             "num_tokens": 51,
             "num_scored": scored[1] + scored[2],
             "sum_length_squared": 30**2 + 21**2,
-            "base_bytes": 100,
             **OUTCOME,
         },
         {
@@ -169,7 +158,6 @@ def test_trials_come_with_the_sizes_of_the_longest_rows(process: Asked, measured
             "num_tokens": 68,
             "num_scored": sum(scored),
             "sum_length_squared": 30**2 + 21**2 + 17**2,
-            "base_bytes": 100,
             **OUTCOME,
         },
     ]

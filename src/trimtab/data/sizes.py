@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab.data.batches import Batching, BatchRow, batch_rows
-from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
+from trimtab.data.rows import TokenRow
 from trimtab.planning.micro_batches import MicroBatchSize
 from trimtab.planning.positions import padded_length
 
@@ -32,18 +32,6 @@ class RowLengths:
             np.array([row.num_tokens for row in rows], dtype=np.int64),
             np.array([row.num_trainable_tokens for row in rows], dtype=np.int64),
         )
-
-
-def size_of(batch: MicroBatch) -> MicroBatchSize:
-    """The size of a micro-batch that is laid out already."""
-    num_rows, length = batch.input_ids.shape
-    num_kept_columns = int((batch.targets != IGNORED).any(dim=0).sum())
-    lengths = batch.document_lengths or (length,) * num_rows
-    return MicroBatchSize(
-        num_tokens=num_rows * length,
-        num_scored=num_rows * num_kept_columns,
-        sum_length_squared=sum(each**2 for each in lengths),
-    )
 
 
 def update_sizes(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from transformers import get_scheduler
-
+from trimtab.planning.curve import learning_rates
 from trimtab.planning.settings import Settings
 
 
@@ -24,19 +22,5 @@ class Schedule:
 
 
 def make_schedule(settings: Settings) -> Schedule:
-    """transformers' own schedule, evaluated once for every update of the run."""
-    parameter = torch.nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.SGD([parameter], lr=settings.learning_rate)
-    scheduler = get_scheduler(
-        settings.lr_scheduler_type,
-        optimizer,
-        num_warmup_steps=settings.warmup_steps,
-        num_training_steps=settings.num_train_steps,
-        scheduler_specific_kwargs=dict(settings.lr_scheduler_kwargs),
-    )
-    rates = []
-    for _ in range(settings.num_train_steps):
-        rates.append(float(scheduler.get_last_lr()[0]))
-        optimizer.step()
-        scheduler.step()
-    return Schedule(tuple(rates))
+    """The rates of the plan, one for every update of the run."""
+    return Schedule(learning_rates(settings))

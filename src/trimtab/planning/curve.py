@@ -1,6 +1,7 @@
-"""The learning rate of every weight update, as a plan is shown: without torch.
+"""The learning rate of every weight update: what a plan shows, and what training takes.
 
-Training takes its rates from transformers' own schedules; a test holds these equal to them.
+The shapes are those of transformers' schedulers, which a test holds them equal to. They are
+written out because a plan is shown without torch.
 """
 
 from __future__ import annotations

@@ -23,7 +23,12 @@ from trimtab.planning.rules.batch import (
 from trimtab.planning.rules.cadence import decide_cadence
 from trimtab.planning.rules.choice import LADDER, Choice, MemoryRoom
 from trimtab.planning.rules.duration import Duration, decide_duration
-from trimtab.planning.rules.global_batch import given_sizes, global_batch_target
+from trimtab.planning.rules.global_batch import (
+    GivenSizes,
+    Target,
+    given_sizes,
+    global_batch_target,
+)
 from trimtab.planning.rules.hold_out import choose_hold_out, decide_hold_out
 from trimtab.planning.rules.learning_rate import decide_learning_rate
 from trimtab.planning.rules.lengths import decide_lengths
@@ -72,7 +77,6 @@ class Draft:
                 resolved,
                 facts,
                 choice=self.choice,
-                num_ranks=self.num_ranks,
                 is_draft=not self.is_final,
             )
         )
@@ -95,11 +99,11 @@ class Draft:
     @cached_property
     def choice(self) -> Choice:
         """What the batch's sizes are chosen from; needs the decisions before them."""
-        given = given_sizes(self.resolved, self.num_ranks)
-        target = global_batch_target(self.resolved, self.facts)
         asked = self.resolved.config.activation_checkpointing
         return Choice(
-            candidates=micro_batch_candidates(given, target.size),
+            given=self._given,
+            target=self._target,
+            candidates=micro_batch_candidates(self._given, self._target.size),
             ladder=LADDER if asked == "auto" else (asked,),
             memory=self._memory,
             room=self._room(),
@@ -150,6 +154,14 @@ class Draft:
         )
 
     @cached_property
+    def _given(self) -> GivenSizes:
+        return given_sizes(self.resolved, self.num_ranks)
+
+    @cached_property
+    def _target(self) -> Target:
+        return global_batch_target(self.resolved, self.facts)
+
+    @cached_property
     def _num_trained(self) -> int:
         if self.value("method") == "lora":
             return adapter_weights(self.resolved, self.facts)
@@ -172,12 +184,12 @@ class Draft:
             optim=self.value("optim"),
             num_trained=self._num_trained,
         )
-        given = given_sizes(self.resolved, self.num_ranks)
+        given = self._given
         return PeakMemory(
             facts=self.facts,
             layout=self._layout,
             packing=self.value("packing"),
-            rows_per_update=rows_per_update(self.resolved, self.facts, self.num_ranks),
+            rows_per_update=rows_per_update(given, self._target.size),
             accumulation=None if given.total is not None else given.accumulation,
             arithmetic=arithmetic,
             measured=fit_memory(self.facts, arithmetic),

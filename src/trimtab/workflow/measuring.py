@@ -122,13 +122,12 @@ def _tried(
     try:
         with asked(request, rows) as answers:
             loaded = next(answers)
-            held = {"base_bytes": loaded["base_bytes"]}
             for outcome in answers:
-                made.append({**due[len(made)], **held, **outcome})
+                made.append({**due[len(made)], **outcome})
                 observer.advanced(1)
     except ProbeDied as died:
         if loaded and died.is_deadly and len(made) < len(due):
-            made.append({**due[len(made)], **held, "update_s": [], "peak_bytes": None})
+            made.append({**due[len(made)], "update_s": [], "peak_bytes": None})
         return loaded, made, died.reason
     return loaded, made, None
 

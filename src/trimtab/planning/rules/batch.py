@@ -15,8 +15,6 @@ from trimtab.planning.rules.choice import Choice, choose
 from trimtab.planning.rules.global_batch import (
     GivenSizes,
     Target,
-    given_sizes,
-    global_batch_target,
     is_friendly,
     nearest_multiple,
 )
@@ -45,16 +43,14 @@ def decide_batch(
     facts: Facts,
     *,
     choice: Choice,
-    num_ranks: int,
     is_draft: bool = False,
 ) -> Ruling:
     """The batch's four sizes and `activation_checkpointing`.
 
-    Raises ConfigError where given sizes disagree and DoesNotFit where nothing fits, unless the
-    plan is a draft, whose memory is still to be measured.
+    Raises DoesNotFit where nothing fits, unless the plan is a draft, whose memory is still to be
+    measured.
     """
-    given = given_sizes(resolved, num_ranks)
-    target = global_batch_target(resolved, facts)
+    given, target = choice.given, choice.target
     micro, checkpointing = choose(choice, facts)
     peak = choice.memory.worst_case_bytes(micro, checkpointing)
     if not is_draft and not choice.fits(micro, checkpointing):
@@ -77,9 +73,9 @@ def decide_batch(
                 "gradient_accumulation_steps",
                 sizes.accumulation,
                 "rule",
-                _equation(sizes, num_ranks),
+                _equation(sizes, given.ranks),
             ),
-            _total(resolved, given, target, sizes, num_ranks),
+            _total(resolved, given, target, sizes),
             _checkpointing(resolved, sizes, choice),
         ),
         warnings=_warnings(sizes, choice),
@@ -87,17 +83,15 @@ def decide_batch(
     )
 
 
-def rows_per_update(resolved: ResolvedConfig, facts: Facts, num_ranks: int) -> int:
+def rows_per_update(given: GivenSizes, target_size: int) -> int:
     """Rows of one device in a weight update, as far as they are known before the micro-batch is."""
-    given = given_sizes(resolved, num_ranks)
     if given.total is not None:
-        return given.total // num_ranks
+        return given.total // given.ranks
     if given.micro is not None and given.accumulation is not None:
         return given.micro * given.accumulation
-    size = global_batch_target(resolved, facts).size
     if given.micro is not None:
-        return nearest_multiple(size, given.micro * num_ranks) // num_ranks
-    return max(1, nearest_multiple(size, num_ranks) // num_ranks)
+        return nearest_multiple(target_size, given.micro * given.ranks) // given.ranks
+    return max(1, nearest_multiple(target_size, given.ranks) // given.ranks)
 
 
 def micro_batch_candidates(given: GivenSizes, target_size: int) -> tuple[int, ...]:
@@ -204,15 +198,14 @@ def _eval_size(resolved: ResolvedConfig, micro: int) -> Decision:
     )
 
 
-def _total(
-    resolved: ResolvedConfig, given: GivenSizes, target: Target, sizes: Sizes, num_ranks: int
-) -> Decision:
+def _total(resolved: ResolvedConfig, given: GivenSizes, target: Target, sizes: Sizes) -> Decision:
+    equation = _equation(sizes, given.ranks)
     if given.total is not None:
-        because = _equation(sizes, num_ranks)
+        because = equation
     elif given.micro is not None and given.accumulation is not None:
-        because = f"both factors are set: {_equation(sizes, num_ranks)}"
+        because = f"both factors are set: {equation}"
     elif sizes.total != target.size:
-        because = f"near {target.size} ({target.because}): {_equation(sizes, num_ranks)}"
+        because = f"near {target.size} ({target.because}): {equation}"
     else:
         because = target.because
     is_aimed = given.total is None and sizes.total == target.size

@@ -8,6 +8,7 @@ from trimtab.planning.fact import Facts
 from trimtab.planning.peak_memory import PeakMemory
 from trimtab.planning.predictions import Speed
 from trimtab.planning.questions import Trial
+from trimtab.planning.rules.global_batch import GivenSizes, Target
 from trimtab.planning.rules.memory import Checkpointing, num_recomputing_layers
 
 MIN_BUSY_TOKENS = {"cpu": 1, "cuda": 512}
@@ -41,6 +42,8 @@ class Choice:
     died: trials that their processes did not survive.
     """
 
+    given: GivenSizes
+    target: Target
     candidates: tuple[int, ...]
     ladder: tuple[Checkpointing, ...]
     memory: PeakMemory
