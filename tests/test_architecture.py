@@ -19,7 +19,17 @@ MAX_FUNCTION_LINES = 70
 LISTS_OF_DECLARATIONS = {"hyperparameters/config.py", "hyperparameters/translations.py::_foreign"}
 """A file and a function that hold no logic but a list, longer with each entry."""
 
-HEAVY = ("torch", "transformers", "peft", "datasets", "matplotlib", "pandas")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "matplotlib",
+    "pandas",
+    "optuna",
+    "scipy",
+    "statsmodels",
+)
 LIGHT_MODULES = (
     "trimtab",
     "trimtab.planning.planner",

@@ -1,0 +1,88 @@
+"""Where to run next, given what finished runs came to.
+
+Points are scaled to [-1, 1]: N finished runs, P runs under way, M candidates, D hyperparameters.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trimtab.search.surrogate import DEFAULT, Array, Constants, Surrogate
+
+NUM_WIDE = 512
+NEARBY = ((0.2, 256), (0.05, 128))
+"""Standard deviations around the best run, with the number of candidates drawn at each."""
+
+
+def propose(
+    points_ND: Array,
+    losses_N: Array,
+    pending_PD: Array,
+    rng: np.random.Generator,
+    constants: Constants = DEFAULT,
+) -> Array:
+    """The next point, of shape (D,). Losses are infinite where a run came to none.
+
+    The middle first; then a step along each hyperparameter from the best so far; then the lowest
+    lower confidence bound in the trust region. Runs under way are taken to come out as predicted.
+    """
+    num_dimensions = points_ND.shape[1]
+    is_finite_N = np.isfinite(losses_N)
+    started_SD = np.vstack([points_ND, pending_PD])
+    if len(started_SD) == 0:
+        return np.zeros(num_dimensions)
+    if len(points_ND) and not is_finite_N.any():
+        return _farthest(started_SD, rng)
+    best_D = points_ND[np.argmin(losses_N)] if len(points_ND) else started_SD[0]
+    if len(started_SD) <= num_dimensions:
+        return _step(best_D, len(started_SD) - 1, constants.step, rng)
+    if not len(points_ND):
+        return _farthest(started_SD, rng)
+    surrogate = Surrogate.of(points_ND, losses_N, constants=constants)
+    if len(pending_PD):
+        surrogate = surrogate.believing(pending_PD)
+    candidates_MD = _candidates(best_D, rng, constants.trust_radius)
+    candidates_MD = _away_from(candidates_MD, points_ND[~is_finite_N], points_ND[is_finite_N])
+    mean_M, sd_M = surrogate.marginal(candidates_MD)
+    chosen: Array = candidates_MD[np.argmin(mean_M - constants.exploration * sd_M)]
+    return chosen
+
+
+def _step(from_D: Array, axis: int, step: float, rng: np.random.Generator) -> Array:
+    """A step along one axis, up or down, to the side that has room for it."""
+    sides = [side for side in (-step, step) if -1 <= from_D[axis] + side <= 1]
+    stepped = from_D.copy()
+    stepped[axis] += sides[rng.integers(len(sides))]
+    return stepped
+
+
+def _farthest(started_SD: Array, rng: np.random.Generator) -> Array:
+    """A point far from every run, where nothing is known but that they failed."""
+    wide_MD = rng.uniform(-1, 1, (NUM_WIDE, started_SD.shape[1]))
+    farthest: Array = wide_MD[np.argmax(_distances(wide_MD, started_SD).min(axis=1))]
+    return farthest
+
+
+def _candidates(best_D: Array, rng: np.random.Generator, trust_radius: float) -> Array:
+    """Points of the space no farther from the best run on any axis than the trust region's half."""
+    low_D = np.maximum(best_D - trust_radius, -1)
+    high_D = np.minimum(best_D + trust_radius, 1)
+    drawn = [best_D[None, :], rng.uniform(low_D, high_D, (NUM_WIDE, len(best_D)))]
+    drawn += [best_D + rng.normal(0, sd, (number, len(best_D))) for sd, number in NEARBY]
+    clipped: Array = np.clip(np.vstack(drawn), low_D, high_D)
+    return clipped
+
+
+def _away_from(candidates_MD: Array, diverged_KD: Array, finite_ND: Array) -> Array:
+    """The candidates that lie nearer to a run that came to a loss than to one that did not."""
+    if not len(diverged_KD):
+        return candidates_MD
+    is_safe_M = _distances(candidates_MD, finite_ND).min(axis=1) < _distances(
+        candidates_MD, diverged_KD
+    ).min(axis=1)
+    return candidates_MD[is_safe_M]
+
+
+def _distances(a_AD: Array, b_BD: Array) -> Array:
+    distances: Array = np.linalg.norm(a_AD[:, None, :] - b_BD[None, :, :], axis=2)
+    return distances

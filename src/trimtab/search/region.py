@@ -1,0 +1,79 @@
+"""Which settings could be the best one, given what finished runs came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import qmc
+
+from trimtab.search.surrogate import DEFAULT, Array, Constants, Surrogate
+
+LEVEL = 0.9
+NUM_DRAWS = 1000
+NUM_ON_A_LINE = 101
+LOG2_NUM_IN_A_BOX = 8
+EDGE = 1.1
+"""Points are spread a little past the box and put back, so that its faces have some too."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box, scaled to [-1, 1], that holds the best setting with the probability `LEVEL`.
+
+    best_D: where the posterior mean is lowest inside the space. Shapes (D,).
+    """
+
+    low_D: Array
+    high_D: Array
+    best_D: Array
+
+
+def best_region(
+    points_ND: Array,
+    losses_N: Array,
+    *,
+    loss_sd: float,
+    seed: int = 0,
+    constants: Constants = DEFAULT,
+) -> Region:
+    """Draws whole loss curves from the posterior and takes the bounds of where they are lowest,
+    widened to the next settings that were tried.
+
+    `loss_sd` is the standard deviation of one run's loss over seeds, in the losses' unit. Raises
+    ValueError where no loss is finite.
+    """
+    rng = np.random.default_rng(seed)
+    num_dimensions = points_ND.shape[1]
+    at_AD = _grid(num_dimensions, seed)
+    surrogate = Surrogate.of(points_ND, losses_N, loss_sd=loss_sd, constants=constants)
+    mean_A, covariance_AA = surrogate.joint(at_AD)
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance_AA)
+    factor_AA = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0))
+    drawn = mean_A + rng.normal(size=(NUM_DRAWS, len(at_AD))) @ factor_AA.T
+    lowest_D = at_AD[np.argmin(drawn, axis=1)]
+    outside = (1 - LEVEL) / (2 * num_dimensions)
+    low_D, high_D = np.quantile(lowest_D, [outside, 1 - outside], axis=0)
+    return Region(
+        np.array([_at_or_below(low, points_ND[:, axis]) for axis, low in enumerate(low_D)]),
+        np.array([_at_or_above(high, points_ND[:, axis]) for axis, high in enumerate(high_D)]),
+        at_AD[np.argmin(mean_A)],
+    )
+
+
+def _at_or_below(bound: float, tried_N: Array) -> float:
+    """Between two settings that were tried, nothing is known so well that it could be a bound."""
+    return float(tried_N[tried_N <= bound].max(initial=-1.0))
+
+
+def _at_or_above(bound: float, tried_N: Array) -> float:
+    return float(tried_N[tried_N >= bound].min(initial=1.0))
+
+
+def _grid(num_dimensions: int, seed: int) -> Array:
+    if num_dimensions == 1:
+        line: Array = np.linspace(-1, 1, NUM_ON_A_LINE)[:, None]
+        return line
+    sobol = qmc.Sobol(num_dimensions, rng=np.random.default_rng(seed))
+    spread: Array = np.clip(EDGE * (2 * sobol.random_base2(LOG2_NUM_IN_A_BOX) - 1), -1, 1)
+    return spread

@@ -1,0 +1,1 @@
+"""Does a setting matter here? A paired experiment with a verdict."""
