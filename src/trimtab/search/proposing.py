@@ -80,7 +80,8 @@ def _away_from(candidates_MD: Array, diverged_KD: Array, finite_ND: Array) -> Ar
     is_safe_M = _distances(candidates_MD, finite_ND).min(axis=1) < _distances(
         candidates_MD, diverged_KD
     ).min(axis=1)
-    return candidates_MD[is_safe_M]
+    safe: Array = candidates_MD[is_safe_M]
+    return safe
 
 
 def _distances(a_AD: Array, b_BD: Array) -> Array:

@@ -128,7 +128,7 @@ class Surrogate:
         kernel_NN = self._covariance(self.points_ND, self.points_ND)
         kernel_NN[np.diag_indices_from(kernel_NN)] += self.noise_N**2 + JITTER
         cross_AN = self._covariance(at_AD, self.points_ND)
-        gain_AN: Array = np.linalg.solve(kernel_NN, cross_AN.T).T
+        gain_AN = np.asarray(np.linalg.solve(kernel_NN, cross_AN.T).T, dtype=np.float64)
         excess_N = self.targets_N - self._prior_mean(self.points_ND)
         mean_A: Array = self._prior_mean(at_AD) + gain_AN @ excess_N
         return mean_A, gain_AN, cross_AN
