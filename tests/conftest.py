@@ -11,9 +11,16 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
+from hypothesis import settings
 from support.tiny import save_tiny_model
 
 torch.set_num_threads(1)
+
+# Fuzzing that tries the same examples on every machine, fast or slow; `--hypothesis-profile long`
+# tries many others.
+settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
+settings.register_profile("long", max_examples=20_000, deadline=None)
+settings.load_profile("reproducible")
 
 
 @pytest.fixture(scope="session")

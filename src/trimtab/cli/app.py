@@ -92,7 +92,10 @@ def _told(error: TrimtabError, debug: bool, prefix: str) -> int:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(text.rstrip() + "\n")
+    """Print it on stderr with what could steer a terminal made visible."""
+    from trimtab.report.words import visible
+
+    sys.stderr.write(visible(text.rstrip()) + "\n")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from trimtab.planning.plan import Plan
+from trimtab.report.words import visible
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
 
 SECONDS_BEFORE_A_PLAIN_LINE = 2.0
@@ -126,7 +127,7 @@ class ConsoleObserver:
         self._say(f"  {text}")
 
     def _say(self, text: str) -> None:
-        self._console.print(escape(text), soft_wrap=True)
+        self._console.print(escape(visible(text)), soft_wrap=True)
 
 
 def _short(value: object) -> str:

@@ -116,9 +116,9 @@ def show_inspection(console: Console, inspection: Inspection) -> None:
     console.print()
     console.print(_histogram(data))
     if inspection.template_text is not None:
-        console.print(f"\n[bold]Template[/] ({escape(data.template)}): ", end="")
-        console.print(Text(data.template_because))
-        console.print(Padding(Text(inspection.template_text, style="dim"), (0, 0, 0, 2)))
+        console.print(f"\n[bold]Template[/] ({escape(visible(data.template))}): ", end="")
+        console.print(Text(visible(data.template_because)))
+        console.print(Padding(Text(visible(inspection.template_text), style="dim"), (0, 0, 0, 2)))
     for number, example in enumerate(data.examples, start=1):
         console.print(f"\n[bold]Row {number}[/]  [black on green] trained on [/] [dim]not[/]")
         console.print(_coloured(example))
@@ -129,7 +129,7 @@ def _counts(data: DataRecord) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     share = data.num_trainable_tokens / data.num_tokens
-    table.add_row("format", Text(f"{data.format}: {data.format_because}"))
+    table.add_row("format", Text(visible(f"{data.format}: {data.format_because}")))
     table.add_row(
         "rows",
         f"{data.num_rows:,} read, {data.num_bad_rows:,} bad, {data.num_duplicate_rows:,} "

@@ -20,6 +20,7 @@ from trimtab.errors import DataError
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MAX_NESTING = 100
+MAX_LINE_BYTES = 256 << 20
 TOO_DEEP = "nested too deeply"
 Row = SourceRow | BadRow
 
@@ -293,12 +294,19 @@ def _is_object(text: str) -> bool:
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines from 1 with their ends, without a byte-order mark.
 
-    Raises DataError for bad gzip, and for a file that says it is UTF-16.
+    Raises DataError for bad gzip, for a file that says it is UTF-16, and for a line that no row
+    has the length of.
     """
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opener(path, "rb") as file:
-            for line, raw in enumerate(file, 1):
+            for line, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                if len(raw) > MAX_LINE_BYTES:
+                    raise DataError(
+                        f"the line is longer than {MAX_LINE_BYTES >> 20} MiB.",
+                        where=f"{path}:{line}",
+                        hint="Write one row a line.",
+                    )
                 if line == 1 and raw.startswith(UTF_16_MARKS):
                     raise DataError(
                         "the file is UTF-16, not UTF-8.",

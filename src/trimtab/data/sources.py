@@ -98,6 +98,8 @@ def _files_here(dataset: str, split: str, *, for_evaluation: bool) -> FoundFiles
     splits = (*EVALUATION_SPLITS, split) if for_evaluation else (split,)
     if path.is_dir():
         return FoundFiles(tuple(_files_of_folder(path, splits, or_all=for_evaluation)), splits)
+    if path.is_char_device() or path.is_block_device() or path.is_socket():
+        raise DataError("it is a device, not a file of rows.", where=dataset)
     if path.exists():
         return FoundFiles((path,), splits)
     if _looks_like_path(dataset, path):

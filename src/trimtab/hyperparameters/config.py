@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from trimtab.hyperparameters.declaration import (
     AUTO,
+    LARGEST_INT,
     Auto,
     FreeText,
     Hyperparameter,
     SearchRange,
 )
+from trimtab.hyperparameters.paths import usable_path
 from trimtab.hyperparameters.units import SIZE_PATTERN, parse_bytes
 
 Method = Literal["lora", "full"]
@@ -42,12 +44,16 @@ Scheduler = Literal[
     "inverse_sqrt",
     "warmup_stable_decay",
 ]
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST_INT)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST_INT)]
+BatchSize = Annotated[int, Field(gt=0, le=2**20)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
+PathText = Annotated[Text, AfterValidator(usable_path)]
 Names = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
 
 
@@ -88,7 +94,7 @@ class TrainingConfig(BaseModel):
 
     # Model ------------------------------------------------------------------------------------
     model: Annotated[
-        Text,
+        PathText,
         FreeText("a folder, a hub name or a .gguf file"),
         Hyperparameter(
             "The model to fine-tune: a Hugging Face folder, a hub name or a GGUF file.",
@@ -119,7 +125,7 @@ class TrainingConfig(BaseModel):
         ),
     ] = False
     chat_template: Annotated[
-        Text,
+        PathText,
         FreeText("auto, model, plain, none, or a Jinja file's path"),
         Hyperparameter(
             "The template that turns messages into text: the model's own, `plain` User/Assistant "
@@ -135,7 +141,7 @@ class TrainingConfig(BaseModel):
 
     # Data -------------------------------------------------------------------------------------
     dataset: Annotated[
-        Text,
+        PathText,
         FreeText("a file, a folder or a hub name"),
         Hyperparameter(
             "The training rows: a file (jsonl, json, csv, parquet, arrow, txt), a folder of them "
@@ -184,7 +190,7 @@ class TrainingConfig(BaseModel):
         ),
     ] = "text"
     eval_dataset: Annotated[
-        Auto | Literal["none"] | Fraction | Annotated[Text, FreeText("a path or hub name")],
+        Auto | Literal["none"] | Fraction | Annotated[PathText, FreeText("a path or hub name")],
         Hyperparameter(
             "The held-out rows: a path or hub name (its validation split, else test), a fraction "
             "of the training rows, or `none`.",
@@ -330,7 +336,7 @@ class TrainingConfig(BaseModel):
 
     # Batch ------------------------------------------------------------------------------------
     per_device_train_batch_size: Annotated[
-        Auto | PositiveInt,
+        Auto | BatchSize,
         Hyperparameter(
             "The micro-batch: examples that one device computes at once.",
             "batch",
@@ -359,7 +365,7 @@ class TrainingConfig(BaseModel):
         ),
     ] = AUTO
     per_device_eval_batch_size: Annotated[
-        Auto | PositiveInt,
+        Auto | BatchSize,
         Hyperparameter(
             "Examples that one device evaluates at once; the loss does not depend on it.",
             "batch",
@@ -374,7 +380,7 @@ class TrainingConfig(BaseModel):
         ),
     ] = AUTO
     gradient_accumulation_steps: Annotated[
-        Auto | PositiveInt,
+        Auto | BatchSize,
         Hyperparameter(
             "Micro-batches whose gradients are summed into one weight update.",
             "batch",
@@ -392,7 +398,7 @@ class TrainingConfig(BaseModel):
         ),
     ] = AUTO
     global_batch_size: Annotated[
-        Auto | PositiveInt,
+        Auto | BatchSize,
         Hyperparameter(
             "Examples in one weight update, over all micro-batches and devices.",
             "batch",
@@ -761,7 +767,7 @@ class TrainingConfig(BaseModel):
 
     # Run --------------------------------------------------------------------------------------
     output_dir: Annotated[
-        Text,
+        PathText,
         FreeText("auto, or a folder's path"),
         Hyperparameter(
             "The run folder itself. An existing run is never overwritten.",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 AUTO: Final = "auto"
+LARGEST_INT: Final = 2**53
+"""Whole numbers above it are not exact as floats, and no quantity here comes near."""
 Auto = Literal["auto"]
 
 Family = Literal[

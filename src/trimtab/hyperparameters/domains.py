@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from trimtab.hyperparameters.declaration import FreeText
+from trimtab.hyperparameters.declaration import LARGEST_INT, FreeText
 
 _KINDS = {
     bool: "true or false",
@@ -76,7 +76,7 @@ def _bounds(constraints: list[Any]) -> list[str]:
                 bounds.append(f"≥ {limit}")
             case annotated_types.Lt(lt=limit):
                 bounds.append(f"< {limit}")
-            case annotated_types.Le(le=limit):
+            case annotated_types.Le(le=limit) if limit != LARGEST_INT:
                 bounds.append(f"≤ {limit}")
             case _:
                 pass

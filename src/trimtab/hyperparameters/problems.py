@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import Entry, nearest_names
+from trimtab.hyperparameters.declaration import LARGEST_INT
+from trimtab.hyperparameters.paths import path_problem
 from trimtab.hyperparameters.reading import Setting, scalar
 
 _LONGEST_SHOWN: Final = 60
@@ -84,6 +86,8 @@ def _way_out(value: Any, entry: Entry) -> str | None:
     takes_number = "number" in entry.domain
     if isinstance(value, float) and not math.isfinite(value):
         return "The value must be finite."
+    if takes_number and isinstance(value, int) and abs(value) > LARGEST_INT:
+        return "The number is too large."
     if isinstance(value, str) and takes_number:
         number = scalar(value.strip().replace("_", "").replace(",", ""))
         if isinstance(number, int | float) and not isinstance(number, bool):
@@ -92,4 +96,4 @@ def _way_out(value: Any, entry: Entry) -> str | None:
             return f"Write the number alone; its unit is {entry.declaration.unit}."
     if isinstance(value, str) and entry.domain == "true or false":
         return "YAML 1.2 reads yes, no, on and off as texts."
-    return None
+    return path_problem(value) if isinstance(value, str) else None

@@ -97,18 +97,19 @@ def scalar(text: str) -> Any:
 
 def _text_of(file: Path) -> str:
     try:
-        if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(
-                f"{file} is larger than {format_bytes(MAX_CONFIG_BYTES)}: no configuration is.",
-                hint="Give the rows as `dataset`, and the configuration as a YAML file.",
-            )
-        content = file.read_bytes()
+        with file.open("rb") as stream:
+            content = stream.read(MAX_CONFIG_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
             f"the configuration {file} cannot be read: {(reason or 'no reason given').lower()}.",
             hint="Check the path; it is taken from the current folder.",
         ) from error
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ConfigError(
+            f"{file} is larger than {format_bytes(MAX_CONFIG_BYTES)}: no configuration is.",
+            hint="Give the rows as `dataset`, and the configuration as a YAML file.",
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

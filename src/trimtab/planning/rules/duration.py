@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from trimtab.errors import ConfigError
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.decision import Alternative, Decision
 from trimtab.planning.fact import Facts
@@ -17,9 +18,11 @@ from trimtab.planning.rules.ruling import (
     rounded,
     told_cause,
     told_loss,
+    where_set,
 )
 
 DEFAULT_EPOCHS = 3.0
+MAX_NUM_STEPS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,10 @@ def num_updates(num_epochs: float, num_rows: int, global_batch_size: int) -> int
 
 
 def decide_duration(resolved: ResolvedConfig, facts: Facts, global_batch_size: int) -> Duration:
-    """`num_train_epochs`, `max_steps`, and the updates that they come to."""
+    """`num_train_epochs`, `max_steps`, and the updates that they come to.
+
+    Raises ConfigError for more than 10 million updates, each of which has a place in the schedule.
+    """
     num_rows = facts.integer("rows.num_rows")
     per_epoch = math.ceil(num_rows / global_batch_size)
     max_steps = resolved.config.max_steps
@@ -50,6 +56,13 @@ def decide_duration(resolved: ResolvedConfig, facts: Facts, global_batch_size: i
     else:
         num_steps = max_steps
         epochs = rounded(max_steps / per_epoch, 6)
+    if num_steps > MAX_NUM_STEPS:
+        name = "num_train_epochs" if max_steps == -1 else "max_steps"
+        raise ConfigError(
+            f"{name} asks for {num_steps:.3g} updates; a run has at most {MAX_NUM_STEPS:,}.",
+            where=where_set(resolved, name),
+            hint="Set fewer.",
+        )
     counts = (
         f"{epochs:g} × {counted(per_epoch, 'update')} of {global_batch_size:,} from "
         f"{num_rows:,} rows = {counted(num_steps, 'update')}"
