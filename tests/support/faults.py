@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from trimtab.engine.loop import Job
@@ -38,6 +41,19 @@ def digest_of_tensors(values: Mapping[str, object]) -> str:
         else:
             found.update(repr(value).encode())
     return found.hexdigest()
+
+
+def overflowing_in_half(source: Path, folder: Path) -> Path:
+    """A copy of a llama that computes the same function, with products beyond fp16's range.
+
+    The first layer's up projection is multiplied, and its down projection divided, by 2³⁰.
+    """
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"] *= 2.0**30
+    weights["model.layers.0.mlp.down_proj.weight"] *= 2.0**-30
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def cuda_runs_out() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 from pathlib import Path
@@ -18,7 +17,6 @@ from trimtab.cli.app import run as command
 from trimtab.engine import loop
 from trimtab.engine.evaluation import Evaluation
 from trimtab.engine.observer import Silent
-from trimtab.engine.step import StepResult, training_step
 from trimtab.runs.records import UpdateRecord
 
 
@@ -105,59 +103,6 @@ def test_changed_rows_are_noticed(tmp_path: Path, tiny_llama_folder: Path) -> No
     rows.write_text(rows.read_text().replace("lazy dog", "busy dog", 1))
     with pytest.raises(trimtab.DataError, match="not those that were planned"):
         trimtab.resume(run)
-
-
-def test_a_held_out_loss_that_is_not_finite_never_counts_as_the_best(
-    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: Evaluation(math.nan, 1, 1, 0.1))
-    config = tiny_config(tmp_path, tiny_llama_folder)
-    with pytest.raises(trimtab.GuardStop, match="held-out loss is nan"):
-        trimtab.train(config)
-    assert not (Path(config["output_dir"]) / "adapter").exists()
-
-
-def test_an_fp16_overflow_in_the_held_out_pass_gives_way_to_a_safer_format(
-    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = loop.evaluate
-
-    def overflowing(*arguments: Any, **named: Any) -> Evaluation:
-        if named["precision"] == "fp16":
-            return Evaluation(math.inf, 1, 1, 0.1)
-        return original(*arguments, **named)
-
-    monkeypatch.setattr(loop, "evaluate", overflowing)
-    summary = trimtab.train(tiny_config(tmp_path, tiny_llama_folder, precision="fp16"))
-    assert summary.decisions_changed == ("precision",)
-    assert summary.base_eval_loss is not None
-    assert math.isfinite(summary.base_eval_loss)
-    assert steps_of(Path(summary.run)) == [1, 2, 3, 4, 5, 6]
-
-
-def test_after_a_change_of_precision_the_record_goes_on_being_true(
-    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """fp16 fails at update 2 and the safer format at update 5: four updates were done."""
-    done = {"applied": 0}
-
-    def step(model: Any, micro_batches: Any, optimizer: Any, **arguments: Any) -> StepResult:
-        fails = done["applied"] >= (1 if arguments["precision"] == "fp16" else 4)
-        if fails:
-            if arguments["loss_scale"] is not None:
-                arguments["loss_scale"].overflowed()
-            return StepResult(math.nan, math.nan, 1, 1, applied=False)
-        done["applied"] += 1
-        return training_step(model, micro_batches, optimizer, **arguments)
-
-    monkeypatch.setattr(loop, "training_step", step)
-    config = tiny_config(tmp_path, tiny_llama_folder, precision="fp16")
-    with pytest.raises(trimtab.GuardStop):
-        trimtab.train(config)
-    run = Path(config["output_dir"])
-    assert summary_of(run)["num_steps"] == 4
-    assert summary_of(run)["decisions_changed"] == ["precision"]
-    assert steps_of(run) == [1, 2, 3, 4]
 
 
 def test_the_user_s_own_empty_folder_is_kept_and_left_empty(

@@ -222,6 +222,8 @@ RESULT_KEYS = (
     "peak_memory_bytes",
     "stopped_by",
     "decisions_changed",
+    "num_skipped_updates",
+    "num_rewinds",
 )
 
 

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from trimtab.planning.plan import Plan
+from trimtab.report.happenings import event_text
 from trimtab.report.words import visible
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
 
@@ -118,17 +119,11 @@ class ConsoleObserver:
         self._say(f"  held-out loss {when}: {record.eval_loss:.4f} nats per token")
 
     def happened(self, event: EventRecord) -> None:
-        figures = ", ".join(
-            f"{name} {_short(value)}" for name, value in event.details.items() if name != "row_ids"
-        )
-        self._say(f"  {event.event} at update {event.step}{': ' if figures else ''}{figures}")
+        told = event_text(event)
+        self._say(f"  {event.event} at update {event.step}{': ' if told else ''}{told}")
 
     def noted(self, text: str) -> None:
         self._say(f"  {text}")
 
     def _say(self, text: str) -> None:
         self._console.print(escape(visible(text)), soft_wrap=True)
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from trimtab.report.collect import RunRecord
 from trimtab.report.comparison import Comparison, comparisons
+from trimtab.report.happenings import event_text, spikes_text
 from trimtab.report.tables import samples_sentence
 from trimtab.report.words import bytes_text, seconds_text, visible
 from trimtab.runs.records import DataRecord, RunSummary, Segment
@@ -50,8 +51,11 @@ def show_summary(
         table.add_row("took", f"{seconds_text(summary.seconds)}, {memory} at the peak")
     for label, told in _as_predicted(comparisons(record)):
         table.add_row(label, told)
-    if summary.decisions_changed:
-        table.add_row("changed", f"{', '.join(summary.decisions_changed)} during the run")
+    for event in record.events:
+        if event.event == "recipe changed":
+            table.add_row("changed", escape(f"at update {event.step}, {event_text(event)}"))
+    if spikes_text(summary):
+        table.add_row("loss spikes", spikes_text(summary))
     if summary.result is not None:
         table.add_row(summary.result, escape(f"{root}/{summary.result}"))
     if report is not None:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from trimtab.planning.plan import Plan
-from trimtab.report import comparison, story, tables
+from trimtab.report import comparison, happenings, story, tables
 from trimtab.report.collect import RunRecord, collect
 from trimtab.report.drawing import (
     draw_grad_norm,
@@ -116,7 +116,12 @@ def _environment() -> Environment:
         quantity=quantity_text,
         prose=prose,
     )
-    environment.globals.update(meaning=tables.meaning, decided=tables.decided_value)
+    environment.globals.update(
+        event_text=happenings.event_text,
+        spikes_text=happenings.spikes_text,
+        meaning=tables.meaning,
+        decided=tables.decided_value,
+    )
     return environment
 
 
