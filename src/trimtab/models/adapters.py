@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from trimtab.errors import ConfigError
+from trimtab.models.lora_linear import fuse_adapted_linears
 
 ALL_LINEAR = "all-linear"
 
@@ -75,6 +76,7 @@ def add_lora(
     with torch.random.fork_rng(devices=[]), _without_renamed_warning():
         torch.default_generator.manual_seed(seed)
         adapted: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
+    fuse_adapted_linears(adapted)
     return adapted
 
 

@@ -14,6 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from trimtab.models.short_attention import MAX_LENGTH, short_causal_attention
+
 IMPLEMENTATION = "trimtab_documents"
 
 _UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux", "position_bias")
@@ -84,6 +86,10 @@ def _blocks(
     """
     length = query.shape[2]
     if sliding_window is None or length <= sliding_window:
+        is_plain = query.device.type == "cpu" and dropout == 0.0 and query.requires_grad
+        if is_plain and length <= MAX_LENGTH:
+            yield short_causal_attention(query, key, value, scaling).transpose(1, 2)
+            return
         yield sdpa_attention_forward(
             module, query, key, value, None, dropout, scaling, is_causal=True
         )[0]
