@@ -9,7 +9,9 @@ from trimtab.engine.guard import (
     MAX_SKIPS_IN_A_ROW,
     MAX_SPIKES_IN_A_ROW,
     MIN_SPIKE_HISTORY,
+    RECORD_MARGIN_NATS,
     SPIKE_MARGIN_NATS,
+    SPIKE_WINDOW,
     Guard,
     Verdict,
     judge_held_out_loss,
@@ -124,12 +126,23 @@ def test_a_spike_is_over_the_median_by_the_margin() -> None:
 
 
 def test_a_noisy_curve_and_a_small_update_have_a_wider_margin() -> None:
-    assert judged(steady(4.0, ripple=1.5), 4.0 + 3 * SPIKE_MARGIN_NATS).fault is None
+    assert judged(steady(6.0, ripple=1.5), 6.0 + 3 * SPIKE_MARGIN_NATS).fault is None
     few_rows = {"num_examples": 2, "num_trainable_tokens": 64}
     assert judged(steady(), 1.5 + 1.9 * SPIKE_MARGIN_NATS, **few_rows).fault is None
     assert judged(steady(), 1.5 + 2.1 * SPIKE_MARGIN_NATS, **few_rows).fault == "loss spike"
     few_tokens = {"num_examples": 8, "num_trainable_tokens": 4}
     assert judged(steady(), 1.5 + 3.9 * SPIKE_MARGIN_NATS, **few_tokens).fault is None
+
+
+def test_a_loss_that_came_before_comes_again() -> None:
+    """A hard row early on, long out of the window."""
+    guard = Guard()
+    assert judged(guard, 5.0).fault is None
+    for _ in range(2 * SPIKE_WINDOW):
+        assert judged(guard, 0.4).fault is None
+    assert judged(guard, 5.0 + RECORD_MARGIN_NATS - 0.01).fault is None
+    guard = steady(0.4)
+    assert judged(guard, 5.0).fault == "loss spike"
 
 
 def test_spikes_in_a_row_are_no_matter_of_a_batch() -> None:

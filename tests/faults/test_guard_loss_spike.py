@@ -25,9 +25,9 @@ from trimtab.models.adapters import Model
 from trimtab.runs.records import EventRecord, UpdateRecord
 from trimtab.workflow.recovering import MAX_REWINDS
 
-NUM_ROWS = 320
-NUM_STEPS = 18
-BAD_UPDATE = 14
+NUM_ROWS = 400
+NUM_STEPS = 26
+BAD_UPDATE = 22
 
 
 def config_of(folder: Path, model: Path, **changes: Any) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def test_skip_goes_past_the_rows_and_makes_all_updates(
     assert spike["details"]["row_ids"] == list(clean[BAD_UPDATE - 1])
 
 
-@pytest.mark.parametrize(("save_steps", "back_to"), [(6, 12), (100, 0)])
+@pytest.mark.parametrize(("save_steps", "back_to"), [(6, 18), (100, 0)])
 def test_rewind_goes_back_and_past_all_rows_up_to_the_spike(
     tmp_path: Path, tiny_llama_folder: Path, rows: Rows, save_steps: int, back_to: int
 ) -> None:

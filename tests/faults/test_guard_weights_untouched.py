@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,18 @@ import pytest
 import torch
 from support.faults import cuda_runs_out, digest
 from support.jobs import Memory, first_state, run_to_end, tiny_job
+from support.runs import tiny_config
 
+import trimtab
 from trimtab.data.rows import MicroBatch
 from trimtab.engine import step
 from trimtab.engine.loop import Job, run_updates
 from trimtab.engine.state import TrainingState
 from trimtab.engine.stops import RanOutOfMemory, UpdateStopped
 from trimtab.models.adapters import Model
+from trimtab.workflow import jobs
 
-NUM_GOOD_UPDATES = 12
+NUM_GOOD_UPDATES = 21
 MICRO_BATCHES = 2
 Poison = Callable[[torch.Tensor], torch.Tensor]
 
@@ -152,3 +156,23 @@ def test_overflowing_gradients_that_end_leave_a_schedule_without_gaps(
     assert [one.learning_rate for one in memory.updates] == list(job.schedule.rates)
     assert state.loss_scale is not None
     assert state.loss_scale.scale == 2.0**11
+
+
+def test_a_row_without_a_label_is_found_before_any_weight_is_read(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So no batch's loss can be 0.0 for want of tokens to train on."""
+    lines = [
+        {"messages": [{"role": "user", "content": "the question"}, answer]}
+        for answer in [{"role": "assistant", "content": "the answer"}] * 24
+    ]
+    lines[6] = {"messages": [{"role": "user", "content": "a question and no answer"}]}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    loaded: list[object] = []
+    monkeypatch.setattr(jobs, "build_model", lambda *a: loaded.append(a))
+    with pytest.raises(trimtab.DataError) as found:
+        trimtab.train(tiny_config(tmp_path, tiny_llama_folder))
+    assert found.value.exit_code == 3
+    assert f"{rows}:7" in str(found.value)
+    assert not loaded

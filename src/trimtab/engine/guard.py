@@ -9,10 +9,11 @@ weights move, and an update that fails one is not applied:
   0.0. In fp32 that is what perfectly learned rows give.
 - loss spike: the loss is over the median of the last `SPIKE_WINDOW` applied updates by more than
   `SPIKE_MARGIN_NATS` and by more than `SPIKE_DEVIATIONS` of their standard deviations, estimated as
-  1.4826 times the median absolute deviation. An update's loss is a mean over ragged rows, so the
-  margin grows with the square root of what an update lacks of `STEADY_EXAMPLES` examples and
-  `STEADY_TOKENS` trainable tokens. Not asked before `MIN_SPIKE_HISTORY` updates.
-- diverged: the mean loss of the last `DIVERGENCE_WINDOW` updates is above both twice the first
+  1.4826 times the median absolute deviation; and over the highest of all applied updates by more
+  than `RECORD_MARGIN_NATS`, since rare hard rows come again. An update's loss is a mean over ragged
+  rows, so the margins in nats grow with the square root of what it lacks of `STEADY_EXAMPLES`
+  examples and `STEADY_TOKENS` trainable tokens. Not asked before `MIN_SPIKE_HISTORY` updates.
+- diverged: the median loss of the last `DIVERGENCE_WINDOW` updates is above both twice the first
   update's and 2 nats over it; or `MAX_SPIKES_IN_A_ROW` updates in a row were spikes, which no
   batch explains. A model that has learned nothing stays at the first update's loss.
 """
@@ -31,9 +32,10 @@ from trimtab.hyperparameters.config import Precision
 
 MAX_SKIPS_IN_A_ROW = 16
 SPIKE_WINDOW = 32
-MIN_SPIKE_HISTORY = 10
-SPIKE_MARGIN_NATS = 2.0
-SPIKE_DEVIATIONS = 6.0
+MIN_SPIKE_HISTORY = 20
+SPIKE_MARGIN_NATS = 3.0
+SPIKE_DEVIATIONS = 10.0
+RECORD_MARGIN_NATS = 2.0
 STEADY_EXAMPLES = 8
 STEADY_TOKENS = 64
 MAX_SPIKES_IN_A_ROW = 3
@@ -61,6 +63,7 @@ class Guard:
     """What is remembered of a run's applied updates, and the spikes since the last of them."""
 
     first_loss: float | None = None
+    highest_loss: float = 0.0
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=SPIKE_WINDOW))
     num_spikes_in_a_row: int = 0
 
@@ -76,8 +79,12 @@ class Guard:
         middle = median(self.recent)
         deviation = NORMAL_DEVIATIONS_PER_MAD * median(abs(loss - middle) for loss in self.recent)
         lack = max(1.0, STEADY_EXAMPLES / num_examples, STEADY_TOKENS / num_trainable_tokens)
-        margin = max(SPIKE_MARGIN_NATS * math.sqrt(lack), SPIKE_DEVIATIONS * deviation)
-        return middle + margin
+        widening = math.sqrt(lack)
+        return max(
+            middle + SPIKE_MARGIN_NATS * widening,
+            middle + SPIKE_DEVIATIONS * deviation,
+            self.highest_loss + RECORD_MARGIN_NATS * widening,
+        )
 
 
 @dataclass(frozen=True)
@@ -125,14 +132,15 @@ class Watch:
         guard.num_spikes_in_a_row = 0
         if guard.first_loss is None:
             guard.first_loss = result.loss
+        guard.highest_loss = max(guard.highest_loss, result.loss)
         guard.recent.append(result.loss)
         latest = list(guard.recent)[-DIVERGENCE_WINDOW:]
-        mean = math.fsum(latest) / len(latest)
+        middle = median(latest)
         limit = max(guard.first_loss * DIVERGENCE_RATIO, guard.first_loss + DIVERGENCE_MARGIN_NATS)
-        if len(latest) == DIVERGENCE_WINDOW and mean > limit:
+        if len(latest) == DIVERGENCE_WINDOW and middle > limit:
             return Verdict(
                 "diverged",
-                f"the mean loss of the last {DIVERGENCE_WINDOW} updates is {mean:.3f}, "
+                f"the median loss of the last {DIVERGENCE_WINDOW} updates is {middle:.3f}, "
                 f"where the first was {guard.first_loss:.3f} (limit {limit:.3f})",
             )
         return GO_ON

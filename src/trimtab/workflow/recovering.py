@@ -123,6 +123,8 @@ def _answer_spike(session: Session, progress: Progress, stopped: UpdateStopped) 
     if policy == "rewind":
         _go_back(session, progress, state.recipe, every=session.settings.save_steps)
         progress.state.num_rewinds += 1
+        # A younger guard would not know which losses are usual, and let the next spike through.
+        progress.state.guard = replace(state.guard, num_spikes_in_a_row=0)
         num_passed_over = stopped.step - progress.state.num_updates
     progress.state.position = stopped.next_position
     progress.state.epoch = stopped.epoch
