@@ -51,5 +51,5 @@ def test_what_spikes_cost() -> None:
         spikes_text(replace(SUMMARY, num_skipped_updates=1)) == "the rows of 1 update passed over"
     )
     assert spikes_text(replace(SUMMARY, num_skipped_updates=9, num_rewinds=2)) == (
-        "the rows of 9 updates passed over, 2 times back to a checkpoint"
+        "the rows of 9 updates passed over, after going back 2 times"
     )

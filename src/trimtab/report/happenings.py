@@ -32,8 +32,12 @@ def spikes_text(summary: RunSummary) -> str:
         return ""
     told = f"the rows of {counted(summary.num_skipped_updates, 'update')} passed over"
     if summary.num_rewinds:
-        told += f", {counted(summary.num_rewinds, 'time')} back to a checkpoint"
+        told += f", after going back {_times(summary.num_rewinds)}"
     return told
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else counted(number, "time")
 
 
 def _rows_text(event: EventRecord) -> str:
