@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.bad_rows import BAD_FILES, GOOD, BadFile
+from support.devices import time_briefly
 from support.runs import write_rows
 from support.tiny import save_tiny_model
 
@@ -34,6 +35,7 @@ def _weights_are_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", refused)
     monkeypatch.setattr(source, "unpack_gguf", refused)
     monkeypatch.setattr(source, "_snapshot", refused)
+    time_briefly(monkeypatch)
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 3) -> str:

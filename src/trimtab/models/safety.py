@@ -22,7 +22,34 @@ _IMPLEMENTATION_KEYS: Final = frozenset(
         "_experts_implementation_internal",
     }
 )
-_CHECKED_FILES: Final = ("config.json", "tokenizer_config.json", "generation_config.json")
+_CHECKED_FILES: Final = (
+    "config*.json",  # config.json may name others for other versions of transformers
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "*processor_config.json",
+)
+_ADAPTER_CONFIG: Final = "adapter_config.json"
+_ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+_ADAPTER_KEYS: Final = frozenset(
+    {
+        "base_model_name_or_path",
+        "bias",
+        "fan_in_fan_out",
+        "inference_mode",
+        "init_lora_weights",
+        "lora_alpha",
+        "lora_dropout",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "target_modules",
+        "task_type",
+    }
+)
+"""What an adapter that `save_result` wrote says; peft imports and matches what others ask for."""
 PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _WEIGHTS: Final = "model.safetensors"
 _WEIGHTS_INDEX: Final = "model.safetensors.index.json"
@@ -32,19 +59,22 @@ def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
     """Refuse a folder that cannot be loaded, or not without running something that it brings.
 
     Raises ConfigError, naming the file, for: no config.json, broken JSON, no tokenizer, weights
-    that are missing, truncated, quantised or pickled, and code of the model's own unless it is
-    trusted. Weights are opened for their headers only.
+    that are missing, truncated, quantised or pickled, an adapter, and code of the model's own
+    unless it is trusted. Weights are opened for their headers only.
     """
+    if (folder / _ADAPTER_CONFIG).exists():
+        # transformers would load the base that it names, from wherever that is.
+        raise ConfigError(
+            f"model: {folder} holds an adapter ({_ADAPTER_CONFIG}), and training starts from a "
+            "whole model.",
+            hint="Name the adapter's base model, or merge the adapter into it first.",
+        )
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"model: {folder} is no model folder: it has no config.json.",
             hint="Give a folder in Hugging Face's format, a .gguf file or a hub name.",
         )
-    for name in _CHECKED_FILES:
-        if (folder / name).is_file():
-            settings = read_json(folder / name)
-            if not trust_remote_code:
-                _refuse_code(folder / name, settings)
+    _check_settings(folder, trust_remote_code=trust_remote_code)
     config = read_json(folder / "config.json")
     if "quantization_config" in config:
         raise ConfigError(
@@ -54,6 +84,38 @@ def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
         )
     for path in weight_files(folder):
         _check_header(path)
+
+
+def _check_settings(folder: Path, *, trust_remote_code: bool) -> None:
+    for pattern in _CHECKED_FILES:
+        for file in sorted(folder.glob(pattern)):
+            settings = read_json(file)
+            if not trust_remote_code:
+                _refuse_code(file, settings)
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Refuse an adapter that `save_result` did not write.
+
+    Raises ConfigError, naming the file, for weights that are missing, damaged or pickled, for code
+    of its own, and for settings with which peft would import modules or match patterns.
+    """
+    _check_settings(folder, trust_remote_code=False)
+    config = read_json(folder / _ADAPTER_CONFIG)
+    others = sorted(key for key, value in config.items() if value and key not in _ADAPTER_KEYS)
+    targets = config.get("target_modules")
+    if others or config.get("peft_type") != "LORA" or not isinstance(targets, list):
+        what = others[0] if others else f"peft_type {config.get('peft_type')!r}"
+        raise ConfigError(
+            f"the adapter was not written by trimtab: it asks for {what!r}.",
+            where=str(folder / _ADAPTER_CONFIG),
+            hint="Train it again, or load it with peft where you trust it.",
+        )
+    if not (folder / _ADAPTER_WEIGHTS).is_file():
+        raise ConfigError(
+            f"the adapter has no weights: {_ADAPTER_WEIGHTS} is not there.", where=str(folder)
+        )
+    _check_header(folder / _ADAPTER_WEIGHTS)
 
 
 def refuse_pickled(model: str, file_names: Iterable[str]) -> None:
@@ -73,6 +135,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises ConfigError, naming the file, for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is nested too deeply"
+        raise ConfigError(
+            f"the file cannot be read: {reason}.", where=str(path), hint="Fetch the model again."
+        ) from error
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"this is not JSON: {error.msg}.",
@@ -92,13 +159,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _refuse_code(path: Path, settings: dict[str, Any]) -> None:
     for key, value in _entries(settings):
-        names_a_repository = isinstance(value, str) and "/" in value
-        if key in _CODE_KEYS or (key in _IMPLEMENTATION_KEYS and names_a_repository):
+        if key in _CODE_KEYS or (key in _IMPLEMENTATION_KEYS and _names_a_repository(value)):
             raise ConfigError(
                 f"the model brings code of its own ({key}), which is not run unasked.",
                 where=str(path),
                 hint="If you trust where it comes from, set trust_remote_code: true.",
             )
+
+
+def _names_a_repository(value: Any) -> bool:
+    """Does it, or for one part of the model, name an attention or experts as `owner/name`?"""
+    if isinstance(value, dict):
+        return any(_names_a_repository(inner) for inner in value.values())
+    return isinstance(value, str) and "/" in value
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from trimtab.models.description import max_positions
 from trimtab.models.generation import generate_greedy
 from trimtab.models.loading import load_model, load_tokenizer
 from trimtab.models.pad_token import end_of_turn_token_ids
+from trimtab.models.safety import check_adapter_folder, check_model_folder
 from trimtab.models.source import ModelSource, locate
 from trimtab.planning.settings import Settings
 from trimtab.probes.device import choose_device
@@ -48,7 +49,7 @@ def generate(
     """Greedy answers of the base model and of the run's result, prompt by prompt.
 
     Prompts are put through the chat template where the run's rows were. Raises ConfigError where
-    the folder is no run, or has handed nothing over.
+    the folder is no run, has handed nothing over, or holds a result that was tampered with.
     """
     observer = observer or Silent()
     folder = open_run(Path(run))
@@ -102,6 +103,10 @@ def _result_of(folder: RunFolder, settings: Settings) -> ModelSource:
             where=str(folder.root),
             hint=f"Go on with it: trimtab resume {folder.root}",
         )
+    if settings.method == "lora":
+        check_adapter_folder(result)
+    else:
+        check_model_folder(result, trust_remote_code=False)
     return ModelSource(str(result), result)
 
 
