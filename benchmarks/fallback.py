@@ -8,7 +8,8 @@ The model is a real one, driven to overflow in real fp16 arithmetic, and compute
 as before in the other formats:
 - `activations`: one layer's up projection is multiplied and its down projection divided by one
   number, so that the products between them pass 65,504 first in the middle of the run: the loss is
-  no number.
+  no number. LoRA on attention alone, since adapters beside rescaled weights would learn at another
+  rate.
 - `gradients`: the gradient at the logits is multiplied by 2²⁴ (as a loss in other units would
   have it), which overflows at every loss scale; clipping takes it out again elsewhere.
 
@@ -81,6 +82,8 @@ def prepare(arguments: argparse.Namespace, out: Path) -> tuple[list[str], list[s
         if len(rows) == arguments.num_steps * arguments.batch + arguments.num_eval:
             break
     num_train = len(rows) - arguments.num_eval
+    if num_train < arguments.num_steps * arguments.batch:
+        sys.exit(f"{arguments.data} has only {len(rows)} rows of {arguments.max_row_tokens} tokens")
     for name, part in (("train", rows[:num_train]), ("eval", rows[num_train:])):
         lines = "".join(json.dumps(row) + "\n" for row in part)
         (out / f"{name}.jsonl").write_text(lines, encoding="utf-8")
@@ -173,6 +176,8 @@ def trained(arguments: argparse.Namespace, out: Path, precision: str) -> dict[st
         "data_seed": DATA_SEED,
         "output_dir": str(out / f"run-{precision}"),
     }
+    if arguments.drive == "activations":
+        config["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj"]
     observer = Telling()
     plan = plan_run(resolve_config(config, ()), observer, effort=QUICK).plan
     with HalfProductsInFp32():
@@ -191,6 +196,8 @@ def trained(arguments: argparse.Namespace, out: Path, precision: str) -> dict[st
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if (arguments.method, arguments.drive) == ("full", "activations"):
+        sys.exit("full fine-tuning of rescaled weights is another run: take --drive gradients")
     name = f"{arguments.method}-{arguments.drive}-{'no-bf16' if arguments.no_bf16 else 'bf16'}"
     out = arguments.out / name
     out.mkdir(parents=True)
@@ -237,7 +244,7 @@ if __name__ == "__main__":
     runs.add_argument("--num-steps", type=int, default=12)
     runs.add_argument("--batch", type=int, default=4)
     runs.add_argument("--num-eval", type=int, default=16)
-    runs.add_argument("--max-row-tokens", type=int, default=96)
+    runs.add_argument("--max-row-tokens", type=int, default=130)
     runs.set_defaults(action=run)
     tables = commands.add_parser("table")
     tables.add_argument("files", type=Path, nargs="+")

@@ -177,15 +177,15 @@ def test_rewind_goes_back_and_past_all_rows_up_to_the_spike(
 
 
 @pytest.mark.parametrize(
-    "breaking",
+    ("policy", "breaking"),
     [
-        {"update": BAD_UPDATE - 1},
-        {"update": BAD_UPDATE + 1},
-        {"event": "loss spike"},
+        ("skip", {"event": "loss spike"}),
+        ("skip", {"update": BAD_UPDATE + 1}),
+        ("rewind", {"update": BAD_UPDATE - 1}),
+        ("rewind", {"event": "loss spike"}),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("policy", ["skip", "rewind"])
 def test_a_run_that_was_interrupted_around_a_spike_ends_as_one_that_was_not(
     tmp_path: Path, tiny_llama_folder: Path, rows: Rows, policy: str, breaking: dict[str, Any]
 ) -> None:

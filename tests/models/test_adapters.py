@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from support.tiny import ARCHITECTURES
+from support.tiny import ARCHITECTURES, tiny_model
 from torch import nn
 
 from trimtab.errors import ConfigError
@@ -91,3 +91,14 @@ def test_a_target_that_is_no_linear_module_is_refused(target: str, load: Any) ->
         add_lora(load("llama"), **{**LORA, "target_modules": ("q_proj", target)})
     assert f"named {target}." in refusal.value.what
     assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in str(refusal.value)
+
+
+def test_the_first_values_do_not_depend_on_the_frozen_weights_dtype() -> None:
+    found = []
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        model = add_lora(tiny_model().to(dtype), **LORA)
+        found.append({n: p for n, p in model.named_parameters() if "lora_" in n})
+    for other in found[1:]:
+        for name, parameter in found[0].items():
+            assert other[name].dtype == torch.float32
+            assert torch.equal(other[name], parameter), name

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -57,8 +58,8 @@ def add_lora(
     """Freeze the model and put adapters of rank `r` beside the target modules.
 
     `all-linear` is every linear module but the output head. Adapters are fp32 whatever the frozen
-    weights' dtype; their values come from `seed` alone, the same on every device, and the global
-    random state is left alone.
+    weights' dtype; their values come from `seed` alone, the same on every device and beside every
+    dtype, and the global random state is left alone.
 
     Raises ConfigError where a name matches no linear module.
     """
@@ -76,6 +77,13 @@ def add_lora(
     with torch.random.fork_rng(devices=[]), _without_renamed_warning():
         torch.default_generator.manual_seed(seed)
         adapted: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
+        # peft has put the first values through the frozen weights' dtype.
+        torch.default_generator.manual_seed(seed)
+        for module in adapted.modules():
+            if isinstance(module, LoraLayer):
+                module.reset_lora_parameters(  # type: ignore[no-untyped-call]
+                    "default", config.init_lora_weights
+                )
     fuse_adapted_linears(adapted)
     return adapted
 
