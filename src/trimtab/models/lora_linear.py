@@ -87,7 +87,7 @@ class AdaptedLinear(lora.Linear):
         dropout = self.lora_dropout[adapter]
         dropped_NI = x_NI if isinstance(dropout, nn.Identity) else dropout(x_NI)
         with torch.autocast(x.device.type, enabled=False):
-            out_NO: Tensor = _AdaptedLinear.apply(
+            out_NO: Tensor = _AdaptedLinear.apply(  # type: ignore[no-untyped-call]
                 x_NI,
                 dropped_NI,
                 base.weight,
@@ -96,7 +96,7 @@ class AdaptedLinear(lora.Linear):
                 self.lora_B[adapter].weight,
                 self.scaling[adapter],
             )
-        return out_NO.unflatten(0, x.shape[:-1])
+        return out_NO.view(*x.shape[:-1], -1)
 
 
 def fuse_adapted_linears(model: PeftModel) -> None:

@@ -25,7 +25,9 @@ def short_causal_attention(
     The probabilities are computed again in the backward pass, in fp32: [B, H, L, L].
     """
     scale = query_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
-    attended: Tensor = _ShortCausalAttention.apply(query_BHLD, key_BGLD, value_BGLD, scale)
+    attended: Tensor = _ShortCausalAttention.apply(  # type: ignore[no-untyped-call]
+        query_BHLD, key_BGLD, value_BGLD, scale
+    )
     return attended
 
 
