@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.plans import measured_plan
 from support.runs import tiny_config, write_rows
 
 from trimtab.cli.app import RESULT_KEYS, run
 from trimtab.hyperparameters.catalogue import catalogue
+from trimtab.planning.plan import Plan
 
 
 def options_of(config: dict[str, object]) -> list[str]:
@@ -64,6 +67,30 @@ def test_plan_json_has_its_shape_and_trains_nothing(
     used = {fact for decision in plan["decisions"] for fact in decision["facts"]}
     assert used <= known
     assert not (tmp_path / "run").exists()
+
+
+def test_a_noise_scale_is_probed_where_it_is_asked_for(
+    options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"plan": None, "noise_scale": False}
+
+    def planned(config: Path | None, **arguments: Any) -> Plan:
+        given.update(arguments)
+        return measured_plan()
+
+    monkeypatch.setattr("trimtab.plan", planned)
+    assert run(["plan", *options, "--noise-scale"]) == 0
+    assert given["noise_scale"] is True
+    assert "gradient noise" in capsys.readouterr().out
+    assert run(["plan", *options]) == 0
+    assert given["noise_scale"] is False
+
+
+def test_a_quick_plan_cannot_probe_the_noise_scale(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", *options, "--quick", "--noise-scale"]) == 2
+    assert "a quick plan measures nothing" in capsys.readouterr().err
 
 
 def test_a_quick_plan_is_marked_and_loads_no_torch(options: list[str], tmp_path: Path) -> None:

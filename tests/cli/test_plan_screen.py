@@ -91,6 +91,37 @@ def test_a_probe_that_failed_says_so() -> None:
     assert "no room to keep the weights" in text
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, "12.3 examples (8 to 20), from 72 updates at the base weights 90 s"),
+        ({"unidentified": "0 is inside"}, "not identified: 0 is inside 90 s"),
+        ({"failure": "it was killed"}, "it was killed 90 s"),
+    ],
+)
+def test_a_probe_of_the_noise_scale_says_what_it_came_to(
+    told: dict[str, str], expected: str
+) -> None:
+    plan = measured_plan()
+    probed = [Fact("noise.key", "a key", cost_s=90.0)]
+    probed += [Fact(f"noise.{name}", text) for name, text in told.items()]
+    text = unwrapped(shown(replace(plan, facts=(*plan.facts, *probed)), width=160))
+    assert f"gradient noise {expected}" in text
+
+
+def test_what_was_measured_in_vain_has_a_line_and_its_seconds() -> None:
+    plan = measured_plan()
+    facts = [
+        Fact("discarded.trials", 20.0, "s", cost_s=20.0),
+        Fact("discarded.rate_range", 5.0, "s", cost_s=5.0),
+    ]
+    text = unwrapped(shown(replace(plan, facts=(*plan.facts, *facts)), width=160))
+    assert (
+        "not used memory and speed, learning-rate range: measured under settings that the plan "
+        "does not take 25 s in all 62.5 s"
+    ) in text
+
+
 def test_a_quick_plan_says_that_nothing_was_measured() -> None:
     measured = measured_plan()
     untried = tuple(one for one in measured.facts if not one.id.startswith("trials"))

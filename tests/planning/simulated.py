@@ -13,12 +13,14 @@ from typing import Any
 from planning.facts import CPU, DATA, LLAMA_135M, as_facts, rows_for
 
 from trimtab.hyperparameters.layers import ResolvedConfig
+from trimtab.planning.discarding import with_answer
 from trimtab.planning.effort import Effort
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.micro_batches import MicroBatchSize
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
 from trimtab.planning.questions import (
+    NoiseScaleQuestion,
     PrecisionQuestion,
     Question,
     RateRangeQuestion,
@@ -53,7 +55,9 @@ class Simulated:
     optimizer_s: float = 0.2
     recompute_share: float = 0.35
     probe_s: float = 12.0
+    noise_s: float = 100.0
     deadly_bytes: float = 1e15
+    noise: Mapping[str, Any] = field(default_factory=lambda: {"failure": "it was killed"})
     cosine: float = 0.999
     bf16_s: float = 1.0
     asked: list[Question] = field(default_factory=list)
@@ -107,6 +111,9 @@ class Simulated:
                         "rate_range.diverging_rate": None,
                     },
                 )
+            case NoiseScaleQuestion():
+                told = {f"noise.{name}": value for name, value in self.noise.items()}
+                return _costly(self.noise_s, {"noise.key": question.key} | told)
             case RunQuestion(settings):
                 micro = self.size(settings.per_device_train_batch_size)
                 rows = settings.global_batch_size
@@ -185,7 +192,7 @@ def measured(
             return answer
         for question in answer:
             values = {fact.id: fact.value for fact in facts}
-            facts = facts.adding(device.answer(question, values))
+            facts = with_answer(facts, device.answer(question, values))
     raise AssertionError("the planner goes on asking")
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from planning.facts import GB, config
-from planning.simulated import MB, Simulated, measured, trials_asked
+from planning.simulated import MB, Simulated, facts_of, measured, trials_asked
 
 from trimtab.errors import DoesNotFit
 from trimtab.planning.effort import Effort
 from trimtab.planning.micro_batches import MicroBatchSize
 from trimtab.planning.plan import Plan
 from trimtab.planning.questions import (
+    NoiseScaleQuestion,
     PrecisionQuestion,
     RateRangeQuestion,
     RunQuestion,
@@ -21,6 +22,8 @@ from trimtab.planning.questions import (
 from trimtab.planning.rules.memory import Checkpointing
 
 MEASURED, TRAIN = Effort("measured"), Effort("train")
+WITH_NOISE = Effort("measured", noise_scale=True)
+NOISE = {"scale_examples": 40.0, "low_examples": 33.0, "high_examples": 60.0, "num_updates": 20}
 
 
 def kinds(device: Simulated) -> list[type]:
@@ -225,6 +228,95 @@ def test_trials_in_a_format_that_was_turned_down_are_made_again_in_the_other() -
     ]
     assert precisions == ["bf16", "fp32"]
     assert plan.decision("precision").value == "fp32"
+
+
+def test_what_was_thrown_away_is_paid_for() -> None:
+    device = Simulated(cosine=0.5)
+    plan = planned(device)
+    num_probes = sum(kind is not RunQuestion for kind in kinds(device))
+    assert kinds(device).count(TrialsQuestion) == 2
+    assert sum(fact.cost_s for fact in plan.facts) == num_probes * device.probe_s
+    assert facts_of(plan).number("discarded.trials") == device.probe_s
+
+
+def test_what_was_thrown_away_counts_against_the_limit() -> None:
+    device = Simulated(cosine=0.5, probe_s=18.0)
+    planned(device)
+    assert kinds(device) == [TrialsQuestion, PrecisionQuestion, TrialsQuestion, RunQuestion]
+
+
+@pytest.mark.parametrize("effort", [MEASURED, TRAIN, Effort("quick")])
+def test_the_noise_scale_is_not_probed_unasked(effort: Effort) -> None:
+    device = Simulated(noise=NOISE)
+    planned(device, effort)
+    assert NoiseScaleQuestion not in kinds(device)
+
+
+def test_a_probed_noise_scale_moves_the_batch_before_anything_else_is_measured() -> None:
+    device = Simulated(noise=NOISE, tokens_per_s=3000)
+    plan = planned(device, WITH_NOISE, num_train_epochs=30)
+    assert kinds(device) == [
+        NoiseScaleQuestion,
+        TrialsQuestion,
+        PrecisionQuestion,
+        RateRangeQuestion,
+        RunQuestion,
+    ]
+    batch = plan.decision("global_batch_size")
+    assert (batch.value, batch.origin) == (32, "measured")
+    assert "from 20 updates probed at the base weights" in batch.because
+    assert batch.limits is not None
+    assert "before anything was learnt" in batch.limits
+    (rates,) = [each for each in device.asked if isinstance(each, RateRangeQuestion)]
+    assert rates.settings.global_batch_size == 32
+    assert not any("noise scale" in phrase for phrase in plan.not_measured)
+
+
+def test_a_noise_scale_that_a_run_left_is_not_probed_again() -> None:
+    device = Simulated()
+    known = {f"noise.{name}": value for name, value in NOISE.items()}
+    resolved = config(eval_dataset="none", num_train_epochs=30)
+    plan = measured(resolved, device, effort=WITH_NOISE, known=known)
+    assert NoiseScaleQuestion not in kinds(device)
+    assert "from 20 updates of earlier training" in plan.decision("global_batch_size").because
+
+
+@pytest.mark.parametrize("kind", ["unidentified", "failure"])
+def test_a_probe_without_a_result_is_told_and_not_made_again(kind: str) -> None:
+    device = Simulated(noise={kind: "the interval includes 0"})
+    plan = planned(device, WITH_NOISE)
+    assert kinds(device).count(NoiseScaleQuestion) == 1
+    told = "the gradient's noise scale (probed without a result: the interval includes 0)"
+    assert told in plan.not_measured
+    assert plan.decision("global_batch_size").origin == "rule"
+
+
+def test_a_probe_under_other_settings_is_not_used() -> None:
+    known = {fact.id: fact.value for fact in planned(Simulated(noise=NOISE), WITH_NOISE).facts}
+    device = Simulated()
+    plan = measured(config(eval_dataset="none", lora_r=8), device, effort=MEASURED, known=known)
+    assert NoiseScaleQuestion not in kinds(device)
+    assert "noise.scale_examples" not in facts_of(plan)
+
+
+@pytest.mark.parametrize(
+    ("flops_per_s", "num_rows", "num_updates"),
+    [(1e9, 1024, 20), (6e11, 1024, 23), (1e13, 1024, 40), (1e13, 200, 25), (1e13, 50, 20)],
+)
+def test_as_many_updates_are_probed_as_a_minute_and_the_rows_have(
+    flops_per_s: float, num_rows: int, num_updates: int
+) -> None:
+    device = Simulated()
+    known = {
+        "device.matmul_flops_per_s.bf16": flops_per_s,
+        "device.matmul_flops_per_s.fp32": flops_per_s / 3,
+        "data.num_rows": num_rows,
+    }
+    measured(config(eval_dataset="none"), device, effort=WITH_NOISE, known=known)
+    (question,) = [each for each in device.asked if isinstance(each, NoiseScaleQuestion)]
+    assert question.num_updates == num_updates
+    assert (question.num_examples, question.num_micro_batch_examples) == (8, 2)
+    assert question.expected_s is not None
 
 
 def test_facts_of_other_settings_are_not_used() -> None:

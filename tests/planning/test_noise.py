@@ -6,7 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from trimtab.planning.noise import GradientNorms, noise_facts, noise_scale
+from trimtab.planning.noise import (
+    OVER_A_RUN,
+    GradientNorms,
+    MicroBatchNorms,
+    noise_facts,
+    noise_scale,
+)
 
 DIMENSION = 400
 
@@ -112,10 +118,49 @@ def test_the_same_updates_give_the_same_interval() -> None:
     assert noise_scale(updates) == noise_scale(updates)
 
 
+def ragged(scale: float, num_updates: int, *, seed: int) -> list[MicroBatchNorms]:
+    """Updates of 8 examples in micro-batches of 2, some ten times as noisy as others, some of ten
+    times the tokens; `scale` holds for a batch of 8 of them as training weights it."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    truth = np.full(DIMENSION, DIMENSION**-0.5)
+    updates = []
+    for _ in range(num_updates):
+        tokens = generator.choice([1.0, 10.0], size=8)
+        tokens /= tokens.sum()
+        trace = scale * generator.choice([0.2, 1.8], size=8) / (8 * (tokens**2).sum())
+        noise = generator.normal(size=(8, DIMENSION)) * np.sqrt(trace / DIMENSION)[:, None]
+        weighted = (tokens[:, None] * (truth + noise)).reshape(4, 2, DIMENSION).sum(axis=1)
+        shares = tokens.reshape(4, 2).sum(axis=1)
+        norms = np.linalg.norm(weighted, axis=1) / shares
+        updates.append(
+            MicroBatchNorms(8, list(shares), list(norms), float(np.linalg.norm(weighted.sum(0))))
+        )
+    return updates
+
+
+@pytest.mark.parametrize("scale", [4.0, 16.0, 64.0])
+def test_all_micro_batches_of_a_few_ragged_updates_tell_the_scale(scale: float) -> None:
+    found = [noise_scale(ragged(scale, 20, seed=seed)) for seed in range(40)]
+    scales = [each.examples for each in found if each is not None]
+    assert len(scales) == 40
+    assert np.mean(scales) == pytest.approx(scale, rel=0.1)
+    covered = [each.low_examples <= scale <= each.high_examples for each in found if each]
+    assert sum(covered) >= 30
+
+
+def test_the_product_of_two_micro_batches_is_the_signal() -> None:
+    one, other, shares = np.array([3.0, 1.0]), np.array([1.0, 2.0]), (0.25, 0.75)
+    whole = shares[0] * one + shares[1] * other
+    norms = [float(np.linalg.norm(each)) for each in (one, other)]
+    update = MicroBatchNorms(8, shares, norms, float(np.linalg.norm(whole)))
+    assert update.squared_signal == pytest.approx(one @ other)
+    assert update.noise_trace == pytest.approx(8 * (whole @ whole - one @ other))
+
+
 def test_facts_carry_unit_and_interval() -> None:
     found = noise_scale(synthetic(16.0, 60))
     assert found is not None
-    facts = {fact.id: fact for fact in noise_facts(found)}
+    facts = {fact.id: fact for fact in noise_facts(found, OVER_A_RUN)}
     assert facts["noise.scale_examples"].value == found.examples
     assert facts["noise.low_examples"].value == found.low_examples
     assert facts["noise.high_examples"].value == found.high_examples

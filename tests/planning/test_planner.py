@@ -14,6 +14,7 @@ from planning.facts import (
     DATA,
     LLAMA_135M,
     PLAIN_CPU,
+    QUICK,
     as_facts,
     config,
     data,
@@ -23,7 +24,7 @@ from planning.facts import (
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.config import TrainingConfig
-from trimtab.planning.fact import Facts
+from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
 from trimtab.planning.questions import (
@@ -203,6 +204,15 @@ def test_what_is_not_measured_is_named() -> None:
     told = " ".join(planned().not_measured)
     for words in ("memory", "learning rate", "noise scale", "seconds"):
         assert words in told
+
+
+def test_what_was_measured_under_other_settings_is_not_used_and_paid_for() -> None:
+    known = Facts().adding(planned().facts)
+    trials = [Fact("trials.key", "of other settings", cost_s=8.0), Fact("trials.points", [])]
+    plan = make_plan(config(), known.adding(trials), output_dir="runs/r", effort=QUICK)
+    assert isinstance(plan, Plan)
+    assert not any(fact.id.startswith("trials.") for fact in plan.facts)
+    assert {fact.id: fact.cost_s for fact in plan.facts if fact.cost_s} == {"discarded.trials": 8.0}
 
 
 def test_the_planner_is_light() -> None:

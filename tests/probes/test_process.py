@@ -85,6 +85,15 @@ def test_it_tests_rates_on_all_micro_batches(tiny_llama_folder: Path) -> None:
     assert [answer["learning_rate"] for answer in answers] == [1e-4, 1e-3]
 
 
+def test_it_takes_the_norms_of_each_update_and_its_micro_batches(tiny_llama_folder: Path) -> None:
+    request = request_for("noise scale", tiny_llama_folder, {"micro_batches": [UNITS, [[1], [2]]]})
+    request["settings"]["gradient_accumulation_steps"] = 2
+    (update,) = in_process(request)
+    assert (update["num_examples"], len(update["norms"]), len(update["shares"])) == (4, 2, 2)
+    request["settings"]["gradient_accumulation_steps"] = 1
+    assert [answer["num_examples"] for answer in in_process(request)] == [2, 2]
+
+
 def test_an_error_is_told_without_a_traceback(tmp_path: Path) -> None:
     request = request_for("trials", tmp_path, {"trials": []})
     with pytest.raises(Exception, match="config") as error:

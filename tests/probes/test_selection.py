@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 from support.batches import ragged_rows
 from support.settings import tiny_settings
@@ -9,7 +11,7 @@ from trimtab.engine.building import batching
 from trimtab.planning.questions import Trial
 from trimtab.probes.selection import (
     MAX_PRECISION_TOKENS,
-    first_update,
+    first_updates,
     num_tokens,
     precision_rows,
     trial_rows,
@@ -64,7 +66,17 @@ def test_the_first_update_is_the_runs_own(packing: bool) -> None:
         tiny_settings(packing=packing, per_device_train_batch_size=3, gradient_accumulation_steps=2)
     )
     run = next(updates(rows, layout, DataPosition(0, 0))).micro_batches
-    groups = first_update(rows, layout)
+    groups = first_updates(rows, layout)
     assert [micro_batch(rows, group, layout).row_ids for group in groups] == [
         batch.row_ids for batch in run
+    ]
+
+
+def test_the_first_updates_are_those_of_one_epoch() -> None:
+    rows = ragged_rows(range(3, 27))
+    layout = batching(tiny_settings(per_device_train_batch_size=3, gradient_accumulation_steps=2))
+    groups = first_updates(rows, layout, 3)
+    run = islice(updates(rows, layout, DataPosition(0, 0)), 3)
+    assert [micro_batch(rows, group, layout).row_ids for group in groups] == [
+        batch.row_ids for update in run for batch in update.micro_batches
     ]

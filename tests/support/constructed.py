@@ -10,6 +10,7 @@ from trimtab.engine.observer import Silent
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.planning.fact import Fact
 from trimtab.planning.questions import (
+    NoiseScaleQuestion,
     PrecisionQuestion,
     Question,
     RateRangeQuestion,
@@ -39,6 +40,9 @@ class ConstructedMaterials:
                 losses = [[rate, 3.0] for rate in question.rates]
                 values = {"losses": losses, "diverging_rate": None}
                 yield from _facts("rate_range", question.key, values)
+            case NoiseScaleQuestion():
+                ends = {"low_examples": 33.0, "high_examples": 60.0, "num_updates": 20}
+                yield from _facts("noise", question.key, {"scale_examples": 40.0, **ends})
             case RunQuestion(settings):
                 size = [400, 200, 40_000]
                 num_micro_batches = settings.num_train_steps * settings.gradient_accumulation_steps

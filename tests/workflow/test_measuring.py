@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ from trimtab.data.rows import TokenRow
 from trimtab.engine.observer import Silent
 from trimtab.models.source import locate
 from trimtab.planning.fact import Fact
-from trimtab.planning.questions import PrecisionQuestion, RateRangeQuestion, Trial, TrialsQuestion
+from trimtab.planning.noise import MicroBatchNorms, noise_scale
+from trimtab.planning.questions import (
+    NoiseScaleQuestion,
+    PrecisionQuestion,
+    RateRangeQuestion,
+    Trial,
+    TrialsQuestion,
+)
 from trimtab.probes.client import Answer, ProbeDied
 from trimtab.workflow import measuring
 from trimtab.workflow.measuring import Measured, MeasuredQuestion, answer
@@ -31,6 +39,10 @@ class Progress(Silent):
     def __init__(self) -> None:
         self.activities: list[tuple[str, int | None]] = []
         self.done = 0
+        self.notes: list[str] = []
+
+    def noted(self, text: str) -> None:
+        self.notes.append(text)
 
     def activity(self, name: str, total: int | None = None) -> None:
         self.activities.append((name, total))
@@ -262,3 +274,79 @@ def test_rates_end_where_the_loss_is_no_number(process: Asked, measured: Measure
     assert facts_of(question, measured)["rate_range.diverging_rate"].value is None
     process.answers = (DEATH,)
     assert facts_of(question, measured)["rate_range.failure"].value == "it was killed"
+
+
+CLEAR = {"num_examples": 8, "shares": [0.25] * 4, "norms": [2.0] * 4, "norm": 1.5}
+LOST = {"num_examples": 8, "shares": [0.25] * 4, "norms": [2.0] * 4, "norm": 1.0}
+
+
+def noise_question(**changes: Any) -> NoiseScaleQuestion:
+    return NoiseScaleQuestion(tiny_settings(**changes), 20, 8, 2, 95.4)
+
+
+@pytest.fixture
+def many_rows(measured: Measured) -> Measured:
+    return replace(measured, rows=ragged_rows([5 + index % 7 for index in range(170)]))
+
+
+def test_the_noise_scale_comes_from_groups_of_the_runs_first_rows(
+    process: Asked, many_rows: Measured
+) -> None:
+    process.answers = [CLEAR] * 20
+    question = noise_question(packing=True, max_length=40)
+    facts = facts_of(question, many_rows)
+    expected = noise_scale([MicroBatchNorms(**CLEAR)] * 20)
+    assert expected is not None
+    assert facts["noise.key"].value == question.key
+    assert facts["noise.scale_examples"].value == expected.examples
+    assert facts["noise.num_updates"].value == 20
+    assert "at the base weights" in facts["noise.scale_examples"].method
+    settings = process.request["settings"]
+    assert not settings["packing"]
+    assert (settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]) == (
+        2,
+        4,
+    )
+    groups = process.request["micro_batches"]
+    assert [len(group) for group in groups] == [2] * 80
+    units = [unit for group in groups for unit in group]
+    assert sorted(units) == [[index] for index in range(160)]
+    assert isinstance(many_rows.observer, Progress)
+    assert many_rows.observer.activities == [("probing the gradient noise scale", 20)]
+    assert many_rows.observer.done == 20
+    assert many_rows.observer.notes == [
+        "the gradient noise scale takes 20 updates of 8 rows, about 95 s; none is applied"
+    ]
+
+
+@pytest.mark.parametrize(("padding", "laid_out"), [("max_length", "longest"), ("none", "none")])
+def test_gradients_are_not_padded_to_max_length(
+    padding: str, laid_out: str, process: Asked, many_rows: Measured
+) -> None:
+    process.answers = [CLEAR] * 20
+    facts_of(noise_question(padding=padding), many_rows)
+    assert process.request["settings"]["padding"] == laid_out
+
+
+def test_noise_that_hides_the_gradient_is_told_and_no_failure(
+    process: Asked, many_rows: Measured
+) -> None:
+    process.answers = [LOST] * 20
+    facts = facts_of(noise_question(), many_rows)
+    assert set(facts) == {"noise.key", "noise.num_updates", "noise.unidentified"}
+    assert "includes 0" in str(facts["noise.unidentified"].value)
+
+
+def test_a_noise_probe_that_dies_is_a_failure(process: Asked, many_rows: Measured) -> None:
+    process.answers = [CLEAR, DEATH]
+    facts = facts_of(noise_question(), many_rows)
+    assert facts["noise.failure"].value == "it was killed"
+    assert "noise.scale_examples" not in facts
+
+
+def test_too_few_rows_for_a_noise_scale_start_no_process(
+    process: Asked, measured: Measured
+) -> None:
+    facts = facts_of(noise_question(), measured)
+    assert facts["noise.failure"].value == "it takes 160 rows, each seen once, and there are 8"
+    assert process.num_processes == 0

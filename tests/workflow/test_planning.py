@@ -16,9 +16,13 @@ from support.runs import tiny_config
 import trimtab
 from trimtab.engine.observer import Silent
 from trimtab.errors import ConfigError
+from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.planning.fact import Facts
+from trimtab.planning.noise import OVER_A_RUN, NoiseScale, noise_facts
+from trimtab.planning.plan import Plan
 from trimtab.probes import resident
 from trimtab.workflow.planning import Sources
+from trimtab.workflow.recalling import remember_run_facts
 
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib")
 SCRIPT = f"""
@@ -153,3 +157,68 @@ def test_a_quick_plan_is_not_trained(tmp_path: Path, tiny_llama_folder: Path) ->
     with pytest.raises(ConfigError, match="this is a quick plan"):
         trimtab.train(plan)
     assert not (tmp_path / "run").exists()
+
+
+ASKED = "NoiseScaleQuestion"
+LONG = {"global_batch_size": "auto", "max_steps": -1, "num_train_epochs": 400}
+
+
+def batch_of(plan: Plan) -> tuple[Any, str]:
+    decision = plan.decision("global_batch_size")
+    return decision.value, decision.because
+
+
+def test_a_probed_noise_scale_serves_the_next_plans_too(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder, **LONG)
+    materials = constructed(config, monkeypatch)
+    assert batch_of(trimtab.plan(config))[0] == 16
+    assert ASKED not in materials.asked
+    plan = trimtab.plan(config, noise_scale=True)
+    assert batch_of(plan)[0] == 32
+    assert Facts().adding(plan.facts).by_id["noise.key"].cost_s > 0
+    for again in (trimtab.plan(config), trimtab.plan(config, quick=True)):
+        assert batch_of(again) == batch_of(plan)
+    recalled = trimtab.plan(config, noise_scale=True)
+    assert batch_of(recalled) == batch_of(plan)
+    assert "recalled" in Facts().adding(recalled.facts).by_id["noise.key"].method
+    assert materials.asked.count(ASKED) == 1
+    trimtab.plan(config, noise_scale=True, refresh=True)
+    assert materials.asked.count(ASKED) == 2
+
+
+def test_a_probe_of_other_gradients_is_made_again_where_it_is_asked_for(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder, **LONG)
+    materials = constructed(config, monkeypatch)
+    trimtab.plan(config, noise_scale=True)
+    other = {**config, "lora_r": 2}
+    assert batch_of(trimtab.plan(other))[0] == 16
+    assert materials.asked.count(ASKED) == 1
+    assert batch_of(trimtab.plan(other, noise_scale=True))[0] == 32
+    assert materials.asked.count(ASKED) == 2
+
+
+def test_what_a_run_measured_takes_the_place_of_a_probe(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder, **LONG)
+    materials = constructed(config, monkeypatch)
+    trimtab.plan(config, noise_scale=True)
+    scale = NoiseScale(examples=24.0, low_examples=23.0, high_examples=30.0, num_updates=50)
+    remember_run_facts(TrainingConfig.model_validate(config), noise_facts(scale, OVER_A_RUN))
+    size, because = batch_of(trimtab.plan(config))
+    assert size == 24
+    assert "from 50 updates of earlier training" in because
+    notes = Notes()
+    assert batch_of(trimtab.plan(config, noise_scale=True, observer=notes)) == (size, because)
+    assert "an earlier run measured the gradient noise scale: none is probed" in notes.texts
+    assert materials.asked.count(ASKED) == 1
+
+
+def test_a_quick_plan_probes_no_noise_scale(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder)
+    with pytest.raises(ConfigError, match="a quick plan measures nothing"):
+        trimtab.plan(config, quick=True, noise_scale=True)

@@ -245,6 +245,13 @@ def plan(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Measure again what was measured before.")
     ] = False,
+    noise_scale: Annotated[
+        bool,
+        typer.Option(
+            "--noise-scale",
+            help="Probe the gradient noise scale too, which the global batch follows; minutes.",
+        ),
+    ] = False,
     dialect: Dialect = None,
     allow_lossy: AllowLossy = False,
     their_defaults: TheirDefaults = False,
@@ -262,7 +269,12 @@ def plan(
     config, options = config_and_options(arguments, foreign)
     with _observer(json_) as observer:
         made = trimtab.plan(
-            config, options=options, observer=observer, quick=quick, refresh=refresh
+            config,
+            options=options,
+            observer=observer,
+            quick=quick,
+            refresh=refresh,
+            noise_scale=noise_scale,
         )
     _show_planned(made, name, is_quick=quick, json_wanted=json_)
 

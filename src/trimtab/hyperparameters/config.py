@@ -406,9 +406,10 @@ class TrainingConfig(BaseModel):
             example="32",
             auto="16, lowered by halves where the run would have fewer than 150 updates, "
             "never under 4. A gradient noise scale that an earlier run on this "
-            "model and these rows left moves it towards the near end of its 90% "
-            "interval: to half of that size at the least and four times it at the "
-            "most, and never to fewer than 150 updates.",
+            "model and these rows left, or that `trimtab plan --noise-scale` probed "
+            "before training, moves it towards the near end of its 90% interval: to "
+            "half of that size at the least and four times it at the most, and never "
+            "to fewer than 150 updates.",
             raising="Less noise in a gradient, fewer updates an epoch.",
             lowering="More updates an epoch, each noisier.",
             guide="Larger is better, as far as the memory goes. Memory is no bound on this "

@@ -42,6 +42,13 @@ class Facts:
     def adding(self, facts: Iterable[Fact]) -> Facts:
         return Facts({**self.by_id, **{fact.id: fact for fact in facts}})
 
+    def of(self, family: str) -> tuple[Fact, ...]:
+        """The facts whose ids begin with `family` and a dot."""
+        return tuple(fact for fact in self if fact.id.startswith(f"{family}."))
+
+    def without(self, family: str) -> Facts:
+        return Facts({fact.id: fact for fact in self if not fact.id.startswith(f"{family}.")})
+
     def __iter__(self) -> Iterator[Fact]:
         return iter(self.by_id.values())
 

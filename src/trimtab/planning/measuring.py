@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from trimtab.planning.discarding import family_of
 from trimtab.planning.draft import Draft
 from trimtab.planning.effort import Effort
 from trimtab.planning.fact import Facts
-from trimtab.planning.micro_batches import MicroBatchSize
+from trimtab.planning.micro_batches import MicroBatchSize, mean_examples
+from trimtab.planning.noise import MIN_UPDATES, PROBED_EXAMPLES
 from trimtab.planning.peak_memory import PeakMemory
 from trimtab.planning.questions import (
+    NoiseScaleQuestion,
     PrecisionQuestion,
     Question,
     RateRangeQuestion,
@@ -35,6 +38,10 @@ TRIALS_SHARE = 0.6
 NEAR_LIMIT = 0.5
 """Above this share of the limit by the draft's prediction, recomputation may be needed."""
 MOST_OF_MEMORY = 0.9
+LIMITED_FAMILIES = {"trials", "precision", "rate_range"}
+NOISE_SCALE_S = 60.0
+"""Updates beyond the least are probed for the gradient noise scale for as long as this allows."""
+MAX_NOISE_UPDATES = 40
 PRECISION_TOKENS = 512
 NUM_PRECISION_UPDATES = 4
 """Per format: a gradient, an update for its size, and the better of two for the time."""
@@ -46,6 +53,8 @@ def next_measurement(draft: Draft, effort: Effort) -> Question | None:
         return None
     settings = draft.plan.settings()
     facts = draft.facts
+    if effort.noise_scale and not {"noise.key", "noise.scale_examples"} & facts.by_id.keys():
+        return _noise_scale_question(draft)
     limit_s = effort.limit_s(draft.plan.predictions.total_time_s)
     trials = _trials_to_make(draft, effort, limit_s)
     if trials:
@@ -107,6 +116,28 @@ def _is_range_worth_it(draft: Draft, effort: Effort, left_s: float) -> bool:
         return False
     num_updates = len(range_rates(_prior(draft))) + 1
     return _start_s(draft.facts) + num_updates * step_time_s <= left_s
+
+
+def _noise_scale_question(draft: Draft) -> NoiseScaleQuestion:
+    """It comes before the trials, since their sizes follow the global batch.
+
+    As few updates as the interval needs, or as many as a minute has; in micro-batches of 2, since
+    two examples keep a device busier than one and leave |G|² hardly less certain.
+    """
+    settings = draft.plan.settings()
+    micro = min(2, settings.per_device_train_batch_size)
+    speed = draft.choice.speed
+    if speed is None:
+        return NoiseScaleQuestion(settings, MIN_UPDATES, PROBED_EXAMPLES, micro, None)
+    update_s = speed.time.update_s(
+        mean_examples(draft.facts, micro),
+        PROBED_EXAMPLES / micro,
+        settings.activation_checkpointing,
+    )
+    most = min(MAX_NOISE_UPDATES, draft.facts.integer("rows.num_examples") // PROBED_EXAMPLES)
+    number = max(MIN_UPDATES, min(most, int(NOISE_SCALE_S / update_s)))
+    expected_s = _start_s(draft.facts) + number * update_s
+    return NoiseScaleQuestion(settings, number, PROBED_EXAMPLES, micro, expected_s)
 
 
 def _prior(draft: Draft) -> float:
@@ -184,9 +215,8 @@ def _within(
 
 
 def _spent_s(facts: Facts) -> float:
-    """Seconds that the probes of this plan took."""
-    families = ("trials.", "precision.", "rate_range.")
-    return sum(fact.cost_s for fact in facts if fact.id.startswith(families))
+    """Seconds that the limited probes of this plan took, whether or not it uses their answers."""
+    return sum(fact.cost_s for fact in facts if family_of(fact) in LIMITED_FAMILIES)
 
 
 def _largest_affordable(

@@ -69,6 +69,14 @@ def mean_micro_batch(
     )
 
 
+def mean_examples(facts: Facts, num_examples: int) -> MicroBatchSize:
+    """A micro-batch of so many examples of mean size, without padding."""
+    total = facts.number("rows.num_examples")
+    num_tokens = facts.number("rows.num_tokens") / total
+    num_scored = facts.number("rows.num_trainable_tokens") / total
+    return MicroBatchSize(num_tokens, num_scored, num_tokens**2).times(num_examples)
+
+
 def _padded_length(facts: Facts, layout: Layout) -> int:
     longest = facts.integer("rows.length_max")
     length = layout.max_length if layout.padding == "max_length" else longest

@@ -5,6 +5,10 @@ the covariance of one example's. Norms at two sizes b < B of the same weights gi
 and their ratio is the noise scale tr(Σ) ÷ |G|²: the batch, in examples, above which doubling it
 saves less than half of the updates (An Empirical Model of Large-Batch Training, 2018, arXiv
 1812.06162, appendix A.1).
+
+Where all micro-batches of an update are known, so is the mean product of two different ones, whose
+expectation is |G|² itself: the noise of each cancels, which the norms of one micro-batch and of the
+whole leave in.
 """
 
 from __future__ import annotations
@@ -18,6 +22,17 @@ MIN_UPDATES = 20
 INTERVAL = 0.9
 NUM_RESAMPLES = 1000
 SEED = 0
+PROBED_EXAMPLES = 8
+"""Of an update whose gradient is probed before training."""
+OVER_A_RUN = (
+    "ratio of means over a run's updates, from the gradient norms of the first micro-batch "
+    "and of the whole update (2018, arXiv 1812.06162); 90% bootstrap interval"
+)
+AT_BASE_WEIGHTS = (
+    "ratio of means over updates at the base weights, none of them applied, from the gradient "
+    "norms of each micro-batch and of the whole update (2018, arXiv 1812.06162); 90% bootstrap "
+    "interval"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +43,43 @@ class GradientNorms:
     num_examples: int
     first_norm: float
     norm: float
+
+    @property
+    def squared_signal(self) -> float:
+        """An unbiased estimate of |G|²; it may be negative."""
+        small, large = self.num_first_examples, self.num_examples
+        return (large * self.norm**2 - small * self.first_norm**2) / (large - small)
+
+    @property
+    def noise_trace(self) -> float:
+        """An unbiased estimate of tr(Σ); it may be negative."""
+        return (self.first_norm**2 - self.norm**2) / (
+            1 / self.num_first_examples - 1 / self.num_examples
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatchNorms:
+    """Norms of an update's mean gradient and of those of all its micro-batches, two or more.
+
+    shares: of the update's trainable tokens, by micro-batch; they add up to 1.
+    """
+
+    num_examples: int
+    shares: Sequence[float]
+    norms: Sequence[float]
+    norm: float
+
+    @property
+    def squared_signal(self) -> float:
+        """The mean product of two micro-batches' gradients, weighted as the update weights them."""
+        own = sum((share * norm) ** 2 for share, norm in zip(self.shares, self.norms, strict=True))
+        return (self.norm**2 - own) / (1 - sum(share**2 for share in self.shares))
+
+    @property
+    def noise_trace(self) -> float:
+        """Of examples whose noise a batch of so many averages to what this update has."""
+        return self.num_examples * (self.norm**2 - self.squared_signal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +92,7 @@ class NoiseScale:
     num_updates: int
 
 
-def noise_scale(updates: Sequence[GradientNorms]) -> NoiseScale | None:
+def noise_scale(updates: Sequence[GradientNorms | MicroBatchNorms]) -> NoiseScale | None:
     """The ratio of the means over the updates; a mean of their ratios would be biased.
 
     A run's gradients shrink and turn while it learns, so this is the scale of the run as a whole.
@@ -51,12 +103,8 @@ def noise_scale(updates: Sequence[GradientNorms]) -> NoiseScale | None:
 
     if len(updates) < MIN_UPDATES:
         return None
-    small = np.array([update.num_first_examples for update in updates], dtype=float)
-    large = np.array([update.num_examples for update in updates], dtype=float)
-    small_squared = np.array([update.first_norm for update in updates]) ** 2
-    large_squared = np.array([update.norm for update in updates]) ** 2
-    signals = (large * large_squared - small * small_squared) / (large - small)
-    noises = (small_squared - large_squared) / (1 / small - 1 / large)
+    signals = np.array([update.squared_signal for update in updates])
+    noises = np.array([update.noise_trace for update in updates])
 
     generator = np.random.Generator(np.random.PCG64(SEED))
     signal_means, noise_means = np.empty(NUM_RESAMPLES), np.empty(NUM_RESAMPLES)
@@ -76,12 +124,8 @@ def noise_scale(updates: Sequence[GradientNorms]) -> NoiseScale | None:
     return NoiseScale(max(0.0, examples), max(0.0, low), max(0.0, high), len(updates))
 
 
-def noise_facts(scale: NoiseScale) -> tuple[Fact, ...]:
+def noise_facts(scale: NoiseScale, method: str) -> tuple[Fact, ...]:
     """`noise.scale_examples` with its interval and the updates that it comes from."""
-    method = (
-        "ratio of means over a run's updates, from the gradient norms of the first micro-batch "
-        "and of the whole update (2018, arXiv 1812.06162); 90% bootstrap interval"
-    )
     values = {
         "noise.scale_examples": scale.examples,
         "noise.low_examples": scale.low_examples,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from trimtab.hyperparameters.layers import ResolvedConfig
+from trimtab.planning.discarding import discarded
 from trimtab.planning.draft import Draft
 from trimtab.planning.effort import MEASURED, Effort
 from trimtab.planning.fact import Facts
@@ -19,6 +20,7 @@ from trimtab.planning.questions import (
     DataQuestion,
     DeviceQuestion,
     ModelQuestion,
+    NoiseScaleQuestion,
     PrecisionQuestion,
     Question,
     RateRangeQuestion,
@@ -94,17 +96,21 @@ def _draft_on_valid_facts(
     turn depend on facts of an earlier family, so that the families are taken one after another.
     """
     families: dict[str, Callable[[Settings], str]] = {
-        "precision.": lambda settings: PrecisionQuestion(settings, ()).key,
-        "trials.": lambda settings: TrialsQuestion(settings, ()).key,
-        "rate_range.": lambda settings: RateRangeQuestion(settings, ()).key,
-        "run.": lambda settings: RunQuestion(settings).key,
+        "noise": lambda settings: NoiseScaleQuestion(settings, 0, 0, 0, None).key,
+        "precision": lambda settings: PrecisionQuestion(settings, ()).key,
+        "trials": lambda settings: TrialsQuestion(settings, ()).key,
+        "rate_range": lambda settings: RateRangeQuestion(settings, ()).key,
+        "run": lambda settings: RunQuestion(settings).key,
     }
-    known = Facts({fact.id: fact for fact in facts if not fact.id.startswith(tuple(families))})
+    keyed = [family for family in families if f"{family}.key" in facts]
+    known = facts
+    for family in keyed:
+        known = known.without(family)
     draft = Draft(resolved, known, output_dir, num_ranks)
-    for prefix, key_for in families.items():
-        if f"{prefix}key" not in facts:
-            continue
-        if facts.text(f"{prefix}key") == key_for(draft.plan.settings()):
-            known = known.adding(fact for fact in facts if fact.id.startswith(prefix))
-            draft = Draft(resolved, known, output_dir, num_ranks)
+    for family in keyed:
+        if facts.text(f"{family}.key") == families[family](draft.plan.settings()):
+            known = known.adding(facts.of(family))
+        else:
+            known = known.adding(discarded(facts, family))
+        draft = Draft(resolved, known, output_dir, num_ranks)
     return draft

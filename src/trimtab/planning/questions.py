@@ -60,11 +60,15 @@ row lengths in tokens; a row is one example.
     rates; a loss that was not finite is None), rate_range.diverging_rate (the first rate after
     which the loss was clearly over the first one or not finite; None where none was), or
     rate_range.failure
+`NoiseScaleQuestion` (only where it is asked for)
+    noise.key, noise.scale_examples (the simple gradient noise scale in examples), with
+    noise.low_examples and noise.high_examples, a 90% bootstrap interval, noise.num_updates;
+    noise.unidentified (a sentence) in their place where the updates do not tell it, or
+    noise.failure
 
 Facts that no question asks for, and that runs leave behind:
 
-    noise.scale_examples (the simple gradient noise scale in examples), with
-    noise.low_examples and noise.high_examples, a 90% bootstrap interval, noise.num_updates,
+    noise.scale_examples and those beside it, without a key, and
     saving.checkpoint_s (seconds of one checkpoint)
 
 and that a search leaves behind: tuned.learning_rate, tuned.learning_rate.low and .high (between
@@ -178,31 +182,31 @@ class RateRangeQuestion:
         return _key(self.settings, _COMPUTATION + _LAYOUT + ("global_batch_size",))
 
 
-_WEIGHTS = (
-    "model",
-    "method",
-    "device",
-    "optim",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "target_modules",
-)
+@dataclass(frozen=True, slots=True)
+class NoiseScaleQuestion:
+    """How noisy is a gradient before anything is learnt?
+
+    Each of `num_updates` has `num_examples`, in micro-batches of `num_micro_batch_examples`.
+    expected_s: the whole probe's seconds; None where the device was not timed.
+    """
+
+    settings: Settings
+    num_updates: int
+    num_examples: int
+    num_micro_batch_examples: int
+    expected_s: float | None
+
+    @property
+    def key(self) -> str:
+        """The same for the same gradients; the number format and the layout are not in it."""
+        return _key(self.settings, _GRADIENT + _ROWS)
+
+
+_GRADIENT = ("model", "method", "lora_r", "lora_alpha", "lora_dropout", "target_modules")
+_WEIGHTS = (*_GRADIENT, "device", "optim", "adam_beta1", "adam_beta2", "adam_epsilon")
 _COMPUTATION = (*_WEIGHTS, "precision", "weight_decay", "max_grad_norm")
-_LAYOUT = (
-    "max_length",
-    "truncation_mode",
-    "packing",
-    "padding",
-    "padding_side",
-    "pad_to_multiple_of",
-    "num_eval_rows",
-    "eval_dataset",
-    "data_seed",
-)
+_ROWS = ("max_length", "truncation_mode", "num_eval_rows", "eval_dataset", "data_seed")
+_LAYOUT = (*_ROWS, "packing", "padding", "padding_side", "pad_to_multiple_of")
 _COURSE = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_steps")
 
 
@@ -220,4 +224,5 @@ Question = (
     | TrialsQuestion
     | PrecisionQuestion
     | RateRangeQuestion
+    | NoiseScaleQuestion
 )

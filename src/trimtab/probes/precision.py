@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trimtab.data.rows import MicroBatch
-from trimtab.engine.precision import COMPUTE_DTYPES, LossScale
+from trimtab.engine.precision import COMPUTE_DTYPES
 from trimtab.hyperparameters.config import Precision
 from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.probes.bench import (
@@ -21,6 +20,7 @@ from trimtab.probes.bench import (
     left_as_it_was,
     weights_put_back,
 )
+from trimtab.probes.gradient import mean_gradient
 
 REFERENCE: Precision = "fp32"
 NUM_TIMED_UPDATES = 2
@@ -78,7 +78,7 @@ def _measured(
     """The gradient, and how it compares with the reference; with itself where that is None."""
     with left_as_it_was(bench):
         loss_scale = first_loss_scale(bench)
-        gradient = _gradient(bench, batch, loss_scale)
+        gradient = mean_gradient(bench, batch, loss_scale)
         seconds = [
             finite_update(bench, [batch], learning_rate=0.0, loss_scale=loss_scale)[1]
             for _ in range(NUM_TIMED_UPDATES)
@@ -87,33 +87,6 @@ def _measured(
     cosine, ratio = _compared(gradient, compared) if gradient and compared else (None, None)
     precision = bench.settings.precision
     return gradient, PrecisionOutcome(precision, min(seconds), not gradient, cosine, ratio)
-
-
-def _gradient(bench: Bench, batch: MicroBatch, loss_scale: LossScale | None) -> list[Tensor]:
-    """The training step's own gradient by parameter; empty where it overflowed."""
-    taker = _GradientTaker(bench.optimizer.parameters)
-    unclipped = replace(
-        bench,
-        settings=replace(bench.settings, max_grad_norm=0.0),
-        optimizer=replace(bench.optimizer, optimizers=(taker,)),
-    )
-    finite_update(unclipped, [batch], learning_rate=0.0, loss_scale=loss_scale)
-    return taker.gradients
-
-
-class _GradientTaker(torch.optim.Optimizer):
-    """An optimizer that updates nothing: it keeps the gradients of its step."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        super().__init__(parameters, {"lr": 0.0})
-        self._parameters = parameters
-        self.gradients: list[Tensor] = []
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.gradients = [
-            torch.zeros_like(each) if each.grad is None else each.grad.detach().clone()
-            for each in self._parameters
-        ]
 
 
 def _compared(gradient: Sequence[Tensor], reference: Sequence[Tensor]) -> tuple[float, float]:
@@ -137,7 +110,7 @@ def _lost_update_shares(
     lost = dict.fromkeys(formats, 0)
     num_moved = 0
     with left_as_it_was(bench), weights_put_back(bench) as before:
-        gradient = _gradient(bench, batch, None)
+        gradient = mean_gradient(bench, batch, None)
         if not gradient:
             return {}
         finite_update(bench, [batch], learning_rate=bench.settings.learning_rate, loss_scale=None)

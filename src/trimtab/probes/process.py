@@ -30,6 +30,7 @@ from trimtab.models.source import ModelSource
 from trimtab.planning.settings import Settings
 from trimtab.probes.bench import Bench, make_bench
 from trimtab.probes.handover import rows_from_bytes
+from trimtab.probes.noise_scale import micro_batch_norms
 from trimtab.probes.precision import LostUpdates, precision_outcomes
 from trimtab.probes.rate_range import range_outcomes
 from trimtab.probes.resident import begin_peak, held_bytes, peak_bytes
@@ -72,6 +73,8 @@ def measured(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _precision(settings, source, rows, request)
         case "rate range":
             yield from _rate_range(settings, source, rows, request)
+        case "noise scale":
+            yield from _noise_scale(settings, source, rows, request)
 
 
 def _trials(
@@ -121,6 +124,18 @@ def _rate_range(
     ]
     for outcome in range_outcomes(bench, micro_batches, request["rates"]):
         yield asdict(outcome)
+
+
+def _noise_scale(
+    settings: Settings, source: ModelSource, rows: list[TokenRow], request: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    groups, number = request["micro_batches"], settings.gradient_accumulation_steps
+    updates = (
+        [micro_batch(rows, group, batching(settings)) for group in groups[start : start + number]]
+        for start in range(0, len(groups), number)
+    )
+    for norms in micro_batch_norms(make_bench(settings, source), updates):
+        yield asdict(norms)
 
 
 def _failure(sentence: str, error: Exception) -> dict[str, Any]:

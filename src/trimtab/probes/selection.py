@@ -61,8 +61,11 @@ def _end_of(row: TokenRow) -> TokenRow:
     return replace(row, input_ids=row.input_ids[start:stop], trainable=trainable)
 
 
-def first_update(rows: Sequence[TokenRow], batching: Batching) -> list[list[BatchRow]]:
-    """The micro-batches of the run's first weight update, as groups of batch rows."""
+def first_updates(
+    rows: Sequence[TokenRow], batching: Batching, num_updates: int = 1
+) -> list[list[BatchRow]]:
+    """The micro-batches of the first weight updates of the first epoch, as groups of batch rows."""
     size = batching.per_device_train_batch_size
-    units = batch_rows(rows, batching)[: size * batching.gradient_accumulation_steps]
+    num_units = num_updates * size * batching.gradient_accumulation_steps
+    units = batch_rows(rows, batching)[:num_units]
     return [list(units[start : start + size]) for start in range(0, len(units), size)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from trimtab.planning.discarding import DISCARDED, family_of
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.trials import Point, measured_points
@@ -21,7 +22,7 @@ from trimtab.report.words import (
 from trimtab.workflow.recalling import RECALLED
 
 FORMATS = ("bf16", "fp16", "fp32")
-SHARED_COSTS = {"trials", "precision", "rate_range"}
+SHARED_COSTS = {"trials", "precision", "rate_range", "noise"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +146,22 @@ def _rate_range(facts: Facts) -> str:
 
 
 def _noise(facts: Facts) -> str:
+    if "noise.failure" in facts:
+        return facts.text("noise.failure")
+    if "noise.unidentified" in facts:
+        return f"not identified: {facts.text('noise.unidentified')}"
     low, high = facts.number("noise.low_examples"), facts.number("noise.high_examples")
+    source = "at the base weights" if "noise.key" in facts else "of earlier runs"
     return (
         f"{facts.number('noise.scale_examples'):.3g} examples ({low:.3g} to {high:.3g}), from "
-        f"{counted(facts.integer('noise.num_updates'), 'update')} of earlier runs"
+        f"{counted(facts.integer('noise.num_updates'), 'update')} {source}"
     )
+
+
+def _discarded(facts: Facts) -> str:
+    discarded = {family_of(fact) for fact in facts if fact.id.startswith(DISCARDED)}
+    names = [name for name, families, _ in _PROBES if discarded & {*families}]
+    return f"{', '.join(names)}: measured under settings that the plan does not take"
 
 
 _PROBES: tuple[tuple[str, tuple[str, ...], Callable[[Facts], str]], ...] = (
@@ -160,6 +172,7 @@ _PROBES: tuple[tuple[str, tuple[str, ...], Callable[[Facts], str]], ...] = (
     ("precision", ("precision",), _precision),
     ("learning-rate range", ("rate_range",), _rate_range),
     ("gradient noise", ("noise",), _noise),
+    ("not used", ("discarded",), _discarded),
 )
 
 

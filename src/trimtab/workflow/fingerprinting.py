@@ -20,6 +20,7 @@ from trimtab.planning.questions import (
     DataQuestion,
     DeviceQuestion,
     ModelQuestion,
+    NoiseScaleQuestion,
     PrecisionQuestion,
     Question,
     RateRangeQuestion,
@@ -57,6 +58,8 @@ DATA_SETTINGS = (
 )
 DATE_FUNCTION = "strftime_now"
 """By this a chat template writes the date, as the templates of Llama 3 do."""
+_NOISE_PARTS: tuple[Part, ...] = ("model", "data", "settings", "method", "libraries")
+"""A gradient's noise, and what else a run leaves behind, is that of the model on these rows."""
 _PARTS: Mapping[type[Question], tuple[Part, ...]] = {
     DeviceQuestion: ("device", "libraries"),
     ModelQuestion: ("model", "settings", "libraries"),
@@ -66,6 +69,7 @@ _PARTS: Mapping[type[Question], tuple[Part, ...]] = {
     TrialsQuestion: ("model", "data", "settings", "device", "allocator", "libraries"),
     PrecisionQuestion: ("model", "data", "settings", "device", "libraries"),
     RateRangeQuestion: ("model", "data", "settings", "device", "libraries"),
+    NoiseScaleQuestion: _NOISE_PARTS,
 }
 
 
@@ -92,8 +96,7 @@ class Fingerprints:
 
     def of_run_facts(self) -> Fingerprint | None:
         """The parts that facts which a run leaves behind depend on."""
-        parts: tuple[Part, ...] = ("model", "data", "settings", "method", "libraries")
-        return self._of(parts, None)
+        return self._of(_NOISE_PARTS, None)
 
     def _of(self, parts: tuple[Part, ...], question: Question | None) -> Fingerprint | None:
         found: dict[str, str] = {}
@@ -181,12 +184,23 @@ def subject_of(config: TrainingConfig, question: Question) -> str:
             asked = [model, data, question.key, list(question.precisions), update]
         case RateRangeQuestion():
             asked = [model, data, question.key, list(question.rates)]
+        case NoiseScaleQuestion():
+            return subject_of_noise_probe(config)
     return digest([type(question).__name__, *asked])
 
 
 def subject_of_run_facts(config: TrainingConfig) -> str:
-    data = [_named(name) for name in dataset_names(config)]
-    return digest(["run facts", _named(config.model), data, config.method])
+    return _subject_of_method("run facts", config)
+
+
+def subject_of_noise_probe(config: TrainingConfig) -> str:
+    """Without the question's key, so that plans which do not ask recall what was found."""
+    return _subject_of_method("noise probe", config)
+
+
+def _subject_of_method(name: str, config: TrainingConfig) -> str:
+    data = [_named(each) for each in dataset_names(config)]
+    return digest([name, _named(config.model), data, config.method])
 
 
 def dataset_names(config: TrainingConfig) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from trimtab.planning.questions import (
     DataQuestion,
     DeviceQuestion,
     ModelQuestion,
+    NoiseScaleQuestion,
     PrecisionQuestion,
     Question,
     RateRangeQuestion,
@@ -182,7 +183,13 @@ class Materials:
                     num_copies_removed=rows.num_duplicates_removed,
                     batching=batching,
                 )
-            case RunQuestion() | TrialsQuestion() | PrecisionQuestion() | RateRangeQuestion():
+            case (
+                RunQuestion()
+                | TrialsQuestion()
+                | PrecisionQuestion()
+                | RateRangeQuestion()
+                | NoiseScaleQuestion()
+            ):
                 yield from measuring.answer(question, self._measured(question.settings))
 
     def _measured(self, settings: Settings) -> measuring.Measured:

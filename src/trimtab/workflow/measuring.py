@@ -18,7 +18,9 @@ from trimtab.engine.building import batching
 from trimtab.engine.observer import Observer
 from trimtab.models.source import ModelSource
 from trimtab.planning.fact import Fact
+from trimtab.planning.noise import AT_BASE_WEIGHTS, MicroBatchNorms, noise_facts, noise_scale
 from trimtab.planning.questions import (
+    NoiseScaleQuestion,
     PrecisionQuestion,
     RateRangeQuestion,
     RunQuestion,
@@ -30,14 +32,16 @@ from trimtab.probes.client import Answer, ProbeDied, asked
 from trimtab.probes.resident import can_begin_peak, held_bytes
 from trimtab.probes.run_sizes import probe_run
 from trimtab.probes.selection import (
-    first_update,
+    first_updates,
     num_computed_tokens,
     precision_rows,
     trial_rows,
 )
 from trimtab.probes.trials import NUM_UPDATES
 
-MeasuredQuestion = RunQuestion | TrialsQuestion | PrecisionQuestion | RateRangeQuestion
+MeasuredQuestion = (
+    RunQuestion | TrialsQuestion | PrecisionQuestion | RateRangeQuestion | NoiseScaleQuestion
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ def answer(question: MeasuredQuestion, measured: Measured) -> Iterator[Fact]:
             facts = _precision(question, measured)
         case RateRangeQuestion():
             facts = _rate_range(question, measured)
+        case NoiseScaleQuestion():
+            facts = _noise_scale(question, measured)
     measured.observer.activity_done()
     cost_s = time.perf_counter() - started
     key, *others = (replace(fact, device=measured.device_name) for fact in facts)
@@ -222,7 +228,7 @@ def _precision_facts(outcome: Answer, method: str) -> Iterator[Fact]:
 
 def _rate_range(question: RateRangeQuestion, measured: Measured) -> list[Fact]:
     settings = question.settings
-    chosen = first_update(measured.rows, batching(settings))
+    chosen = first_updates(measured.rows, batching(settings))
     rows, groups = _handed_over(measured.rows, chosen)
     request = {"micro_batches": groups, "rates": list(question.rates)}
     num_rows = sum(len(group) for group in groups)
@@ -245,6 +251,60 @@ def _rate_range(question: RateRangeQuestion, measured: Measured) -> list[Fact]:
         Fact("rate_range.losses", losses, "[rate, nats a trainable token]", method=method),
         Fact("rate_range.diverging_rate", diverging_rate, method=method),
     ]
+
+
+def _noise_scale(question: NoiseScaleQuestion, measured: Measured) -> list[Fact]:
+    key = Fact("noise.key", question.key, method=AT_BASE_WEIGHTS)
+    num_needed = question.num_updates * question.num_examples
+    if len(measured.rows) < num_needed:
+        told = f"it takes {num_needed:,} rows, each seen once, and there are {len(measured.rows):,}"
+        return [key, Fact("noise.failure", told, method=AT_BASE_WEIGHTS)]
+    settings = _in_groups_of_examples(question)
+    chosen = first_updates(measured.rows, batching(settings), question.num_updates)
+    rows, groups = _handed_over(measured.rows, chosen)
+    expected = "" if question.expected_s is None else f", about {question.expected_s:.0f} s"
+    measured.observer.noted(
+        f"the gradient noise scale takes {question.num_updates} updates of "
+        f"{question.num_examples} rows{expected}; none is applied"
+    )
+    measured.observer.activity("probing the gradient noise scale", question.num_updates)
+    norms: list[MicroBatchNorms] = []
+    request = _request("noise scale", settings, measured, {"micro_batches": groups})
+    try:
+        with asked(request, rows) as answers:
+            for each in answers:
+                norms.append(MicroBatchNorms(**each))
+                measured.observer.advanced(1)
+    except ProbeDied as died:
+        return [key, Fact("noise.failure", died.reason, method=AT_BASE_WEIGHTS)]
+    return [key, *_noise_facts(norms)]
+
+
+def _in_groups_of_examples(question: NoiseScaleQuestion) -> Settings:
+    """Neither packing nor padding changes a gradient; padding only computes more for it."""
+    settings = question.settings
+    padding = "none" if settings.packing else settings.padding
+    return replace(
+        settings,
+        packing=False,
+        padding="longest" if padding == "max_length" else padding,
+        per_device_train_batch_size=question.num_micro_batch_examples,
+        gradient_accumulation_steps=question.num_examples // question.num_micro_batch_examples,
+    )
+
+
+def _noise_facts(norms: Sequence[MicroBatchNorms]) -> tuple[Fact, ...]:
+    scale = noise_scale(norms)
+    if scale is not None:
+        return noise_facts(scale, AT_BASE_WEIGHTS)
+    told = (
+        f"in {len(norms)} updates of {norms[0].num_examples} rows the gradient is lost in its "
+        "noise, the 90% interval of its square includes 0"
+    )
+    return (
+        Fact("noise.num_updates", len(norms), "updates", method=AT_BASE_WEIGHTS),
+        Fact("noise.unidentified", told, method=AT_BASE_WEIGHTS),
+    )
 
 
 def _handed_over(

@@ -14,6 +14,7 @@ from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
+from trimtab.planning.discarding import with_answer
 from trimtab.planning.effort import MEASURED, QUICK, TRAIN, Effort
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
@@ -21,7 +22,7 @@ from trimtab.planning.planner import make_plan
 from trimtab.planning.questions import TrialsQuestion
 from trimtab.runs.folder import free_output_dir
 from trimtab.workflow.light import FileQuestion, LightMaterials
-from trimtab.workflow.recalling import Recall, recall_run_facts
+from trimtab.workflow.recalling import Recall, recall_noise_probe, recall_run_facts
 from trimtab.workflow.training_rows import rows_question
 from trimtab.workflow.trial_points import with_earlier_points
 
@@ -96,6 +97,7 @@ def plan(
     observer: Observer | None = None,
     quick: bool = False,
     refresh: bool = False,
+    noise_scale: bool = False,
 ) -> Plan:
     """Decide every hyperparameter, with its reason; measures what it must, trains nothing.
 
@@ -103,10 +105,17 @@ def plan(
     `options` are (name, text) pairs as on the command line. What an earlier plan measured under
     the same model, data, settings, device and libraries is recalled, unless `refresh` is set.
     `quick` measures nothing and estimates from files alone what is not recalled; such a plan is
-    to read, not to train. Raises ConfigError, DataError or DoesNotFit.
+    to read, not to train. With `noise_scale` the gradient noise scale is probed too, which the
+    global batch follows, unless an earlier run has measured it: that may take minutes, which are
+    told first. Raises ConfigError, DataError or DoesNotFit.
     """
+    if quick and noise_scale:
+        raise ConfigError(
+            "a quick plan measures nothing, so it cannot probe the gradient noise scale.",
+            hint="Probe it without --quick once: a quick plan recalls what was found.",
+        )
     resolved = resolve_config(config, options)
-    effort = QUICK if quick else MEASURED
+    effort = QUICK if quick else Effort("measured", noise_scale=noise_scale)
     planned = plan_run(
         resolved, observer or Silent(), effort=effort, estimated=quick, refresh=refresh
     )
@@ -130,6 +139,10 @@ def plan_run(
     recall = Recall(resolved.config, observer, measures=not estimated, refresh=refresh)
     output_dir = _output_dir(resolved)
     facts = Facts().adding(recall_run_facts(resolved.config))
+    if "noise.scale_examples" not in facts and not (refresh and effort.noise_scale):
+        facts = facts.adding(recall_noise_probe(resolved.config))
+    elif effort.noise_scale and "noise.scale_examples" in facts:
+        observer.noted("an earlier run measured the gradient noise scale: none is probed")
     asking = MEASURED if estimated and effort == QUICK else effort
     is_estimated = False
     while True:
@@ -154,7 +167,7 @@ def plan_run(
             elif found is None:
                 measured = tuple(sources.materials.answer(question))
                 found = recall.remember(question, measured, facts)
-            facts = facts.adding(with_earlier_points(found, facts))
+            facts = with_answer(facts, with_earlier_points(found, facts))
 
 
 def _not_to_train(plan: Plan) -> Plan:

@@ -11,10 +11,20 @@ from trimtab.engine.observer import Observer
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.fingerprint import Fingerprint, Part, changed_parts
-from trimtab.planning.questions import DeviceQuestion, Question, TrialsQuestion
+from trimtab.planning.questions import (
+    DeviceQuestion,
+    NoiseScaleQuestion,
+    Question,
+    TrialsQuestion,
+)
 from trimtab.probes.device_identity import DeviceIdentity, available_memory, without_num_threads
 from trimtab.runs.fact_store import FactStore, StoredAnswer, user_fact_store
-from trimtab.workflow.fingerprinting import Fingerprints, subject_of, subject_of_run_facts
+from trimtab.workflow.fingerprinting import (
+    Fingerprints,
+    subject_of,
+    subject_of_noise_probe,
+    subject_of_run_facts,
+)
 from trimtab.workflow.trial_points import adds_trials, finished_points, with_earlier_points
 
 RECALLED = "recalled, measured on"
@@ -50,8 +60,9 @@ class Recall:
         """The question's facts as measured before; None where it must be measured.
 
         Of trials, all those made before, where they are more than the `known` facts hold. The
-        memory that is available, and that which this process holds, are asked anew. Under
-        `refresh` nothing is recalled.
+        memory that is available, and that which this process holds, are asked anew. A probe of the
+        noise scale that holds was recalled by `recall_noise_probe` before anything was asked.
+        Under `refresh` nothing is recalled.
         """
         fingerprint = self._fingerprints.of_question(question)
         if self._refresh or fingerprint is None:
@@ -62,7 +73,7 @@ class Recall:
             self._tell_change(subject, fingerprint)
             return None
         measured = _facts(stored)
-        if measured is None:
+        if measured is None or isinstance(question, NoiseScaleQuestion):
             return None
         facts = _recalled(stored, measured)
         if isinstance(question, TrialsQuestion):
@@ -146,10 +157,19 @@ def remember_run_facts(config: TrainingConfig, facts: Iterable[Fact]) -> None:
 
 def recall_run_facts(config: TrainingConfig) -> tuple[Fact, ...]:
     """What the latest run of the same model, data and method has left; nothing where none has."""
+    return _recalled_of_method(config, subject_of_run_facts(config))
+
+
+def recall_noise_probe(config: TrainingConfig) -> tuple[Fact, ...]:
+    """What the latest probe of the noise scale found, under the settings that its key says."""
+    return _recalled_of_method(config, subject_of_noise_probe(config))
+
+
+def _recalled_of_method(config: TrainingConfig, subject: str) -> tuple[Fact, ...]:
     fingerprint = Fingerprints(config).of_run_facts()
     if fingerprint is None:
         return ()
-    stored = user_fact_store().answer(subject_of_run_facts(config), fingerprint)
+    stored = user_fact_store().answer(subject, fingerprint)
     facts = None if stored is None else _facts(stored)
     return () if stored is None or facts is None else _recalled(stored, facts)
 

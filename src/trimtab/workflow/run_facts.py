@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from trimtab.engine.observer import Observer
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.planning.fact import Fact
-from trimtab.planning.noise import GradientNorms, NoiseScale, noise_facts, noise_scale
+from trimtab.planning.noise import (
+    OVER_A_RUN,
+    GradientNorms,
+    NoiseScale,
+    noise_facts,
+    noise_scale,
+)
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.records import EventRecord, UpdateRecord
@@ -25,7 +31,7 @@ def keep_run_facts(
     saving = _saving_facts(run)
     if scale is not None:
         observer.happened(_event(scale, step))
-        remember_run_facts(config, (*noise_facts(scale), *saving))
+        remember_run_facts(config, (*noise_facts(scale, OVER_A_RUN), *saving))
     elif saving and not recall_run_facts(config):
         remember_run_facts(config, saving)
 

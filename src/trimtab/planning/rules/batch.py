@@ -291,8 +291,16 @@ def _not_measured(choice: Choice, checkpointing: Checkpointing) -> tuple[str, ..
             "the speed of each micro-batch size (the largest that fits is taken)",
         ]
     if "noise.scale_examples" not in choice.memory.facts:
-        not_measured.append("the gradient's noise scale (what a larger global batch is worth)")
+        not_measured.append(_without_noise_scale(choice.memory.facts))
     return tuple(not_measured)
+
+
+def _without_noise_scale(facts: Facts) -> str:
+    told = "the gradient's noise scale"
+    for fact_id in ("noise.unidentified", "noise.failure"):
+        if fact_id in facts:
+            return f"{told} (probed without a result: {facts.text(fact_id)})"
+    return f"{told} (what a larger global batch is worth)"
 
 
 def _warnings(sizes: Sizes, choice: Choice) -> tuple[str, ...]:

@@ -81,8 +81,9 @@ def given_sizes(resolved: ResolvedConfig, num_ranks: int) -> GivenSizes:
 def global_batch_target(resolved: ResolvedConfig, facts: Facts) -> Target:
     """16, halved while the run would have fewer than 150 updates, never under 4.
 
-    Where an earlier run measured the gradient noise scale, the size moves towards it, between half
-    of that base and four times it, and never to fewer than 150 updates. Never more than there are
+    Where the gradient noise scale was measured, by an earlier run or before training, the size
+    moves towards it, between half of that base and four times it, and never to fewer than 150
+    updates. Never more than there are
     rows: an update has each row once.
     """
     num_rows = facts.integer("rows.num_rows")
@@ -136,12 +137,16 @@ def _base_target(length: str, updates: Callable[[int], int]) -> Target:
 
 @dataclass(frozen=True, slots=True)
 class _Noise:
-    """The noise scale in batch rows, with its 90% interval; `told` has it in words."""
+    """The noise scale in batch rows, with its 90% interval; `told` has it in words.
+
+    when: where it was measured, as the limits of a decision say it.
+    """
 
     scale: float
     low: float
     high: float
     told: str
+    when: str
 
 
 def _noise_in_rows(facts: Facts) -> _Noise:
@@ -149,11 +154,14 @@ def _noise_in_rows(facts: Facts) -> _Noise:
     scale, low, high = (
         facts.number(f"noise.{end}_examples") * rows_per_example for end in ("scale", "low", "high")
     )
+    is_probed = "noise.key" in facts
+    source = "probed at the base weights" if is_probed else "of earlier training"
+    when = "before anything was learnt" if is_probed else "at an earlier run's settings"
     told = (
         f"{scale:.3g} rows (90% interval {low:.3g} to {high:.3g}, from "
-        f"{counted(facts.integer('noise.num_updates'), 'update')} of earlier training)"
+        f"{counted(facts.integer('noise.num_updates'), 'update')} {source})"
     )
-    return _Noise(scale, low, high, told)
+    return _Noise(scale, low, high, told, when)
 
 
 def _towards_noise_scale(
@@ -179,7 +187,7 @@ def _towards_noise_scale(
         holds = noise.low <= base.size <= noise.high
         why = "holds it" if holds else "gives no friendly size nearer within the bounds"
         because = f"{base.because}; the gradient noise scale, {noise.told}, {why}"
-        return _measured(size, because, base.alternatives)
+        return _measured(size, because, base.alternatives, noise.when)
     bounds = f"between half and four times {base.size}, at least {MIN_UPDATES} updates"
     direction = "low" if size > base.size else "high"
     because = (
@@ -192,19 +200,19 @@ def _towards_noise_scale(
         for other in sorted(neighbours - {size}, reverse=True)
         if other >= MIN_AUTO_SIZE
     )
-    return _measured(size, because, alternatives)
+    return _measured(size, because, alternatives, noise.when)
 
 
-def _measured(size: int, because: str, alternatives: tuple[Alternative, ...]) -> Target:
+def _measured(size: int, because: str, alternatives: tuple[Alternative, ...], when: str) -> Target:
     return Target(
         size,
         because,
         alternatives,
         origin="measured",
         facts=("rows.num_rows", *NOISE_FACTS),
-        limits="the noise scale is a hint: it grows while a model learns, was measured at an "
-        "earlier run's settings (2018, arXiv 1812.06162), and its use to size batches is "
-        "contested (2025, arXiv 2505.23971)",
+        limits=f"the noise scale is a hint: it grows while a model learns, was measured {when} "
+        "(2018, arXiv 1812.06162), and its use to size batches is contested (2025, arXiv "
+        "2505.23971)",
     )
 
 
