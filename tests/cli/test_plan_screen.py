@@ -94,16 +94,16 @@ def test_a_probe_that_failed_says_so() -> None:
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        ({}, "12.3 examples (8 to 20), from 72 updates at the base weights 90 s"),
-        ({"unidentified": "0 is inside"}, "not identified: 0 is inside 90 s"),
-        ({"failure": "it was killed"}, "it was killed 90 s"),
+        ({}, "12.3 examples (8 to 20), from 72 updates at the base weights 40 s"),
+        ({"unidentified": "0 is inside"}, "not identified: 0 is inside 40 s"),
+        ({"failure": "it was killed"}, "it was killed 40 s"),
     ],
 )
 def test_a_probe_of_the_noise_scale_says_what_it_came_to(
     told: dict[str, str], expected: str
 ) -> None:
     plan = measured_plan()
-    probed = [Fact("noise.key", "a key", cost_s=90.0)]
+    probed = [Fact("noise.key", "a key", cost_s=40.0)]
     probed += [Fact(f"noise.{name}", text) for name, text in told.items()]
     text = unwrapped(shown(replace(plan, facts=(*plan.facts, *probed)), width=160))
     assert f"gradient noise {expected}" in text

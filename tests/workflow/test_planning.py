@@ -77,7 +77,10 @@ def test_quick_and_recalled_plans_load_no_heavy_library(
         text=True,
         check=False,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+        },
     )
     assert done.returncode == 0, done.stderr
     first, second, heavy = done.stdout.splitlines()

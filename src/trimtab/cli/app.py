@@ -134,8 +134,7 @@ def train(
     """Plan, train, guard and report."""
     import trimtab
 
-    foreign = Foreign(dialect, allow_lossy, their_defaults)
-    config, options = config_and_options(arguments, foreign)
+    config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
     with _observer(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.train(config, options=options, observer=observer)
     _show_end(summary, json_)
@@ -246,11 +245,7 @@ def plan(
         bool, typer.Option("--refresh", help="Measure again what was measured before.")
     ] = False,
     noise_scale: Annotated[
-        bool,
-        typer.Option(
-            "--noise-scale",
-            help="Probe the gradient noise scale too, which the global batch follows; minutes.",
-        ),
+        bool, typer.Option("--noise-scale", help="Probe the gradient noise too, in minutes.")
     ] = False,
     dialect: Dialect = None,
     allow_lossy: AllowLossy = False,
@@ -265,8 +260,7 @@ def plan(
     import trimtab
 
     name = None if why is None else _hyperparameter(why)
-    foreign = Foreign(dialect, allow_lossy, their_defaults)
-    config, options = config_and_options(arguments, foreign)
+    config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
     with _observer(json_) as observer:
         made = trimtab.plan(
             config,
@@ -315,8 +309,7 @@ def inspect(
     from trimtab.cli.console import Consoles
     from trimtab.cli.screens import show_inspection
 
-    foreign = Foreign(dialect, allow_lossy, their_defaults)
-    config, options = config_and_options(arguments, foreign)
+    config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
     with _observer(json_) as observer:
         inspection = trimtab.inspect(config, options=options, num_examples=rows, observer=observer)
     if json_:
