@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from trimtab.workflow.generating import Answer, generate
     from trimtab.workflow.inspecting import Inspection, inspect
     from trimtab.workflow.planning import plan
-    from trimtab.workflow.training import resume, train
+    from trimtab.workflow.resuming import resume
+    from trimtab.workflow.training import train
 
 _HOMES = {
     "Answer": "trimtab.workflow.generating",
@@ -49,7 +50,7 @@ _HOMES = {
     "generate": "trimtab.workflow.generating",
     "inspect": "trimtab.workflow.inspecting",
     "plan": "trimtab.workflow.planning",
-    "resume": "trimtab.workflow.training",
+    "resume": "trimtab.workflow.resuming",
     "train": "trimtab.workflow.training",
     "write_report": "trimtab.report.page",
 }

@@ -14,8 +14,8 @@ import pytest
 
 from trimtab.runs import atomic
 from trimtab.runs.atomic import (
+    mend,
     remove_folder,
-    remove_staged,
     staged_folder,
     write_json,
     write_text,
@@ -173,7 +173,7 @@ def test_killed_at_every_open_and_rename_all_names_hold_whole_contents(tmp_path:
             contents = {(checkpoint / name).read_text() for name in ("a", "b")}
             assert len(contents) == 1 and contents <= set(whole.values())
         seen_states.add((state, *contents))
-        remove_staged(folder)
+        mend(folder)
         assert set(names(folder)) <= {"state.json", "checkpoint"}
         if ended.returncode == 0:
             break
@@ -193,5 +193,5 @@ def test_a_removed_folder_loses_its_name_first(
     (leftover,) = tmp_path.iterdir()
     assert leftover.name.startswith(".")
     monkeypatch.undo()
-    remove_staged(tmp_path)
+    mend(tmp_path)
     assert names(tmp_path) == []

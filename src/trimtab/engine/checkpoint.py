@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import shutil
+import os
+import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -16,7 +20,10 @@ from trimtab.engine.random_states import random_states, set_random_states
 from trimtab.engine.state import TrainingState
 from trimtab.models.adapters import Model
 from trimtab.models.saving import load_trainable_state, trainable_state
-from trimtab.runs.atomic import staged_folder, write_json
+from trimtab.runs.atomic import remove_folder, staged_folder, write_json
+from trimtab.runs.checkpoints import step_checkpoints
+from trimtab.runs.folder import RunFolder
+from trimtab.runs.ledger import Ledger
 from trimtab.runs.manifest import verify, write_manifest
 
 WEIGHTS = "weights.safetensors"
@@ -24,20 +31,38 @@ OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_SCALARS = "optimizer.json"
 RANDOM = "random.safetensors"
 STATE = "state.json"
+LEDGERS = "ledgers.json"
 BEST_PREFIX = "best-"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSizes:
+    """How far a run's metrics and events had come."""
+
+    metrics_bytes: int
+    events_bytes: int
 
 
 def save_checkpoint(
     folder: Path, model: Model, optimizer: OptimizerSet, state: TrainingState
 ) -> None:
-    """Write the checkpoint; it is complete or absent. Raises OSError where it cannot be written."""
+    """Write the checkpoint; it is complete or absent. Raises OSError where it cannot be written.
+
+    `folder` is in a run's `checkpoints`; how far the run's ledgers had come is saved with it.
+    """
     tensors, scalars = _flattened(optimizer)
+    run = RunFolder(folder.parents[1])
     with staged_folder(folder) as staged:
-        save_file(_contiguous(trainable_state(model)), staged / WEIGHTS)
-        save_file(_contiguous(tensors), staged / OPTIMIZER)
-        save_file(random_states(), staged / RANDOM)
+        _save_tensors(trainable_state(model), staged / WEIGHTS)
+        _save_tensors(tensors, staged / OPTIMIZER)
+        _save_tensors(random_states(), staged / RANDOM)
         write_json(staged / OPTIMIZER_SCALARS, scalars)
         write_json(staged / STATE, state.to_json())
+        sizes = LedgerSizes(
+            metrics_bytes=Ledger(run.metrics_jsonl).synced_bytes(),
+            events_bytes=Ledger(run.events_jsonl).synced_bytes(),
+        )
+        write_json(staged / LEDGERS, asdict(sizes))
         write_manifest(staged)
 
 
@@ -53,15 +78,42 @@ def load_checkpoint(folder: Path, model: Model, optimizer: OptimizerSet) -> Trai
     return TrainingState.from_json(json.loads((folder / STATE).read_text(encoding="utf-8")))
 
 
+def ledger_sizes(folder: Path) -> LedgerSizes:
+    """The ledgers' sizes when the checkpoint, which was verified before, was written."""
+    return LedgerSizes(**json.loads((folder / LEDGERS).read_text(encoding="utf-8")))
+
+
 def save_best(checkpoints: Path, model: Model, step: int) -> None:
-    """Keep these trainable weights as the best; the former best goes once they are complete."""
-    folder = checkpoints / f"{BEST_PREFIX}{step:06d}"
-    with staged_folder(folder) as staged:
-        save_file(_contiguous(trainable_state(model)), staged / WEIGHTS)
+    """Keep these trainable weights as the best. Raises OSError where they cannot be written."""
+    with staged_folder(_best_folder(checkpoints, step)) as staged:
+        _save_tensors(trainable_state(model), staged / WEIGHTS)
         write_manifest(staged)
-    for former in checkpoints.glob(f"{BEST_PREFIX}*"):
-        if former != folder:
-            shutil.rmtree(former)
+    retire_best(checkpoints, step)
+
+
+def retire_best(checkpoints: Path, best_step: int | None) -> None:
+    """Remove best weights that are neither the run's nor those of a checkpoint that is there.
+
+    A run that goes back to a checkpoint needs what was the best then.
+    """
+    steps = {best_step, *(_best_step(path) for path in step_checkpoints(checkpoints))}
+    kept = {_best_folder(checkpoints, step) for step in steps if step is not None}
+    for folder in checkpoints.glob(f"{BEST_PREFIX}*"):
+        if folder not in kept:
+            remove_folder(folder)
+
+
+def _best_step(checkpoint: Path) -> int | None:
+    try:
+        step: int | None = json.loads((checkpoint / STATE).read_bytes())["best_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        # A damaged checkpoint is no place to go back to.
+        return None
+    return step
+
+
+def _best_folder(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"{BEST_PREFIX}{step:06d}"
 
 
 def load_best(checkpoints: Path, model: Model, step: int) -> tuple[str, ...]:
@@ -69,7 +121,7 @@ def load_best(checkpoints: Path, model: Model, step: int) -> tuple[str, ...]:
 
     Returns what is wrong with them where they are damaged or gone; the model is then untouched.
     """
-    folder = checkpoints / f"{BEST_PREFIX}{step:06d}"
+    folder = _best_folder(checkpoints, step)
     problems = verify(folder)
     if not problems:
         load_trainable_state(model, load_file(folder / WEIGHTS))
@@ -79,11 +131,23 @@ def load_best(checkpoints: Path, model: Model, step: int) -> tuple[str, ...]:
 def remove_best(checkpoints: Path) -> None:
     """Drop the kept weights, once they are handed over."""
     for folder in checkpoints.glob(f"{BEST_PREFIX}*"):
-        shutil.rmtree(folder)
+        remove_folder(folder)
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(contiguous, path)
+    except SafetensorError as error:
+        raise _as_os_error(error, path) from error
+
+
+def _as_os_error(error: SafetensorError, path: Path) -> OSError:
+    """safetensors tells of a full disk in a text: `I/O error: … (os error 28)`."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number is None:
+        return OSError(errno.EIO, str(error), str(path))
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
 
 
 def _flattened(optimizer: OptimizerSet) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -290,6 +290,7 @@ def save(job: Job, state: TrainingState, observer: Observer) -> None:
     # A rewind's target, which checkpoints of interruptions must not push out.
     spared_every = settings.save_steps if settings.on_loss_spike == "rewind" else 0
     retire(job.checkpoints, settings.save_total_limit, spared_every=spared_every)
+    checkpoint.retire_best(job.checkpoints, state.best_step)
     observer.happened(
         EventRecord(
             "checkpoint saved",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 STAGED_PREFIX = ".staged-"
+FORMER_PREFIX = ".former-"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,7 +51,9 @@ def encode_json(value: Any, *, indent: int | None = None) -> bytes:
 def staged_folder(final: Path) -> Iterator[Path]:
     """A hidden folder to write into, which becomes `final` once every file in it is synced.
 
-    A `final` that is there already is replaced. On an exception nothing is left behind.
+    A `final` that is there already is replaced: it stands aside under another name, from which
+    `mend` brings it back where the writer was killed in between. On an exception nothing is left
+    behind, and a former `final` is as it was.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     staged = _staged_name(final)
@@ -61,12 +64,15 @@ def staged_folder(final: Path) -> Iterator[Path]:
             _sync(path)
         sync_folder(staged)
         if final.exists():
-            remove_folder(final)
+            final.rename(_former(final))
         staged.rename(final)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
+        _bring_back(_former(final))
         raise
     sync_folder(final.parent)
+    if _former(final).exists():
+        shutil.rmtree(_former(final))
 
 
 def remove_folder(folder: Path) -> None:
@@ -77,9 +83,11 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def remove_staged(folder: Path) -> None:
-    """Remove what writers that were killed have left in the folder."""
-    for leftover in folder.glob(f"{STAGED_PREFIX}*"):
+def mend(folder: Path) -> None:
+    """Remove what writers that were killed have left in the folder; what they set aside returns."""
+    for former in folder.glob(f"{FORMER_PREFIX}*"):
+        _bring_back(former)
+    for leftover in (*folder.glob(f"{STAGED_PREFIX}*"), *folder.glob(f"{FORMER_PREFIX}*")):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
@@ -97,6 +105,17 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _former(final: Path) -> Path:
+    return final.with_name(FORMER_PREFIX + final.name)
+
+
+def _bring_back(former: Path) -> None:
+    final = former.with_name(former.name.removeprefix(FORMER_PREFIX))
+    if former.exists() and not final.exists():
+        former.rename(final)
+        sync_folder(final.parent)
 
 
 def _staged_name(path: Path) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.runs.atomic import remove_folder, remove_staged
+from trimtab.runs.atomic import mend, remove_folder
 from trimtab.runs.manifest import verify
 
 _NAME = re.compile(r"step-([0-9]{6,})")
@@ -18,6 +19,9 @@ class Refused:
 
     path: Path
     problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.path.name}: {'; '.join(self.problems)}"
 
 
 def checkpoint_name(step: int) -> str:
@@ -57,14 +61,20 @@ def newest_verified(folder: Path, *, every: int = 1) -> tuple[Path | None, tuple
 def retire(folder: Path, keep_last: int, *, spared_every: int = 0) -> None:
     """Remove what is older than the newest `keep_last` whole checkpoints, and writers' leftovers.
 
-    A checkpoint that lacks a file, or has one of a wrong size, does not count as whole: the last
-    good one stays until a good one follows. The newest whole one of a step that `spared_every`
-    divides stays too, unless that is 0. Raises ValueError for a `keep_last` below 1.
+    The newest is read back first and must be as it was written. Of the others one that lacks a
+    file, or has one of a wrong size, does not count as whole: the last good one stays until a good
+    one follows. The newest whole one of a step that `spared_every` divides stays too, unless that
+    is 0. Raises OSError where the newest reads otherwise, and then removes nothing; ValueError for
+    a `keep_last` below 1.
     """
     if keep_last < 1:
         raise ValueError(f"keep_last is {keep_last}; at least one checkpoint must stay")
-    remove_staged(folder)
     checkpoints = step_checkpoints(folder)
+    problems = [problem for path in checkpoints[-1:] for problem in verify(path)]
+    if problems:
+        told = f"what was just saved reads otherwise ({'; '.join(problems)})"
+        raise OSError(errno.EIO, told, str(checkpoints[-1]))
+    mend(folder)
     whole = [path for path in checkpoints if not verify(path, hashes=False)]
     if len(whole) > keep_last:
         oldest_kept = checkpoint_step(whole[-keep_last])

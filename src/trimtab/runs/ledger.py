@@ -52,27 +52,50 @@ class Ledger:
             return LedgerContent(())
         # Lines end at b"\n" alone: a JSON text may hold other characters that end lines of text.
         *lines, torn = self.path.read_bytes().split(b"\n")
-        records = tuple(_record(line, self.path, number) for number, line in enumerate(lines, 1))
+        records = tuple(
+            _record(line, f"{self.path}:{number}") for number, line in enumerate(lines, 1)
+        )
         return LedgerContent(records, torn_line=torn.decode(errors="replace") or None)
 
-    def keep_only(self, keep: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Rewrite the ledger with the records that `keep` accepts; a torn line goes."""
-        if self.path.exists():
-            kept = (_line(record) for record in self.read().records if keep(record))
-            write_bytes(self.path, b"".join(kept))
+    def synced_bytes(self) -> int:
+        """Put what was added on the disk; returns the ledger's size, 0 where there is none yet."""
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb") as stream:
+            os.fsync(stream.fileno())
+            return os.fstat(stream.fileno()).st_size
+
+    def cut(
+        self, num_bytes: int, keep: Callable[[Mapping[str, Any]], bool] = lambda record: False
+    ) -> None:
+        """Take out what follows the first `num_bytes`, but for records that `keep` accepts.
+
+        A torn last line goes. Raises ValueError for a damaged line among those that follow.
+        """
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        head = content[:num_bytes]
+        kept = b"".join(
+            line + b"\n"
+            for line in content[num_bytes:].split(b"\n")[:-1]
+            if keep(_record(line, str(self.path)))
+        )
+        if head + kept != content:
+            write_bytes(self.path, head + kept)
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
     return encode_json(as_text(record)) + b"\n"
 
 
-def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def _record(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        raise ValueError(f"{path}:{number}: not a JSON record")
+        raise ValueError(f"{where}: not a JSON record")
     return {name: from_text(value) for name, value in record.items()}
 
 

@@ -1,13 +1,18 @@
-"""Size and sha256 of each file of a folder: safetensors loads a flipped byte in silence."""
+"""Size and sha256 of each file of a folder: safetensors loads a flipped byte in silence.
+
+The manifest holds its own sha256 too, so that damage to it is not laid at another file's door.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from trimtab.runs.atomic import write_json
+from trimtab.runs.atomic import encode_json, write_bytes
 
 MANIFEST = "manifest.json"
 
@@ -24,7 +29,7 @@ def write_manifest(folder: Path) -> None:
         name: {"size_bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
         for name in sorted(_file_names(folder))
     }
-    write_json(folder / MANIFEST, {"files": files})
+    write_bytes(folder / MANIFEST, _manifest_bytes(files))
 
 
 def verify(folder: Path, *, hashes: bool = True) -> tuple[str, ...]:
@@ -36,6 +41,8 @@ def verify(folder: Path, *, hashes: bool = True) -> tuple[str, ...]:
         listed = _read_manifest(folder / MANIFEST)
     except FileNotFoundError:
         return (f"{MANIFEST} is missing",)
+    except OSError as error:
+        return (f"{MANIFEST} cannot be read: {error.strerror}",)
     except (ValueError, KeyError, TypeError, AttributeError):
         return (f"{MANIFEST} is damaged",)
     present = _file_names(folder)
@@ -47,13 +54,29 @@ def verify(folder: Path, *, hashes: bool = True) -> tuple[str, ...]:
         size = (folder / name).stat().st_size
         if size != expected.size_bytes:
             problems.append(f"{name} has {size} bytes, not {expected.size_bytes}")
-        elif hashes and _sha256(folder / name) != expected.sha256:
-            problems.append(f"{name} has another content than was written")
+        elif hashes:
+            problems += _content_problems(folder / name, name, expected.sha256)
     return tuple(problems)
 
 
+def _content_problems(path: Path, name: str, sha256: str) -> list[str]:
+    try:
+        is_whole = _sha256(path) == sha256
+    except OSError as error:
+        return [f"{name} cannot be read: {error.strerror}"]
+    return [] if is_whole else [f"{name} has another content than was written"]
+
+
+def _manifest_bytes(files: Mapping[str, Mapping[str, Any]]) -> bytes:
+    own = hashlib.sha256(encode_json(files)).hexdigest()
+    return encode_json({"files": files, "sha256": own}, indent=2) + b"\n"
+
+
 def _read_manifest(path: Path) -> dict[str, _Entry]:
-    record = json.loads(path.read_text(encoding="utf-8"))
+    content = path.read_bytes()
+    record = json.loads(content)
+    if content != _manifest_bytes(record["files"]):
+        raise ValueError(f"{path} is not as it was written")
     return {name: _Entry(**entry) for name, entry in record["files"].items()}
 
 

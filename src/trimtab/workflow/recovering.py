@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from trimtab.engine.building import new_loss_scale
-from trimtab.engine.checkpoint import load_checkpoint
+from trimtab.engine.checkpoint import ledger_sizes, load_checkpoint
 from trimtab.engine.loop import run_updates, save
 from trimtab.engine.state import TrainingState
 from trimtab.engine.stops import RanOutOfMemory, UpdateStopped
@@ -19,7 +20,12 @@ from trimtab.planning.recipe import Recipe
 from trimtab.planning.rules.fallback import safer_precision
 from trimtab.planning.rules.smaller_recipe import smaller_eval_batch, smaller_recipe
 from trimtab.runs.atomic import remove_folder
-from trimtab.runs.checkpoints import checkpoint_step, newest_verified, step_checkpoints
+from trimtab.runs.checkpoints import (
+    Refused,
+    checkpoint_step,
+    newest_verified,
+    step_checkpoints,
+)
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.records import EventRecord
@@ -27,6 +33,9 @@ from trimtab.workflow.jobs import in_recipe, make_job
 from trimtab.workflow.session import Progress, Session
 
 MAX_REWINDS = 3
+
+
+WENT_BACK = "went back"
 
 
 def train_through(session: Session, progress: Progress, stop_requested: Callable[[], bool]) -> None:
@@ -158,9 +167,10 @@ def _go_back(
     before = progress.state
     folder = session.run.checkpoints
     checkpoint, refused = newest_verified(folder, every=every) if every else (None, ())
-    for one in refused:
-        session.observer.noted(f"Refused {one.path.name}: {'; '.join(one.problems)}.")
+    remove_refused(session, refused)
     step = -1 if checkpoint is None else checkpoint_step(checkpoint)
+    # Told first: what is removed now will not be missed by a resume.
+    session.observer.happened(EventRecord(WENT_BACK, max(step, 0), {"to_checkpoint": step}))
     for path in step_checkpoints(folder):
         if checkpoint_step(path) > step:
             remove_folder(path)
@@ -179,7 +189,7 @@ def _go_back(
     state.best_step, state.best_eval_loss = before.best_step, before.best_eval_loss
     state.num_rewinds = before.num_rewinds
     state.num_skipped_updates = before.num_skipped_updates
-    forget_after(session.run, step=state.num_updates)
+    forget_metrics(session.run, checkpoint)
 
 
 def _adopt(progress: Progress, recipe: Recipe) -> None:
@@ -203,6 +213,24 @@ def _tell_changed(
     session.observer.happened(EventRecord("recipe changed", step, details))
 
 
-def forget_after(run: RunFolder, *, step: int) -> None:
-    """Take out of the metrics what the run will do again; events stay, they happened."""
-    Ledger(run.metrics_jsonl).keep_only(lambda record: record["step"] <= step)
+def remove_refused(session: Session, refused: Sequence[Refused]) -> None:
+    """Tell and record which checkpoints do not verify, and why; they are in the way of new ones."""
+    for one in refused:
+        session.observer.noted(f"Refused {one}.")
+        details = {"folder": one.path.name, "problems": list(one.problems)}
+        step = checkpoint_step(one.path)
+        session.observer.happened(EventRecord("checkpoint refused", step, details))
+        if one.path.exists():
+            remove_folder(one.path)
+
+
+def forget_metrics(run: RunFolder, checkpoint: Path | None) -> None:
+    """Take out of the metrics what came after a checkpoint, or after the base's evaluation.
+
+    Events stay: they happened, and what follows is not the same again.
+    """
+    metrics = Ledger(run.metrics_jsonl)
+    if checkpoint is None:
+        metrics.cut(0, lambda record: record["step"] == 0)
+    else:
+        metrics.cut(ledger_sizes(checkpoint).metrics_bytes)

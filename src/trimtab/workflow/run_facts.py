@@ -58,7 +58,9 @@ def _saving_facts(run: RunFolder) -> Sequence[Fact]:
     """`saving.checkpoint_s`, the mean seconds of the run's checkpoints; nothing without any."""
     events = map(EventRecord.from_json, Ledger(run.events_jsonl).read().records)
     seconds = [
-        float(event.details["seconds"]) for event in events if event.event == "checkpoint saved"
+        float(event.details["seconds"])
+        for event in events
+        if event.event == "checkpoint saved" and "seconds" in event.details
     ]
     if not seconds:
         return ()

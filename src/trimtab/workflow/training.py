@@ -1,8 +1,7 @@
-"""Train a plan, resume a run."""
+"""Train a plan: from a configuration to what is handed over."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,34 +9,30 @@ from pathlib import Path
 import torch
 
 from trimtab.engine.building import new_loss_scale
-from trimtab.engine.checkpoint import STATE, load_checkpoint
 from trimtab.engine.loop import Job
 from trimtab.engine.observer import Observer, Silent
 from trimtab.engine.state import TrainingState
-from trimtab.errors import ConfigError, DoesNotFit
+from trimtab.errors import DoesNotFit
 from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.models.saving import trainable_state
 from trimtab.planning.plan import Plan
 from trimtab.planning.recipe import Recipe
-from trimtab.runs.atomic import remove_folder, remove_staged, write_json, write_text
-from trimtab.runs.checkpoints import newest_verified
+from trimtab.runs.atomic import write_json, write_text
 from trimtab.runs.folder import (
     RunFolder,
     check_room_on_disk,
     create_run,
     discard_run,
-    open_run,
     refuse_taken,
 )
 from trimtab.runs.lock import run_lock
-from trimtab.runs.records import EventRecord, RunSummary
+from trimtab.runs.records import RunSummary
 from trimtab.workflow.describing import data_record
 from trimtab.workflow.handing_over import hand_over
 from trimtab.workflow.jobs import make_job
 from trimtab.workflow.outcome import told_outcome
 from trimtab.workflow.planning import ConfigLike, PlannedRun, from_plan, plan_run, resolve_config
-from trimtab.workflow.records import read_plan
-from trimtab.workflow.recovering import forget_after, train_through
+from trimtab.workflow.recovering import train_through
 from trimtab.workflow.samples import answers
 from trimtab.workflow.session import Progress, Session, open_session
 from trimtab.workflow.stopping import stop_at_update_end
@@ -60,7 +55,7 @@ def train(
     Interrupted (saved, resumable); TypeError for options beside a plan, which is decided already.
     """
     observer = observer or Silent()
-    with _told_memory_errors():
+    with told_memory_errors():
         if isinstance(config, Plan):
             if options:
                 raise TypeError("a plan takes no options: make another plan with them")
@@ -81,54 +76,24 @@ def train(
                 # Nothing was trained: a folder that looks like a run would be in the way.
                 discard_run(run, keep_folder=was_there)
                 raise
-            return _carry_out(session, progress)
-
-
-def resume(run: str | Path, *, observer: Observer | None = None) -> RunSummary:
-    """Go on with an interrupted run from its newest checkpoint that verifies, or from its start.
-
-    Nothing is measured or planned anew. Raises as `train` does, and ConfigError where the folder
-    is no run, is finished, or holds checkpoints of which none verifies; DataError where the rows
-    are not those that were planned.
-    """
-    observer = observer or Silent()
-    folder = open_run(Path(run))
-    with run_lock(folder), _told_memory_errors():
-        _refuse_finished(folder)
-        plan = read_plan(folder)
-        remove_staged(folder.checkpoints)
-        checkpoint = _newest_checkpoint(folder, observer)
-        session = open_session(from_plan(plan, observer), folder, observer)
-        observer.run_opened(folder.root, plan)
-        if checkpoint is None:
-            forget_after(folder, step=-1)
-            job = _prepare(session)
-            return _carry_out(session, Progress(job, _first_state(session)))
-        record = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        settings = Recipe(**record["recipe"]).applied_to(session.settings)
-        job = make_job(settings, session.materials, session.rows, folder)
-        state = load_checkpoint(checkpoint, job.model, job.optimizer)
-        forget_after(folder, step=state.num_updates)
-        details = {"from": checkpoint.name}
-        session.observer.happened(EventRecord("resumed", state.num_updates, details))
-        return _carry_out(session, Progress(job, state))
+            return carry_out(session, progress)
 
 
 def _begin(planned: PlannedRun, run: RunFolder, observer: Observer) -> tuple[Session, Progress]:
     write_text(run.config_yaml, planned.plan.config_yaml)
     write_json(run.plan_json, planned.plan.to_json())
     session = open_session(planned, run, observer)
-    progress = Progress(_prepare(session), _first_state(session))
+    progress = Progress(prepare(session), first_state(session))
     observer.run_opened(run.root, planned.plan)
     return session, progress
 
 
-def _first_state(session: Session) -> TrainingState:
+def first_state(session: Session) -> TrainingState:
     recipe = Recipe.of(session.settings)
     return TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
 
 
-def _prepare(session: Session) -> Job:
+def prepare(session: Session) -> Job:
     """Everything before the first update: the data's record, the disk, the base's answers."""
     session.observer.activity("loading the model")
     write_json(session.run.data_json, data_record(session.materials, session.rows).to_json())
@@ -153,7 +118,7 @@ def _prepare(session: Session) -> Job:
     return job
 
 
-def _carry_out(session: Session, progress: Progress) -> RunSummary:
+def carry_out(session: Session, progress: Progress) -> RunSummary:
     """The updates that are left, then handing over; the status on disk is true at any moment."""
 
     def told() -> None:
@@ -164,36 +129,8 @@ def _carry_out(session: Session, progress: Progress) -> RunSummary:
         return hand_over(session, progress)
 
 
-def _refuse_finished(folder: RunFolder) -> None:
-    if not folder.summary_json.is_file():
-        return
-    summary = RunSummary.from_json(json.loads(folder.summary_json.read_text(encoding="utf-8")))
-    if summary.status == "done":
-        raise ConfigError(
-            "the run is finished; there is nothing to resume.",
-            where=str(folder.root),
-            hint=f"Its result is in {folder.root / (summary.result or '')}.",
-        )
-
-
-def _newest_checkpoint(folder: RunFolder, observer: Observer) -> Path | None:
-    """The checkpoint to go on from; None where there is none at all. Damaged newer ones go."""
-    found, refused = newest_verified(folder.checkpoints)
-    for one in refused:
-        observer.noted(f"Refused {one.path.name}: {'; '.join(one.problems)}.")
-    if found is None and refused:
-        raise ConfigError(
-            "no checkpoint of the run is whole.",
-            where=str(folder.checkpoints),
-            hint="Start the run again under another output_dir.",
-        )
-    for one in refused:
-        remove_folder(one.path)
-    return found
-
-
 @contextmanager
-def _told_memory_errors() -> Iterator[None]:
+def told_memory_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:

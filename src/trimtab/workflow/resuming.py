@@ -1,0 +1,157 @@
+"""Go on with a run as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.engine.checkpoint import STATE, LedgerSizes, ledger_sizes, load_checkpoint
+from trimtab.engine.observer import Observer, Silent
+from trimtab.errors import ConfigError
+from trimtab.planning.recipe import Recipe
+from trimtab.runs.atomic import mend
+from trimtab.runs.checkpoints import (
+    Refused,
+    checkpoint_name,
+    checkpoint_step,
+    newest_verified,
+    step_checkpoints,
+)
+from trimtab.runs.folder import RunFolder, open_run
+from trimtab.runs.ledger import Ledger
+from trimtab.runs.lock import run_lock
+from trimtab.runs.records import EventRecord, RunSummary
+from trimtab.workflow.jobs import make_job
+from trimtab.workflow.planning import from_plan
+from trimtab.workflow.records import read_plan
+from trimtab.workflow.recovering import remove_refused
+from trimtab.workflow.session import Progress, open_session
+from trimtab.workflow.training import carry_out, first_state, prepare, told_memory_errors
+
+PROCESS_EVENTS = frozenset({"resumed", "stopped", "checkpoint refused"})
+"""Events that tell of a process and not of the run: what is done again does not repeat them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPoint:
+    """The checkpoint to go on from, None for the run's start, and the newer ones refused."""
+
+    checkpoint: Path | None
+    refused: tuple[Refused, ...]
+
+    @property
+    def step(self) -> int:
+        return 0 if self.checkpoint is None else checkpoint_step(self.checkpoint)
+
+
+def resume(run: str | Path, *, observer: Observer | None = None) -> RunSummary:
+    """Go on with an interrupted run from its newest checkpoint that verifies, or from its start.
+
+    Nothing is measured or planned anew, and what is done again is not recorded twice. Raises as
+    `train` does, and ConfigError where the folder is no run, is finished, or holds checkpoints of
+    which none verifies; DataError where the rows are not those that were planned.
+    """
+    observer = observer or Silent()
+    folder = open_run(Path(run))
+    with run_lock(folder), told_memory_errors():
+        _refuse_finished(folder)
+        plan = read_plan(folder)
+        mend(folder.root)
+        mend(folder.checkpoints)
+        start = _starting_point(folder)
+        session = open_session(from_plan(plan, observer), folder, observer)
+        observer.run_opened(folder.root, plan)
+        _forget_what_is_done_again(folder, start.checkpoint)
+        remove_refused(session, start.refused)
+        details = {"from": None if start.checkpoint is None else start.checkpoint.name}
+        session.observer.happened(EventRecord("resumed", start.step, details))
+        if start.checkpoint is None:
+            return carry_out(session, Progress(prepare(session), first_state(session)))
+        record = json.loads((start.checkpoint / STATE).read_text(encoding="utf-8"))
+        settings = Recipe(**record["recipe"]).applied_to(session.settings)
+        job = make_job(settings, session.materials, session.rows, folder)
+        state = load_checkpoint(start.checkpoint, job.model, job.optimizer)
+        return carry_out(session, Progress(job, state))
+
+
+def _refuse_finished(folder: RunFolder) -> None:
+    if not folder.summary_json.is_file():
+        return
+    try:
+        record = json.loads(folder.summary_json.read_text(encoding="utf-8"))
+        summary = RunSummary.from_json(record)
+    except (ValueError, KeyError, TypeError):
+        # It is written anew from the checkpoint.
+        return
+    if summary.status == "done":
+        raise ConfigError(
+            "the run is finished; there is nothing to resume.",
+            where=str(folder.root),
+            hint=f"Its result is in {folder.root / (summary.result or '')}.",
+        )
+
+
+def _starting_point(folder: RunFolder) -> StartingPoint:
+    """Raises ConfigError for a damaged ledger, and where all that was saved is damaged or gone."""
+    _read(Ledger(folder.metrics_jsonl))
+    told_as_saved = [
+        event["step"]
+        for event in _read(Ledger(folder.events_jsonl))
+        if event["event"] == "checkpoint saved"
+    ]
+    last_saved = max(told_as_saved, default=-1)
+    found, refused = newest_verified(folder.checkpoints)
+    newest = max(map(checkpoint_step, step_checkpoints(folder.checkpoints)), default=-1)
+    if newest < last_saved:
+        missing = folder.checkpoints / checkpoint_name(last_saved)
+        refused = (Refused(missing, ("the folder is missing",)), *refused)
+    if found is None and refused:
+        raise ConfigError(
+            f"no checkpoint of the run is whole: {'. '.join(map(str, refused))}.",
+            where=str(folder.checkpoints),
+            hint="Put the files back, or start the run again under another output_dir.",
+        )
+    return StartingPoint(found, refused)
+
+
+def _read(ledger: Ledger) -> tuple[dict[str, Any], ...]:
+    try:
+        return ledger.read().records
+    except ValueError as error:
+        raise ConfigError(
+            f"{error}: the line is damaged.",
+            hint="Mend or remove it; what is trained does not depend on it.",
+        ) from error
+
+
+def _forget_what_is_done_again(folder: RunFolder, checkpoint: Path | None) -> None:
+    """Cut both ledgers back to the checkpoint.
+
+    Of later events those about processes stay, and that the checkpoint was saved, which is told
+    after it; where its writer was killed in between, it is told here.
+    """
+    sizes = LedgerSizes(0, 0) if checkpoint is None else ledger_sizes(checkpoint)
+    Ledger(folder.metrics_jsonl).cut(sizes.metrics_bytes)
+    events = Ledger(folder.events_jsonl)
+    own: list[Mapping[str, Any]] = []
+
+    def keep(event: Mapping[str, Any]) -> bool:
+        if event["event"] in PROCESS_EVENTS:
+            return True
+        is_own = checkpoint is not None and _is_saving_of(checkpoint, event) and not own
+        if is_own:
+            own.append(event)
+        return is_own
+
+    events.cut(sizes.events_bytes, keep)
+    if checkpoint is not None and not own:
+        step = checkpoint_step(checkpoint)
+        event = EventRecord("checkpoint saved", step, {"folder": checkpoint.name})
+        events.append(event.to_json(), durable=True)
+
+
+def _is_saving_of(checkpoint: Path, event: Mapping[str, Any]) -> bool:
+    return event["event"] == "checkpoint saved" and event["details"]["folder"] == checkpoint.name
