@@ -14,6 +14,8 @@ import pytest
 
 from trimtab.runs import atomic
 from trimtab.runs.atomic import (
+    FORMER_PREFIX,
+    STAGED_PREFIX,
     mend,
     remove_folder,
     staged_folder,
@@ -174,13 +176,42 @@ def test_killed_at_every_open_and_rename_all_names_hold_whole_contents(tmp_path:
             assert len(contents) == 1 and contents <= set(whole.values())
         seen_states.add((state, *contents))
         mend(folder)
-        assert set(names(folder)) <= {"state.json", "checkpoint"}
+        assert names(folder) == ["checkpoint", "state.json"]
         if ended.returncode == 0:
             break
     assert ended.returncode == 0
     assert (whole["old"], whole["old"]) in seen_states
     assert (whole["new"], whole["old"]) in seen_states
     assert (whole["new"], whole["new"]) in seen_states
+
+
+def test_a_folder_set_aside_comes_back_unless_its_successor_is_there(tmp_path: Path) -> None:
+    for name in (f"{FORMER_PREFIX}a", f"{FORMER_PREFIX}b", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    mend(tmp_path)
+    assert names(tmp_path) == ["a", "b"]
+    assert (tmp_path / "a" / "file").read_text() == f"{FORMER_PREFIX}a"
+    assert (tmp_path / "b" / "file").read_text() == "b"
+
+
+def test_a_folder_whose_successor_could_not_take_its_place_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with staged_folder(tmp_path / "a") as staged:
+        (staged / "file").write_text("old")
+    original = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name.startswith(STAGED_PREFIX):
+            raise OSError("no")
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no"), staged_folder(tmp_path / "a") as staged:
+        (staged / "file").write_text("new")
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a" / "file").read_text() == "old"
 
 
 def test_a_removed_folder_loses_its_name_first(

@@ -95,11 +95,22 @@ def test_the_last_good_one_stays_while_newer_ones_are_torn(tmp_path: Path) -> No
     good = save(tmp_path, 1)
     for step in (2, 3):
         (save(tmp_path, step) / "weights.safetensors").write_bytes(b"w" * 50)
-    retire(tmp_path, 1)
+    with pytest.raises(OSError, match="step-000003") as caught:
+        retire(tmp_path, 1)
+    assert "weights.safetensors has 50 bytes, not 100" in str(caught.value)
     assert newest_verified(tmp_path)[0] == good
+    assert steps(tmp_path) == [1, 2, 3]
     save(tmp_path, 4)
     retire(tmp_path, 1)
     assert steps(tmp_path) == [4]
+
+
+def test_what_reads_otherwise_than_it_was_written_removes_nothing(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (save(tmp_path, 2) / "weights.safetensors").write_bytes(b"w" * 99 + b"x")
+    with pytest.raises(OSError, match="has another content"):
+        retire(tmp_path, 1)
+    assert steps(tmp_path) == [1, 2]
 
 
 def test_keeping_none_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def test_an_absent_file_is_an_empty_ledger(ledger: Ledger) -> None:
     assert ledger.read().records == ()
-    ledger.keep_only(lambda record: True)
+    ledger.cut(0)
+    assert ledger.synced_bytes() == 0
     assert not ledger.path.exists()
 
 
@@ -86,8 +87,12 @@ def test_keeps_only_what_a_resumed_run_builds_on(ledger: Ledger) -> None:
     with ledger.path.open("ab") as stream:
         stream.write(b'{"step": 6')
     before = ledger.path.read_bytes().splitlines(keepends=True)
-    ledger.keep_only(lambda record: record["step"] <= 3)
+    size = len(b"".join(before[:3]))
+    ledger.cut(size, lambda record: record["step"] == 5)
+    assert ledger.path.read_bytes() == b"".join([*before[:3], before[4]])
+    ledger.cut(size)
     assert ledger.path.read_bytes() == b"".join(before[:3])
+    assert ledger.synced_bytes() == size
     ledger.append({"step": 4})
     assert [record["step"] for record in ledger.read().records] == [1, 2, 3, 4]
 

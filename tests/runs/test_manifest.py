@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
+from trimtab.runs.atomic import encode_json
 from trimtab.runs.manifest import MANIFEST, verify, write_manifest
 
 
@@ -67,6 +69,22 @@ def test_a_damaged_manifest_is_a_problem_not_a_crash(folder: Path, content: str)
     assert verify(folder) == (f"{MANIFEST} is damaged",)
 
 
+def test_every_flipped_byte_of_the_manifest_is_its_own_damage(folder: Path) -> None:
+    content = (folder / MANIFEST).read_bytes()
+    for place in range(len(content)):
+        for bit in (1, 4, 32):
+            flipped = bytearray(content)
+            flipped[place] ^= bit
+            (folder / MANIFEST).write_bytes(flipped)
+            assert verify(folder, hashes=False) == (f"{MANIFEST} is damaged",)
+
+
+def test_what_cannot_be_read_is_a_problem_not_a_crash(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).mkdir()
+    assert verify(folder) == (f"{MANIFEST} cannot be read: Is a directory",)
+
+
 def test_a_missing_manifest_is_a_problem(folder: Path) -> None:
     (folder / MANIFEST).unlink()
     assert verify(folder) == (f"{MANIFEST} is missing",)
@@ -74,7 +92,8 @@ def test_a_missing_manifest_is_a_problem(folder: Path) -> None:
 
 def test_a_manifest_never_leads_outside_its_folder(folder: Path) -> None:
     (folder.parent / "secret").write_text("s")
-    record = json.loads((folder / MANIFEST).read_text())
-    record["files"]["../secret"] = {"size_bytes": 1, "sha256": "0"}
-    (folder / MANIFEST).write_text(json.dumps(record))
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    files["../secret"] = {"size_bytes": 1, "sha256": "0"}
+    own = hashlib.sha256(encode_json(files)).hexdigest()
+    (folder / MANIFEST).write_bytes(encode_json({"files": files, "sha256": own}, indent=2) + b"\n")
     assert verify(folder) == ("../secret is missing",)

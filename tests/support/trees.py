@@ -1,0 +1,16 @@
+"""A folder as one value."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def tree_digest(folder: Path) -> str:
+    """Of all names and contents, but for the lock, which names its process."""
+    digest = hashlib.sha256()
+    for path in sorted(set(folder.rglob("*")) - {folder / ".lock"}):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0")
+        if path.is_file():
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
