@@ -8,11 +8,10 @@ is among its points. Of points at which the folder is the same, byte for byte, o
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.dying_runs import DyingRuns, dying_runs
+from support.dying_runs import DyingRuns
 from support.ends import wrong_after_kill
 from support.runs import tiny_config
 from support.trees import tree_digest
@@ -20,31 +19,27 @@ from support.trees import tree_digest
 NUM_SHARDS = 2
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> Iterator[DyingRuns]:
-    config = tiny_config(
-        tmp_path_factory.mktemp("rows"),
-        tiny_llama_folder,
-        chat_template="none",
-        max_steps=2,
-        save_steps=1,
-        save_total_limit=1,
-        eval_steps=1,
-        eval_dataset=0.1,
-        lora_dropout=0.1,
-        global_batch_size=4,
-        per_device_train_batch_size=2,
-        report_samples=0,
-        learning_rate=3e-3,
-    )
-    with dying_runs(config) as served:
-        yield served
-
-
 @pytest.mark.parametrize("shard", range(NUM_SHARDS))
 def test_killed_at_each_point_then_resumed_ends_bitwise_as_without(
-    tmp_path: Path, runs: DyingRuns, shard: int
+    tmp_path: Path, tiny_llama_folder: Path, runs: DyingRuns, shard: int
 ) -> None:
+    runs.plan(
+        tiny_config(
+            tmp_path,
+            tiny_llama_folder,
+            chat_template="none",
+            max_steps=2,
+            save_steps=1,
+            save_total_limit=1,
+            eval_steps=1,
+            eval_dataset=0.1,
+            lora_dropout=0.1,
+            global_batch_size=4,
+            per_device_train_batch_size=2,
+            report_samples=0,
+            learning_rate=3e-3,
+        )
+    )
     run, whole = tmp_path / "run", tmp_path / "whole"
     ended = runs.train(run, notes_states=True)
     assert (ended.status, ended.error) == (0, "")

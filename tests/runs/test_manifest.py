@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from trimtab.runs.atomic import encode_json
 from trimtab.runs.manifest import MANIFEST, verify, write_manifest
+from trimtab.runs.sealed import write_sealed
 
 
 @pytest.fixture
@@ -94,6 +93,5 @@ def test_a_manifest_never_leads_outside_its_folder(folder: Path) -> None:
     (folder.parent / "secret").write_text("s")
     files = json.loads((folder / MANIFEST).read_text())["files"]
     files["../secret"] = {"size_bytes": 1, "sha256": "0"}
-    own = hashlib.sha256(encode_json(files)).hexdigest()
-    (folder / MANIFEST).write_bytes(encode_json({"files": files, "sha256": own}, indent=2) + b"\n")
+    write_sealed(folder / MANIFEST, {"files": files})
     assert verify(folder) == ("../secret is missing",)

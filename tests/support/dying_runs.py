@@ -1,12 +1,14 @@
-"""Runs that are killed: a server that has loaded everything forks a process for each of them.
+"""Runs that come to a sudden end: a server that has loaded everything forks a process for each.
 
-`DyingRuns` is its other end. The server makes one plan; each order trains or resumes it in a fork
-of its own, which is killed at a numbered point on the disk (`kill_points`), or after a time. A run
-with numbered points has a clock that ticks alike each time, so that equal runs write equal bytes.
+`DyingRuns` is its other end. The server makes a plan when it is given a configuration; each order
+after that trains or resumes in a fork of its own, which is killed at a numbered point on the disk
+(`kill_points`), after a time, or struck by a `Blow` after an update. A run with numbered points
+has a clock that ticks alike each time, so that equal runs write equal bytes.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -19,11 +21,20 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 TESTS = Path(__file__).parents[1]
+Way = Literal["SIGTERM", "SIGINT", "SIGKILL", "crash", "SIGINT twice"]
+
+
+@dataclass(frozen=True)
+class Blow:
+    """What happens to the run once an update is recorded."""
+
+    way: Way
+    update: int
 
 
 @dataclass(frozen=True)
@@ -40,62 +51,63 @@ class Ended:
     error: str
 
 
+@dataclass(frozen=True)
+class Order:
+    """What the server is to do with the run at `root`."""
+
+    verb: Literal["train", "resume"]
+    root: str
+    kill_at: int | None = None
+    kill_after_s: float | None = None
+    notes_states: bool = False
+    blow: Mapping[str, Any] | None = None
+    num_threads: int = 1
+    allow_changed: bool = False
+
+
 class DyingRuns:
     """Asks the server."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def train(
-        self,
-        root: Path,
-        *,
-        kill_at: int | None = None,
-        kill_after_s: float | None = None,
-        notes_states: bool = False,
-    ) -> Ended:
-        return self._ask("train", root, kill_at, kill_after_s, notes_states)
+    def plan(self, config: Mapping[str, Any]) -> None:
+        """Plan what is trained from here on."""
+        self._ask({"config": config})
 
-    def resume(
-        self, root: Path, *, kill_at: int | None = None, kill_after_s: float | None = None
-    ) -> Ended:
-        return self._ask("resume", root, kill_at, kill_after_s, False)
+    def train(self, root: Path, *, blow: Blow | None = None, **options: Any) -> Ended:
+        struck = None if blow is None else asdict(blow)
+        return self._ended(Order("train", str(root), blow=struck, **options))
 
-    def _ask(
-        self,
-        verb: str,
-        root: Path,
-        kill_at: int | None,
-        kill_after_s: float | None,
-        notes_states: bool,
-    ) -> Ended:
-        order = {
-            "verb": verb,
-            "root": str(root),
-            "kill_at": kill_at,
-            "kill_after_s": kill_after_s,
-            "notes_states": notes_states,
-        }
+    def resume(self, root: Path, *, blow: Blow | None = None, **options: Any) -> Ended:
+        struck = None if blow is None else asdict(blow)
+        return self._ended(Order("resume", str(root), blow=struck, **options))
+
+    def _ended(self, order: Order) -> Ended:
+        answer = self._ask(asdict(order))
+        return Ended(
+            answer["status"], tuple(answer["labels"]), tuple(answer["states"]), answer["error"]
+        )
+
+    def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError("the server is gone")
-        answer = json.loads(line)
-        return Ended(
-            answer["status"], tuple(answer["labels"]), tuple(answer["states"]), answer["error"]
-        )
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 @contextmanager
-def dying_runs(config: Mapping[str, Any]) -> Iterator[DyingRuns]:
-    """A server for runs of the configuration; it ends with the context."""
+def dying_runs() -> Iterator[DyingRuns]:
+    """A server, which ends with the context."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     paths = [str(TESTS), *sys.path]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     with subprocess.Popen(
-        [sys.executable, "-m", "support.dying_runs", json.dumps(config)],
+        [sys.executable, "-m", "support.dying_runs"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -111,57 +123,75 @@ def main() -> None:
     """Serve: one order a line on stdin, one answer a line on stdout."""
     import torch
 
-    import trimtab
     from trimtab.engine.observer import Silent
-    from trimtab.planning.plan import Plan
     from trimtab.workflow.planning import plan_run, resolve_config
 
     torch.set_num_threads(1)
-    plan = plan_run(resolve_config(json.loads(sys.argv[1])), Silent()).plan
-
-    def planned(root: str) -> Plan:
-        decisions = tuple(
-            replace(each, value=root) if each.name == "output_dir" else each
-            for each in plan.decisions
-        )
-        return replace(plan, decisions=decisions)
-
-    # A whole run loads what is loaded late, so that forks need not.
-    with tempfile.TemporaryDirectory() as folder:
-        trimtab.train(planned(str(Path(folder) / "run")))
+    plan: Any = None
     for line in sys.stdin:
         order = json.loads(line)
-        told, telling = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(told)
-            _carry_out(order, planned(order["root"]), telling)
-        os.close(telling)
-        with os.fdopen(told) as stream:
-            wait_s = order["kill_after_s"]
-            if wait_s is not None and not select.select([stream], [], [], wait_s)[0]:
-                os.kill(child, signal.SIGKILL)
-            record = json.loads(stream.read() or '{"labels": [], "states": [], "error": ""}')
-        _, status = os.waitpid(child, 0)
-        answer = {"status": os.waitstatus_to_exitcode(status), **record}
+        if "config" in order:
+            is_first = plan is None
+            plan = plan_run(resolve_config(order["config"]), Silent()).plan
+            if is_first:
+                _load_what_is_loaded_late(plan)
+            answer: dict[str, Any] = {}
+        else:
+            answer = _in_a_fork(Order(**order), _planned(plan, order["root"]))
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
-def _carry_out(order: Mapping[str, Any], plan: Any, telling: int) -> None:
+def _planned(plan: Any, root: str) -> Any:
+    decisions = tuple(
+        replace(each, value=root) if each.name == "output_dir" else each for each in plan.decisions
+    )
+    return replace(plan, decisions=decisions)
+
+
+def _load_what_is_loaded_late(plan: Any) -> None:
+    import trimtab
+
+    with tempfile.TemporaryDirectory() as folder:
+        trimtab.train(_planned(plan, str(Path(folder) / "run")))
+    gc.collect()
+    gc.freeze()
+
+
+def _in_a_fork(order: Order, plan: Any) -> dict[str, Any]:
+    told, telling = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(told)
+        _carry_out(order, plan, telling)
+    os.close(telling)
+    with os.fdopen(told) as stream:
+        wait_s = order.kill_after_s
+        if wait_s is not None and not select.select([stream], [], [], wait_s)[0]:
+            os.kill(child, signal.SIGKILL)
+        record = json.loads(stream.read() or '{"labels": [], "states": [], "error": ""}')
+    _, status = os.waitpid(child, 0)
+    return {"status": os.waitstatus_to_exitcode(status), **record}
+
+
+def _carry_out(order: Order, plan: Any, telling: int) -> None:
+    import torch
+
     import trimtab
     from support.kill_points import KillPoints
 
-    points = KillPoints(Path(order["root"]), order["kill_at"], notes_states=order["notes_states"])
-    if order["kill_after_s"] is None:
+    torch.set_num_threads(order.num_threads)
+    points = KillPoints(Path(order.root), order.kill_at, notes_states=order.notes_states)
+    if order.kill_after_s is None:
         points.install()
         _stop_clocks()
     status, error = 0, ""
     try:
-        if order["verb"] == "train":
-            trimtab.train(plan)
+        observer = _striking(order.blow)
+        if order.verb == "train":
+            trimtab.train(plan, observer=observer)
         else:
-            trimtab.resume(order["root"])
+            trimtab.resume(order.root, allow_changed=order.allow_changed, observer=observer)
     except trimtab.TrimtabError as failure:
         status, error = failure.exit_code, str(failure)
     except BaseException as failure:
@@ -170,6 +200,23 @@ def _carry_out(order: Mapping[str, Any], plan: Any, telling: int) -> None:
     with os.fdopen(telling, "w") as stream:
         stream.write(json.dumps(record))
     os._exit(status)
+
+
+def _striking(blow: Mapping[str, Any] | None) -> Any:
+    from trimtab.engine.observer import Silent
+    from trimtab.runs.records import UpdateRecord
+
+    class Striking(Silent):
+        def updated(self, record: UpdateRecord, num_steps: int) -> None:
+            if blow is None or record.step != blow["update"]:
+                return
+            if blow["way"] == "crash":
+                raise ZeroDivisionError("a crash")
+            name, _, twice = blow["way"].partition(" ")
+            for _ in range(2 if twice else 1):
+                signal.raise_signal(signal.Signals[name])
+
+    return Striking()
 
 
 def _stop_clocks() -> None:

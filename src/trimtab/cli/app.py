@@ -141,12 +141,23 @@ def train(
 
 
 @app.command()
-def resume(run_folder: RunArgument, json_: Json = False, debug: Debug = False) -> None:
+def resume(
+    run_folder: RunArgument,
+    allow_changed: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changed",
+            help="Go on although settings, rows, libraries, model or device are others now.",
+        ),
+    ] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
     """Go on with an interrupted run, exactly where it was saved."""
     import trimtab
 
     with _observer(json_) as observer, _told_in_any_case(observer, json_):
-        summary = trimtab.resume(run_folder, observer=observer)
+        summary = trimtab.resume(run_folder, allow_changed=allow_changed, observer=observer)
     _show_end(summary, json_)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 
 from trimtab.data.bad_rows import BadRows, BadRowTable, detection_of, in_source_order
 from trimtab.data.formats import Detection, to_conversation
@@ -64,11 +65,13 @@ def load_corpus(
     tokenizer: Tokenizer,
     *,
     for_evaluation: bool = False,
+    day: date | None = None,
     on_progress: OnProgress | None = None,
 ) -> Corpus:
     """Read, understand, template and tokenise a dataset.
 
     With `for_evaluation`, its validation or test split where it has one (see `read_dataset`).
+    `day` is what a template that writes the date is told.
 
     Raises BadRows, a table of file, line and reason, for bad rows (unless `on_bad_row` is `skip`)
     and for a dataset without a good one; DataError and ConfigError as the steps do.
@@ -76,7 +79,7 @@ def load_corpus(
     read = read_dataset(
         dataset, config.dataset_split, for_evaluation=for_evaluation, on_progress=on_progress
     )
-    return tokenized(read, config, dataset, tokenizer, on_progress=on_progress)
+    return tokenized(read, config, dataset, tokenizer, day=day, on_progress=on_progress)
 
 
 def tokenized(
@@ -85,6 +88,7 @@ def tokenized(
     dataset: str,
     tokenizer: Tokenizer,
     *,
+    day: date | None = None,
     on_progress: OnProgress | None = None,
     num_rows: int | None = None,
 ) -> Corpus:
@@ -103,6 +107,7 @@ def tokenized(
         conversational=detection.conversational,
         adds_bos=adds_bos(tokenizer),
     )
+    template = replace(template, day=day)
     kept = _Kept([], [], [], list(read.bad_rows))
     for start in range(0, len(read.rows), ROWS_AT_ONCE):
         part = read.rows[start : start + ROWS_AT_ONCE]

@@ -90,11 +90,13 @@ def _to_json(
     )
 
 
-def _strftime_now(format_: str) -> str:
-    return datetime.now().strftime(format_)
+def environment(day: str | None = None) -> jinja2.Environment:
+    """`day`, as 2026-01-31, stands for the present time."""
 
+    def strftime_now(format_: str) -> str:
+        now = datetime.now() if day is None else datetime.fromisoformat(day)
+        return now.strftime(format_)
 
-def environment() -> jinja2.Environment:
     made = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -103,7 +105,7 @@ def environment() -> jinja2.Environment:
     )
     made.filters["tojson"] = _to_json
     made.globals["raise_exception"] = _raise_exception
-    made.globals["strftime_now"] = _strftime_now
+    made.globals["strftime_now"] = strftime_now
     made.globals["namespace"] = TemplateNamespace
     return made
 
@@ -192,7 +194,7 @@ def main() -> None:
     made: list[jinja2.Template] = []
 
     def compiled() -> dict[str, Any]:
-        made.append(environment().from_string(job["template"]))
+        made.append(environment(job["day"]).from_string(job["template"]))
         return {}
 
     answer = _limited(compiled, job["max_seconds"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,16 @@ PLAIN_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class TemplateChoice:
-    """`source_text` is the Jinja source, None where no template is applied."""
+    """`source_text` is the Jinja source, None where no template is applied.
+
+    `day` is what a template that writes the date (by `strftime_now`) is told, at midnight; None is
+    the time of rendering.
+    """
 
     name: str
     source_text: str | None
     because: str
+    day: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,7 @@ def render_all(
         job = {
             "template": template.source_text,
             "variables": dict(special_tokens),
+            "day": None if template.day is None else template.day.isoformat(),
             "requests": part,
             "max_seconds": MAX_RENDER_S,
             "max_chars": MAX_RENDERED_CHARS,

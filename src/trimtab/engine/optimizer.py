@@ -80,10 +80,32 @@ def make_optimizer(model: nn.Module, settings: Settings) -> OptimizerSet:
     else:
         optimizers = (_BUILDERS[settings.optim](_decay_groups(groups, settings), settings),)
     if settings.optim == "adamw_schedule_free":
-        schedule_free: Any = optimizers[0]
-        schedule_free.train()
-        return OptimizerSet(optimizers, parameters, schedule_free.train, schedule_free.eval)
+        return _schedule_free(optimizers[0], parameters)
     return OptimizerSet(optimizers, parameters, _nothing, _nothing)
+
+
+def _schedule_free(optimizer: Any, parameters: tuple[nn.Parameter, ...]) -> OptimizerSet:
+    """The averaged weights are computed from those in training and back again, which rounds.
+
+    So the ones in training are set aside meanwhile: a run is then the same however often it is
+    evaluated, and one that is stopped in a held-out pass resumes exactly.
+    """
+    optimizer.train()
+    set_aside: list[torch.Tensor] = []
+
+    def for_evaluation() -> None:
+        if not set_aside:
+            set_aside.extend(parameter.detach().clone() for parameter in parameters)
+            optimizer.eval()
+
+    @torch.no_grad()
+    def for_training() -> None:
+        optimizer.train()
+        for parameter, value in zip(parameters, set_aside, strict=False):
+            parameter.copy_(value)
+        set_aside.clear()
+
+    return OptimizerSet((optimizer,), parameters, for_training, for_evaluation)
 
 
 def _nothing() -> None:

@@ -830,8 +830,9 @@ class TrainingConfig(BaseModel):
             "run",
             unit="updates, or a share of them",
             example="100",
-            auto="A quarter of the run; less often where an earlier run's saves took so "
-            "long that four of them would cost over 5% of the time.",
+            auto="So often that a crash costs at most a quarter of the run and ten minutes; "
+            "less often where saving would then take over 2% of the run's time, by the "
+            "measured speed of its disk or an earlier run's saves.",
             raising="Less time and disk; more work lost in a crash.",
             lowering="Less work lost in a crash; more time and disk.",
             evidence="Young (1974) puts the best interval at √(2 × seconds of a save × mean "

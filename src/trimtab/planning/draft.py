@@ -33,7 +33,7 @@ from trimtab.planning.rules.hold_out import choose_hold_out, decide_hold_out
 from trimtab.planning.rules.learning_rate import decide_learning_rate
 from trimtab.planning.rules.lengths import decide_lengths
 from trimtab.planning.rules.lora import adapter_weights, decide_lora
-from trimtab.planning.rules.memory import memory_arithmetic
+from trimtab.planning.rules.memory import OPTIMIZER_BYTES_PER_WEIGHT, memory_arithmetic
 from trimtab.planning.rules.optimizer import decide_optimizer
 from trimtab.planning.rules.precision import decide_precision
 from trimtab.planning.rules.ruling import Ruling
@@ -149,6 +149,8 @@ class Draft:
                 num_steps=duration.num_train_steps,
                 num_updates_per_epoch=duration.num_updates_per_epoch,
                 tokens_per_step=tokens_per_step(facts, duration.num_updates_per_epoch),
+                checkpoint_bytes=self._num_trained
+                * (4 + OPTIMIZER_BYTES_PER_WEIGHT[self.value("optim")]),
                 step_time_s=None if speed is None else speed.update_s(rows, micro, checkpointing),
             )
         )

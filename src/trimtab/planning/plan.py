@@ -37,7 +37,8 @@ class Plan:
     `derived` holds settings that are no hyperparameters of their own (`num_train_steps`,
     `pad_token_id`, `num_eval_rows`). `warnings` are sentences for the user. `not_measured` names,
     in phrases, what the plan rests on without a measurement. `config_yaml` is what the user wrote;
-    `paths` are the absolute paths of the files that it names, by hyperparameter.
+    `paths` are the absolute paths of the files that it names, by hyperparameter. `day`, as
+    2026-01-31, is when it was made: what a chat template that writes the date is told.
     """
 
     decisions: tuple[Decision, ...]
@@ -48,6 +49,7 @@ class Plan:
     not_measured: tuple[str, ...] = ()
     config_yaml: str = ""
     paths: Mapping[str, str] = field(default_factory=dict)
+    day: str = ""
 
     def decision(self, name: str) -> Decision:
         """The decision on a hyperparameter. Raises KeyError for a name that is not in the plan."""
@@ -71,6 +73,7 @@ class Plan:
             "not_measured": list(self.not_measured),
             "config_yaml": self.config_yaml,
             "paths": dict(self.paths),
+            "day": self.day,
         }
 
     @classmethod
@@ -87,4 +90,5 @@ class Plan:
             not_measured=tuple(record["not_measured"]),
             config_yaml=record["config_yaml"],
             paths=record["paths"],
+            day=record["day"],
         )

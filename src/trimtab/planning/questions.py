@@ -71,6 +71,9 @@ Facts that no question asks for, and that runs leave behind:
     noise.scale_examples and those beside it, without a key, and
     saving.checkpoint_s (seconds of one checkpoint)
 
+that the caller finds out beforehand, since it costs next to nothing: disk.save_bytes_per_s (of the
+run folder's disk: bytes of a checkpoint, written and verified, in a second)
+
 and that a search leaves behind: tuned.learning_rate, tuned.learning_rate.low and .high (between
 which the search could not tell rates apart)
 """

@@ -32,6 +32,10 @@ class RunFolder:
         return self.root / "plan.json"
 
     @property
+    def provenance_json(self) -> Path:
+        return self.root / "provenance.json"
+
+    @property
     def metrics_jsonl(self) -> Path:
         return self.root / "metrics.jsonl"
 

@@ -6,13 +6,10 @@ The manifest holds its own sha256 too, so that damage to it is not laid at anoth
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from trimtab.runs.atomic import encode_json, write_bytes
+from trimtab.runs.sealed import read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
 
@@ -29,7 +26,7 @@ def write_manifest(folder: Path) -> None:
         name: {"size_bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
         for name in sorted(_file_names(folder))
     }
-    write_bytes(folder / MANIFEST, _manifest_bytes(files))
+    write_sealed(folder / MANIFEST, {"files": files})
 
 
 def verify(folder: Path, *, hashes: bool = True) -> tuple[str, ...]:
@@ -67,17 +64,8 @@ def _content_problems(path: Path, name: str, sha256: str) -> list[str]:
     return [] if is_whole else [f"{name} has another content than was written"]
 
 
-def _manifest_bytes(files: Mapping[str, Mapping[str, Any]]) -> bytes:
-    own = hashlib.sha256(encode_json(files)).hexdigest()
-    return encode_json({"files": files, "sha256": own}, indent=2) + b"\n"
-
-
 def _read_manifest(path: Path) -> dict[str, _Entry]:
-    content = path.read_bytes()
-    record = json.loads(content)
-    if content != _manifest_bytes(record["files"]):
-        raise ValueError(f"{path} is not as it was written")
-    return {name: _Entry(**entry) for name, entry in record["files"].items()}
+    return {name: _Entry(**entry) for name, entry in read_sealed(path)["files"].items()}
 
 
 def _file_names(folder: Path) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import date
 from functools import cached_property, partial
 
 import torch
@@ -63,10 +64,16 @@ class _StagedProgress:
 
 
 class Materials:
-    """Loads each piece at its first use; answers the planner's questions from them."""
+    """Loads each piece at its first use; answers the planner's questions from them.
 
-    def __init__(self, config: TrainingConfig, observer: Observer) -> None:
+    `day` is what a chat template that writes the date is told; None is the time of rendering.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, observer: Observer, *, day: date | None = None
+    ) -> None:
         self.config = config
+        self._day = day
         self._observer = observer
         self._rows: tuple[TrainingRowsQuestion, TrainingRows] | None = None
 
@@ -139,6 +146,7 @@ class Materials:
             dataset,
             self.tokenizer,
             for_evaluation=for_evaluation,
+            day=self._day,
             on_progress=progress.told,
         )
         self._observer.activity_done()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
 from trimtab.planning.questions import TrialsQuestion
+from trimtab.probes.disk import probe_disk
 from trimtab.runs.folder import free_output_dir
 from trimtab.workflow.light import FileQuestion, LightMaterials
 from trimtab.workflow.recalling import Recall, recall_noise_probe, recall_run_facts
@@ -39,10 +40,14 @@ ConfigLike = str | Path | Mapping[str, Any] | TrainingConfig | ResolvedConfig
 
 
 class Sources:
-    """What answers questions about one configuration; each is made at its first use."""
+    """What answers questions about one configuration; each is made at its first use.
 
-    def __init__(self, config: TrainingConfig, observer: Observer) -> None:
+    `day` is what a chat template that writes the date is told: a run's stays that of its plan.
+    """
+
+    def __init__(self, config: TrainingConfig, observer: Observer, day: date) -> None:
         self._config = config
+        self.day = day
         self._observer = observer
 
     @cached_property
@@ -50,7 +55,7 @@ class Sources:
         """What is trained on. Loading it imports torch and transformers."""
         from trimtab.workflow.materials import Materials
 
-        return Materials(self._config, self._observer)
+        return Materials(self._config, self._observer, day=self.day)
 
     @cached_property
     def light(self) -> LightMaterials:
@@ -135,7 +140,7 @@ def plan_run(
     With `estimated`, what files tell of model and rows is estimated where it is not recalled, and
     a quick effort asks as an explicit plan does, and no further than is recalled.
     """
-    sources = Sources(resolved.config, observer)
+    sources = Sources(resolved.config, observer, date.today())
     recall = Recall(resolved.config, observer, measures=not estimated, refresh=refresh)
     output_dir = _output_dir(resolved)
     facts = Facts().adding(recall_run_facts(resolved.config))
@@ -143,6 +148,8 @@ def plan_run(
         facts = facts.adding(recall_noise_probe(resolved.config))
     elif effort.noise_scale and "noise.scale_examples" in facts:
         observer.noted("an earlier run measured the gradient noise scale: none is probed")
+    if not estimated:
+        facts = facts.adding(probe_disk(Path(output_dir)))
     asking = MEASURED if estimated and effort == QUICK else effort
     is_estimated = False
     while True:
@@ -151,7 +158,12 @@ def plan_run(
             recall.tell()
             if is_estimated:
                 answer = _not_to_train(answer)
-            asked = replace(answer, config_yaml=resolved.to_yaml(), paths=_paths(resolved.config))
+            asked = replace(
+                answer,
+                config_yaml=resolved.to_yaml(),
+                paths=_paths(resolved.config),
+                day=sources.day.isoformat(),
+            )
             return PlannedRun(asked, sources)
         for question in answer:
             if effort == TRAIN and isinstance(question, TrialsQuestion):
@@ -193,7 +205,8 @@ def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
         }
         | dict(plan.paths)
     )
-    return PlannedRun(plan, Sources(config, observer))
+    day = date.fromisoformat(plan.day) if plan.day else date.today()
+    return PlannedRun(plan, Sources(config, observer, day))
 
 
 def _paths(config: TrainingConfig) -> dict[str, str]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from trimtab.data.batches import DataPosition, num_updates_per_epoch
 from trimtab.engine.checkpoint import STATE, LedgerSizes, ledger_sizes, load_checkpoint
+from trimtab.engine.loop import Job
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
+from trimtab.models.foreign import first_sentence
 from trimtab.planning.recipe import Recipe
 from trimtab.runs.atomic import mend
 from trimtab.runs.checkpoints import (
@@ -26,12 +31,20 @@ from trimtab.runs.lock import run_lock
 from trimtab.runs.records import EventRecord, RunSummary
 from trimtab.workflow.jobs import make_job
 from trimtab.workflow.planning import from_plan
+from trimtab.workflow.provenance import (
+    Change,
+    changes,
+    provenance_of,
+    read_provenance,
+    refused,
+    write_provenance,
+)
 from trimtab.workflow.records import read_plan
 from trimtab.workflow.recovering import remove_refused
-from trimtab.workflow.session import Progress, open_session
+from trimtab.workflow.session import Progress, Session, open_session
 from trimtab.workflow.training import carry_out, first_state, prepare, told_memory_errors
 
-PROCESS_EVENTS = frozenset({"resumed", "stopped", "checkpoint refused"})
+PROCESS_EVENTS = frozenset({"resumed", "stopped", "checkpoint refused", "change accepted"})
 """Events that tell of a process and not of the run: what is done again does not repeat them."""
 
 
@@ -47,12 +60,17 @@ class StartingPoint:
         return 0 if self.checkpoint is None else checkpoint_step(self.checkpoint)
 
 
-def resume(run: str | Path, *, observer: Observer | None = None) -> RunSummary:
+def resume(
+    run: str | Path, *, allow_changed: bool = False, observer: Observer | None = None
+) -> RunSummary:
     """Go on with an interrupted run from its newest checkpoint that verifies, or from its start.
 
-    Nothing is measured or planned anew, and what is done again is not recorded twice. Raises as
-    `train` does, and ConfigError where the folder is no run, is finished, or holds checkpoints of
-    which none verifies; DataError where the rows are not those that were planned.
+    Nothing is measured or planned anew, and what is done again is not recorded twice. What the
+    result depends on must be as it was: settings, libraries, the model's files, rows and device.
+    With `allow_changed` the run goes on all the same, and each change is recorded.
+
+    Raises as `train` does; ConfigError where the folder is no run, is finished, holds checkpoints
+    of which none verifies, or where something is another; DataError where the rows are others.
     """
     observer = observer or Silent()
     folder = open_run(Path(run))
@@ -63,18 +81,70 @@ def resume(run: str | Path, *, observer: Observer | None = None) -> RunSummary:
         mend(folder.checkpoints)
         start = _starting_point(folder)
         session = open_session(from_plan(plan, observer), folder, observer)
+        accepted = _accepted_changes(session, allow_changed=allow_changed)
         observer.run_opened(folder.root, plan)
         _forget_what_is_done_again(folder, start.checkpoint)
         remove_refused(session, start.refused)
         details = {"from": None if start.checkpoint is None else start.checkpoint.name}
         session.observer.happened(EventRecord("resumed", start.step, details))
         if start.checkpoint is None:
+            _note_changes(session, accepted, start.step)
             return carry_out(session, Progress(prepare(session), first_state(session)))
         record = json.loads((start.checkpoint / STATE).read_text(encoding="utf-8"))
         settings = Recipe(**record["recipe"]).applied_to(session.settings)
         job = make_job(settings, session.materials, session.rows, folder)
-        state = load_checkpoint(start.checkpoint, job.model, job.optimizer)
+        try:
+            state = load_checkpoint(start.checkpoint, job.model, job.optimizer)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"what was saved does not fit what the run has become: {first_sentence(error)}",
+                where=str(start.checkpoint),
+                hint="Put the plan and the libraries back as they were.",
+            ) from error
+        _note_changes(session, accepted, start.step)
+        if accepted:
+            state.position = _within_epoch(state.position, job)
         return carry_out(session, Progress(job, state))
+
+
+def _accepted_changes(session: Session, *, allow_changed: bool) -> list[Change]:
+    """What is another than when the run began; the number of threads is put back.
+
+    Raises ConfigError or DataError where the result could not be the same and that is not allowed.
+    """
+    run = session.run
+    if not run.data_json.exists():
+        # Killed before it had begun: it begins now.
+        write_provenance(run, provenance_of(session))
+        return []
+    then = read_provenance(run)
+    if isinstance(then, Change):
+        found = [then]
+    else:
+        if then.num_threads != torch.get_num_threads() and not allow_changed:
+            torch.set_num_threads(then.num_threads)
+            session.observer.noted(f"Going on with {then.num_threads} threads, as it began.")
+        found = changes(then, provenance_of(session))
+    deciding = [change for change in found if not change.is_harmless]
+    if deciding and not allow_changed:
+        raise refused(run, deciding)
+    return found
+
+
+def _note_changes(session: Session, accepted: Sequence[Change], step: int) -> None:
+    for change in accepted:
+        told = "the result stays the same" if change.is_harmless else "allowed"
+        session.observer.noted(f"Changed since the run began: {change} ({told}).")
+        session.observer.happened(EventRecord("change accepted", step, asdict(change)))
+    if accepted:
+        write_provenance(session.run, provenance_of(session))
+
+
+def _within_epoch(position: DataPosition, job: Job) -> DataPosition:
+    """Other rows may make a shorter epoch, which is over then."""
+    num_updates = num_updates_per_epoch(job.train_rows, job.batching)
+    is_within = position.update_in_epoch < num_updates
+    return position if is_within else DataPosition(position.epoch + 1, 0)
 
 
 def _refuse_finished(folder: RunFolder) -> None:
@@ -97,12 +167,13 @@ def _refuse_finished(folder: RunFolder) -> None:
 def _starting_point(folder: RunFolder) -> StartingPoint:
     """Raises ConfigError for a damaged ledger, and where all that was saved is damaged or gone."""
     _read(Ledger(folder.metrics_jsonl))
-    told_as_saved = [
-        event["step"]
-        for event in _read(Ledger(folder.events_jsonl))
-        if event["event"] == "checkpoint saved"
-    ]
-    last_saved = max(told_as_saved, default=-1)
+    told_as_saved = {-1}
+    for event in _read(Ledger(folder.events_jsonl)):
+        if event["event"] == "checkpoint saved":
+            told_as_saved.add(event["step"])
+        elif event["event"] == "checkpoint refused":
+            told_as_saved.discard(event["step"])
+    last_saved = max(told_as_saved)
     found, refused = newest_verified(folder.checkpoints)
     newest = max(map(checkpoint_step, step_checkpoints(folder.checkpoints)), default=-1)
     if newest < last_saved:
@@ -154,4 +225,5 @@ def _forget_what_is_done_again(folder: RunFolder, checkpoint: Path | None) -> No
 
 
 def _is_saving_of(checkpoint: Path, event: Mapping[str, Any]) -> bool:
-    return event["event"] == "checkpoint saved" and event["details"]["folder"] == checkpoint.name
+    told = (event["event"], event["details"].get("folder"))
+    return told == ("checkpoint saved", checkpoint.name)

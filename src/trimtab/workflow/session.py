@@ -9,15 +9,12 @@ from trimtab.engine.loop import Job
 from trimtab.engine.memory import peak_memory_bytes
 from trimtab.engine.observer import Observer
 from trimtab.engine.state import TrainingState
-from trimtab.errors import DataError
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.models.adapters import causal_model
-from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.recipe import Recipe
 from trimtab.planning.settings import Settings
 from trimtab.probes.device import choose_device
-from trimtab.probes.rows import rows_digest
 from trimtab.runs.atomic import write_json
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
@@ -115,20 +112,11 @@ class Session:
 def open_session(planned: PlannedRun, run: RunFolder, shown: Observer) -> Session:
     """Load the rows that the plan trains on, and open the run's ledgers.
 
-    Raises DataError where the rows are not those that were planned, ConfigError where the plan's
-    device is not there.
+    Raises ConfigError where the plan's device is not there.
     """
     settings = planned.plan.settings()
     choose_device(settings.device)
     rows = planned.materials.rows(rows_question(settings))
-    planned_digest = Facts().adding(planned.plan.facts).value("rows.digest")
-    if rows_digest(rows.train, rows.eval) != planned_digest:
-        raise DataError(
-            "the rows are not those that were planned: the file, the tokenizer or the chat "
-            "template has changed since.",
-            where=settings.dataset,
-            hint="Put them back, or plan and train anew.",
-        )
     return Session(
         plan=planned.plan,
         settings=settings,

@@ -12,11 +12,13 @@ from trimtab.engine.building import new_loss_scale
 from trimtab.engine.loop import Job
 from trimtab.engine.observer import Observer, Silent
 from trimtab.engine.state import TrainingState
-from trimtab.errors import DoesNotFit
+from trimtab.errors import DataError, DoesNotFit
 from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.models.saving import trainable_state
+from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.recipe import Recipe
+from trimtab.probes.rows import rows_digest
 from trimtab.runs.atomic import write_json, write_text
 from trimtab.runs.folder import (
     RunFolder,
@@ -32,6 +34,7 @@ from trimtab.workflow.handing_over import hand_over
 from trimtab.workflow.jobs import make_job
 from trimtab.workflow.outcome import told_outcome
 from trimtab.workflow.planning import ConfigLike, PlannedRun, from_plan, plan_run, resolve_config
+from trimtab.workflow.provenance import OTHER_ROWS, provenance_of, write_provenance
 from trimtab.workflow.recovering import train_through
 from trimtab.workflow.samples import answers
 from trimtab.workflow.session import Progress, Session, open_session
@@ -83,9 +86,23 @@ def _begin(planned: PlannedRun, run: RunFolder, observer: Observer) -> tuple[Ses
     write_text(run.config_yaml, planned.plan.config_yaml)
     write_json(run.plan_json, planned.plan.to_json())
     session = open_session(planned, run, observer)
+    _check_rows(session)
+    observer.activity("fingerprinting the model")
+    write_provenance(run, provenance_of(session))
+    observer.activity_done()
     progress = Progress(prepare(session), first_state(session))
     observer.run_opened(run.root, planned.plan)
     return session, progress
+
+
+def _check_rows(session: Session) -> None:
+    planned_digest = Facts().adding(session.plan.facts).value("rows.digest")
+    if rows_digest(session.rows.train, session.rows.eval) != planned_digest:
+        raise DataError(
+            f"{OTHER_ROWS}.",
+            where=session.settings.dataset,
+            hint="Put them back, or plan and train anew.",
+        )
 
 
 def first_state(session: Session) -> TrainingState:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from trimtab.hyperparameters.layers import ResolvedConfig
-from trimtab.planning.decision import Alternative, Decision
+from trimtab.planning.decision import Alternative, Decision, Origin
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.ruling import Ruling, counted, decision, percent
 from trimtab.planning.rules.schedule import share_of_steps
 
 AUTO_EVALUATIONS = 10
 MAX_EVALUATION_SHARE = 0.1
-AUTO_SAVES = 4
-MAX_SAVING_SHARE = 0.05
+MIN_SAVES = 4
+MAX_LOST_S = 600.0
+"""Seconds of training that a crash may cost, where more saves than `MIN_SAVES` are affordable."""
+MAX_SAVING_SHARE = 0.02
+SAVE_OVERHEAD_S = 0.05
+"""Of a save that is small: a dozen files that are put on the disk one by one."""
+ASSUMED_SAVE_BYTES_PER_S = 2e8
 
 
 def decide_cadence(
@@ -23,11 +29,13 @@ def decide_cadence(
     num_steps: int,
     num_updates_per_epoch: int,
     tokens_per_step: float,
+    checkpoint_bytes: float,
     step_time_s: float | None = None,
 ) -> Ruling:
     """`eval_strategy`, `eval_steps` and `save_steps`, in whole updates (0: never).
 
-    `step_time_s` is the predicted time of an update, None where it is not known.
+    `checkpoint_bytes` is the size of one; `step_time_s` is the predicted time of an update, None
+    where it is not known.
     """
     num_eval_rows = facts.integer("rows.eval_num_examples")
     strategy = resolved.config.eval_strategy
@@ -48,7 +56,7 @@ def decide_cadence(
         (
             decision(resolved, "eval_strategy", strategy, "default", told),
             eval_steps,
-            _save_steps(resolved, facts, num_steps, step_time_s),
+            _save_steps(resolved, facts, num_steps, checkpoint_bytes, step_time_s),
         ),
         warnings,
     )
@@ -116,11 +124,15 @@ def _evaluation_cost(steps: int, num_steps: int, eval_tokens: int) -> int:
 
 
 def _save_steps(
-    resolved: ResolvedConfig, facts: Facts, num_steps: int, step_time_s: float | None
+    resolved: ResolvedConfig,
+    facts: Facts,
+    num_steps: int,
+    checkpoint_bytes: float,
+    step_time_s: float | None,
 ) -> Decision:
     asked = resolved.config.save_steps
     if asked == "auto":
-        return _auto_save_steps(facts, num_steps, step_time_s)
+        return _auto_save_steps(facts, num_steps, checkpoint_bytes, step_time_s)
     if isinstance(asked, int):
         return decision(resolved, "save_steps", asked, "user", f"of {num_steps:,} updates")
     steps = share_of_steps(asked, num_steps)
@@ -128,28 +140,57 @@ def _save_steps(
     return decision(resolved, "save_steps", steps, "user", because)
 
 
-def _auto_save_steps(facts: Facts, num_steps: int, step_time_s: float | None) -> Decision:
-    """A quarter of the run, unless four saves would take over 5% of its time; the end is saved."""
-    quarter = math.ceil(num_steps / AUTO_SAVES)
-    because = f"a quarter of {counted(num_steps, 'update')}"
-    if step_time_s is None or "saving.checkpoint_s" not in facts:
-        limits = "the time of a save is not measured"
-        return Decision("save_steps", quarter, "rule", because, (), _saving(quarter), limits)
-    save_s, run_s = facts.number("saving.checkpoint_s"), num_steps * step_time_s
-    affordable = math.floor(MAX_SAVING_SHARE * run_s / save_s)
-    steps = math.ceil(num_steps / max(1, min(AUTO_SAVES, affordable)))
-    done = math.ceil(num_steps / steps)
-    if steps == quarter:
-        because += f": {percent(done * save_s, run_s)} of its time"
+@dataclass(frozen=True, slots=True)
+class _SaveCost:
+    seconds: float
+    told: str
+    facts: tuple[str, ...]
+
+
+def _save_cost(facts: Facts, checkpoint_bytes: float) -> _SaveCost:
+    """Of one checkpoint: as an earlier run's took, or by its size and the disk's speed."""
+    if "saving.checkpoint_s" in facts:
+        told = "the time of a save is that of an earlier run on its own disk"
+        return _SaveCost(facts.number("saving.checkpoint_s"), told, ("saving.checkpoint_s",))
+    size = f"{checkpoint_bytes / 1e6:,.0f} MB"
+    if "disk.save_bytes_per_s" in facts:
+        rate, ids = facts.number("disk.save_bytes_per_s"), ("disk.save_bytes_per_s",)
+        told = f"the time of a save is that of {size} at {rate / 1e6:,.0f} MB/s"
     else:
-        because = (
-            f"{counted(done, 'save')} of {save_s:.2g} s in {run_s:,.0f} s of training; "
-            f"{AUTO_SAVES} would take {percent(AUTO_SAVES * save_s, run_s)} of it, over a "
-            "twentieth"
+        rate, ids = ASSUMED_SAVE_BYTES_PER_S, ()
+        told = f"the time of a save is not measured; {rate / 1e6:,.0f} MB/s are assumed for {size}"
+    return _SaveCost(SAVE_OVERHEAD_S + checkpoint_bytes / rate, told, ids)
+
+
+def _auto_save_steps(
+    facts: Facts, num_steps: int, checkpoint_bytes: float, step_time_s: float | None
+) -> Decision:
+    """As often as a crash may cost, unless that takes over 2% of the time; the end is saved.
+
+    A crash may cost a quarter of the run, and no more than ten minutes.
+    """
+    quarter = math.ceil(num_steps / MIN_SAVES)
+    if step_time_s is None:
+        because = f"a quarter of {counted(num_steps, 'update')}"
+        limits = "the time of an update is not known"
+        return Decision("save_steps", quarter, "rule", because, (), _saving(quarter), limits)
+    cost, run_s = _save_cost(facts, checkpoint_bytes), num_steps * step_time_s
+    affordable = math.floor(MAX_SAVING_SHARE * run_s / cost.seconds)
+    wanted = max(MIN_SAVES, math.ceil(run_s / MAX_LOST_S))
+    steps = math.ceil(num_steps / max(1, min(wanted, affordable, num_steps)))
+    done = math.ceil(num_steps / steps)
+    because = (
+        f"{counted(done, 'save')} of {cost.seconds:.2g} s in {run_s:,.0f} s of training: "
+        f"{percent(done * cost.seconds, run_s)} of its time"
+    )
+    if affordable < wanted:
+        because += (
+            f"; {wanted:,} would take {percent(wanted * cost.seconds, run_s)}, over a fiftieth"
         )
-    limits = "the time of a save is that of an earlier run on its own disk"
-    facts_used = ("saving.checkpoint_s",)
-    return Decision("save_steps", steps, "measured", because, facts_used, _saving(steps), limits)
+    else:
+        because += f"; a crash loses at most {min(run_s, steps * step_time_s):,.0f} s"
+    origin: Origin = "measured" if cost.facts else "rule"
+    return Decision("save_steps", steps, origin, because, cost.facts, _saving(steps), cost.told)
 
 
 def _saving(steps: int) -> tuple[Alternative, ...]:

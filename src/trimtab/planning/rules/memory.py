@@ -38,7 +38,7 @@ Checkpointing = Literal["off", "full"] | int
 BASE_BYTES = {"cpu": 800_000_000, "cuda": 250_000_000}
 LOGIT_COPIES = 3
 _NORM_BYTES_PER_HIDDEN = {"fp32": 8, "fp16": 18, "bf16": 18}
-_OPTIMIZER_BYTES_PER_WEIGHT: dict[Optimizer, float] = {
+OPTIMIZER_BYTES_PER_WEIGHT: dict[Optimizer, float] = {
     "adamw": 8,
     "adam": 8,
     "sgd": 0,
@@ -122,7 +122,7 @@ def memory_arithmetic(
         head = num_head_weights(facts)
     if precision == "fp32":
         layer_copies = head_copy = 0
-    state = math.ceil(_OPTIMIZER_BYTES_PER_WEIGHT[optim] * num_trained)
+    state = math.ceil(OPTIMIZER_BYTES_PER_WEIGHT[optim] * num_trained)
     base = BASE_BYTES[facts.text("device.kind")]
     features = sum(module.num_features for module in linear_modules(facts)) / num_layers
     return MemoryArithmetic(
