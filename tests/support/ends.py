@@ -37,11 +37,15 @@ def lost(run: Path) -> str | None:
     """The checkpoint that the run has told of as saved and does not have, nor a newer one."""
     if not (run / "events.jsonl").exists():
         return None
-    events = map(json.loads, (run / "events.jsonl").read_bytes().split(b"\n")[:-1])
-    saved = [event["step"] for event in events if event["event"] == "checkpoint saved"]
-    told = max(saved, default=0)
+    told = -1
+    for line in (run / "events.jsonl").read_bytes().split(b"\n")[:-1]:
+        event = json.loads(line)
+        if event["event"] == "checkpoint saved":
+            told = max(told, event["step"])
+        elif event["event"] == "went back":
+            told = event["details"]["to_checkpoint"]
     checkpoint, _ = newest_verified(run / "checkpoints")
-    kept = 0 if checkpoint is None else checkpoint_step(checkpoint)
+    kept = -1 if checkpoint is None else checkpoint_step(checkpoint)
     return f"step {told} was told of, {kept} is there" if kept < told else None
 
 

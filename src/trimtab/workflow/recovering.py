@@ -33,9 +33,8 @@ from trimtab.workflow.jobs import in_recipe, make_job
 from trimtab.workflow.session import Progress, Session
 
 MAX_REWINDS = 3
-
-
 WENT_BACK = "went back"
+"""Of an event's details `to_checkpoint` is the step; -1 is the run's start."""
 
 
 def train_through(session: Session, progress: Progress, stop_requested: Callable[[], bool]) -> None:

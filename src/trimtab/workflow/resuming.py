@@ -29,6 +29,7 @@ from trimtab.runs.folder import RunFolder, open_run
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.lock import run_lock
 from trimtab.runs.records import EventRecord, RunSummary
+from trimtab.workflow import recovering
 from trimtab.workflow.jobs import make_job
 from trimtab.workflow.planning import from_plan
 from trimtab.workflow.provenance import (
@@ -40,7 +41,6 @@ from trimtab.workflow.provenance import (
     write_provenance,
 )
 from trimtab.workflow.records import read_plan
-from trimtab.workflow.recovering import remove_refused
 from trimtab.workflow.session import Progress, Session, open_session
 from trimtab.workflow.training import carry_out, first_state, prepare, told_memory_errors
 
@@ -84,7 +84,7 @@ def resume(
         accepted = _accepted_changes(session, allow_changed=allow_changed)
         observer.run_opened(folder.root, plan)
         _forget_what_is_done_again(folder, start.checkpoint)
-        remove_refused(session, start.refused)
+        recovering.remove_refused(session, start.refused)
         details = {"from": None if start.checkpoint is None else start.checkpoint.name}
         session.observer.happened(EventRecord("resumed", start.step, details))
         if start.checkpoint is None:
@@ -169,10 +169,14 @@ def _starting_point(folder: RunFolder) -> StartingPoint:
     _read(Ledger(folder.metrics_jsonl))
     told_as_saved = {-1}
     for event in _read(Ledger(folder.events_jsonl)):
-        if event["event"] == "checkpoint saved":
-            told_as_saved.add(event["step"])
-        elif event["event"] == "checkpoint refused":
-            told_as_saved.discard(event["step"])
+        match event["event"]:
+            case "checkpoint saved":
+                told_as_saved.add(event["step"])
+            case "checkpoint refused":
+                told_as_saved.discard(event["step"])
+            case recovering.WENT_BACK:
+                to_checkpoint = event["details"]["to_checkpoint"]
+                told_as_saved = {step for step in told_as_saved if step <= to_checkpoint} | {-1}
     last_saved = max(told_as_saved)
     found, refused = newest_verified(folder.checkpoints)
     newest = max(map(checkpoint_step, step_checkpoints(folder.checkpoints)), default=-1)
