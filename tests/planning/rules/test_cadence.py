@@ -84,7 +84,7 @@ def test_no_held_out_rows_means_no_evaluation() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "num_steps", "expected"),
-    [("auto", 183, 46), ("auto", 3, 1), (7, 183, 7), (0.5, 183, 92), (0.1, 10_000, 1000)],
+    [("auto", 183, 46), ("auto", 3, 3), (7, 183, 7), (0.5, 183, 92), (0.1, 10_000, 1000)],
 )
 def test_saving(asked: object, num_steps: int, expected: int) -> None:
     plan = planned(max_steps=num_steps, save_steps=asked)
