@@ -194,7 +194,7 @@ def test_an_interrupted_run_leaves_what_it_had(
     assert SCALE in facts_of_the_next_plan(tmp_path, tiny_llama_folder)
 
     trimtab.resume(tmp_path / "run")
-    (_, event) = measured_events(tmp_path / "run")
+    (event,) = measured_events(tmp_path / "run")
     assert event["step"] == 24
     facts = facts_of_the_next_plan(tmp_path, tiny_llama_folder)
     assert facts[SCALE].value == event["details"]["examples"]
