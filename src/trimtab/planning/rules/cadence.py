@@ -153,11 +153,12 @@ def _save_cost(facts: Facts, checkpoint_bytes: float) -> _SaveCost:
         told = "the time of a save is that of an earlier run on its own disk"
         return _SaveCost(facts.number("saving.checkpoint_s"), told, ("saving.checkpoint_s",))
     size = f"{checkpoint_bytes / 1e6:,.0f} MB"
+    ids: tuple[str, ...] = ()
     if "disk.save_bytes_per_s" in facts:
         rate, ids = facts.number("disk.save_bytes_per_s"), ("disk.save_bytes_per_s",)
         told = f"the time of a save is that of {size} at {rate / 1e6:,.0f} MB/s"
     else:
-        rate, ids = ASSUMED_SAVE_BYTES_PER_S, ()
+        rate = ASSUMED_SAVE_BYTES_PER_S
         told = f"the time of a save is not measured; {rate / 1e6:,.0f} MB/s are assumed for {size}"
     return _SaveCost(SAVE_OVERHEAD_S + checkpoint_bytes / rate, told, ids)
 
