@@ -7,17 +7,12 @@ import hashlib
 import math
 import re
 import shutil
-import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.browser import CHROMIUM, chromium_dom, counting_server
 from support.run_folders import DATA, PLAN, SAMPLES, evaluations, updates, write_run
 
 from trimtab.planning.decision import Alternative
@@ -25,8 +20,6 @@ from trimtab.planning.fact import Fact
 from trimtab.report.collect import collect
 from trimtab.report.page import render_page, write_report
 from trimtab.runs.records import EventRecord, Sample, Segment
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -283,54 +276,6 @@ def test_losses_out_of_all_measure_still_make_a_page(tmp_path: Path) -> None:
     )
     text = outline(render_page(record)).text
     assert "2.0000 → nan" in text
-
-
-@contextmanager
-def counting_server() -> Iterator[tuple[str, list[str]]]:
-    """An address whose every request is noted: what a page that escapes its policy would call."""
-    requests: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requests.append(self.path)
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", requests
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def chromium_dom(page: Path, profile: Path) -> str:
-    """The document after a headless browser has loaded it and run what it would run."""
-    assert CHROMIUM is not None
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            f"--user-data-dir={profile}",
-            "--virtual-time-budget=3000",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    return done.stdout.decode()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on PATH")

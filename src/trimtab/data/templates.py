@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -170,7 +171,6 @@ def _parts(requests: Sequence[RenderRequest]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _run_worker(template: TemplateChoice, job: Mapping[str, Any]) -> list[dict[str, Any]]:
-    # A C-level loop inside one rendering defers the worker's own timer; this deadline does not.
     deadline_s = WORKER_START_S + MAX_RENDER_S + 0.02 * len(job["requests"])
     try:
         done = subprocess.run(
@@ -187,6 +187,8 @@ def _run_worker(template: TemplateChoice, job: Mapping[str, Any]) -> list[dict[s
     records = [json.loads(line) for line in done.stdout.splitlines()]
     if records and ("limit" in records[-1] or "syntax" in records[-1]):
         return records
+    if sys.platform != "win32" and done.returncode == -signal.SIGXCPU:
+        raise _broken(template, f"takes over {job['max_seconds']:g} s to render one conversation")
     if done.returncode != 0 or len(records) != len(job["requests"]):
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise _broken(template, f"cannot be rendered ({reason[0]})")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from trimtab.errors import ConfigError
+from trimtab.hyperparameters.paths import path_problem
+from trimtab.hyperparameters.problems import shown
 
 MAX_MODEL_NAME_LENGTH = 48
-_UNUSABLE = {"Cc", "Cs"}
-"""Unicode's control characters, and halves of surrogate pairs, which UTF-8 cannot write."""
+WINDOWS_DEVICES = {
+    *("CON", "PRN", "AUX", "NUL"),
+    *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10)),
+}
+"""Names that open a device on Windows, whatever stands behind a dot after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,8 @@ def generated_name(model: str, method: str, now: datetime) -> str:
     """
     last_part = re.split(r"[/\\]", model.rstrip("/\\"))[-1].removesuffix(".gguf")
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", last_part)[:MAX_MODEL_NAME_LENGTH].strip(".-")
+    if safe.partition(".")[0].upper() in WINDOWS_DEVICES:
+        safe = f"model-{safe}"
     return f"{safe or 'model'}-{method}-{now:%Y%m%d-%H%M%S}"
 
 
@@ -165,10 +171,9 @@ def _taken(output_dir: Path) -> ConfigError:
 
 
 def _refuse_unusable(path: Path) -> None:
-    if any(unicodedata.category(character) in _UNUSABLE for character in str(path)):
-        raise ConfigError(
-            f"the path {str(path)!r} holds control characters.", hint="Choose another name."
-        )
+    problem = path_problem(str(path))
+    if problem is not None:
+        raise ConfigError(f"{shown(str(path))} cannot be a run folder.", hint=problem)
 
 
 def check_room_on_disk(path: Path, needed_bytes: int) -> None:
