@@ -172,6 +172,7 @@ def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
         (LLAMA_FACTORY, "lora_target: all", {"target_modules": "all-linear"}),
         (LLAMA_FACTORY, "lora_target: q_proj,v_proj", {"target_modules": ("q_proj", "v_proj")}),
         (LLAMA_FACTORY, "neat_packing: true\npacking: true", {"packing": True}),
+        (LLAMA_FACTORY, "neat_packing: true\ncutoff_len: 65", {"packing": True, "max_length": 64}),
         (LLAMA_FACTORY, "train_on_prompt: true", {"completion_only_loss": False}),
         (LLAMA_FACTORY, "cutoff_len: 99\nval_size: 0.2", {"max_length": 99, "eval_dataset": 0.2}),
         (

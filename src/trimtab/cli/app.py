@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from trimtab.cli.common import (
+    HYPERPARAMETERS_HELP,
+    TAKES_HYPERPARAMETERS,
+    Arguments,
+    Debug,
+    Json,
+    RunArgument,
+    observing,
+    print_json,
+)
 from trimtab.cli.configs import AllowLossy, Dialect, Foreign, TheirDefaults, config_and_options
+from trimtab.cli.export_command import export
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
 
 if TYPE_CHECKING:
@@ -23,11 +34,6 @@ if TYPE_CHECKING:
     from trimtab.planning.plan import Plan
     from trimtab.runs.records import RunSummary
 
-HYPERPARAMETERS_HELP = (
-    "CONFIG is a YAML file. Any hyperparameter is an option too, and wins over the file: "
-    "--learning-rate 2e-4, --max-steps 10, --packing. CONFIG may be left out where --model and "
-    "--dataset are given. `trimtab explain` lists them all."
-)
 EXIT_ABORTED = 130
 
 app = typer.Typer(
@@ -37,15 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-TAKES_HYPERPARAMETERS = {"ignore_unknown_options": True}
-
-Arguments = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[CONFIG] [--HYPERPARAMETER VALUE]...", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 
 
 def main() -> None:
@@ -98,30 +95,6 @@ def _complain(text: str) -> None:
     sys.stderr.write(visible(text.rstrip()) + "\n")
 
 
-@contextmanager
-def _observer(json_wanted: bool) -> Iterator[ConsoleObserver]:
-    """Progress on stderr; the plan is shown too, unless stdout is for JSON."""
-    from trimtab.cli.console import Consoles
-    from trimtab.cli.plan_screen import show_plan
-    from trimtab.cli.progress import ConsoleObserver
-
-    consoles = Consoles()
-
-    def shown(plan: Plan) -> None:
-        if not json_wanted:
-            show_plan(consoles.out, plan)
-
-    observer = ConsoleObserver(consoles.err, shown)
-    try:
-        yield observer
-    finally:
-        observer.close()
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
 @app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)
 def train(
     arguments: Arguments = None,
@@ -135,7 +108,7 @@ def train(
     import trimtab
 
     config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
-    with _observer(json_) as observer, _told_in_any_case(observer, json_):
+    with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.train(config, options=options, observer=observer)
     _show_end(summary, json_)
 
@@ -156,7 +129,7 @@ def resume(
     """Go on with an interrupted run, exactly where it was saved."""
     import trimtab
 
-    with _observer(json_) as observer, _told_in_any_case(observer, json_):
+    with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.resume(run_folder, allow_changed=allow_changed, observer=observer)
     _show_end(summary, json_)
 
@@ -172,7 +145,7 @@ def demo(
     """Teach the embedded model to write docstring summaries, in a few minutes on a CPU."""
     import trimtab
 
-    with _observer(json_) as observer, _told_in_any_case(observer, json_):
+    with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.demo(output_dir=output_dir, observer=observer)
     _show_end(summary, json_)
 
@@ -186,7 +159,7 @@ def _told_in_any_case(observer: ConsoleObserver, json_wanted: bool) -> Iterator[
         if observer.run is not None and (observer.run / "summary.json").is_file():
             _write_page(observer.run)
             if json_wanted:
-                _print_json(_result(_summary_on_disk(observer.run)))
+                print_json(_result(_summary_on_disk(observer.run)))
         raise
 
 
@@ -214,7 +187,7 @@ def _show_end(summary: RunSummary, json_wanted: bool) -> None:
 
     page = _write_page(Path(summary.run))
     if json_wanted:
-        _print_json(_result(summary))
+        print_json(_result(summary))
         return
     console, record = Consoles().out, collect(Path(summary.run))
     show_samples(console, record)
@@ -272,7 +245,7 @@ def plan(
 
     name = None if why is None else _hyperparameter(why)
     config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
-    with _observer(json_) as observer:
+    with observing(json_) as observer:
         made = trimtab.plan(
             config,
             options=options,
@@ -296,7 +269,7 @@ def _show_planned(made: Plan, name: str | None, *, is_quick: bool, json_wanted: 
     from trimtab.cli.why_screen import show_why, why_json
 
     if json_wanted:
-        _print_json(made.to_json() if name is None else why_json(made, name))
+        print_json(made.to_json() if name is None else why_json(made, name))
     elif name is None:
         show_plan(Consoles().out, made, is_quick=is_quick)
     else:
@@ -321,10 +294,10 @@ def inspect(
     from trimtab.cli.screens import show_inspection
 
     config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
-    with _observer(json_) as observer:
+    with observing(json_) as observer:
         inspection = trimtab.inspect(config, options=options, num_examples=rows, observer=observer)
     if json_:
-        _print_json(
+        print_json(
             {
                 "data": inspection.data.to_json(),
                 "template": inspection.template_text,
@@ -358,12 +331,12 @@ def generate(
     from trimtab.cli.screens import show_answers
 
     prompts = _prompts(prompt, prompts_file)
-    with _observer(json_) as observer:
+    with observing(json_) as observer:
         answers = trimtab.generate(
             run_folder, prompts, max_new_tokens=max_new_tokens, device=device, observer=observer
         )
     if json_:
-        _print_json(
+        print_json(
             [{"prompt": one.prompt, "base": one.base, "tuned": one.tuned} for one in answers]
         )
     else:
@@ -427,4 +400,7 @@ def schema(debug: Debug = False) -> None:
     """Print the JSON Schema of a config, for editors."""
     from trimtab.hyperparameters.schema import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
+
+
+app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)(export)

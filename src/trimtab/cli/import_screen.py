@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.text import Text
 from trimtab.hyperparameters.problems import shown
 from trimtab.hyperparameters.writing import yaml_value
 from trimtab.interop.importing import Imported
+from trimtab.interop.translating import NotCarried
 from trimtab.report.words import visible
 
 
@@ -26,7 +28,7 @@ def show_import(console: Console, imported: Imported, file: Path) -> None:
         told += f", under other names: {'; '.join(pairs)}"
     console.print(Text(visible(f"{told}.")))
     if imported.not_carried:
-        console.print(_losses(imported))
+        console.print(losses_table(imported.not_carried))
     if imported.left_out:
         values = ", ".join(
             f"{one.name} ({title} would take {yaml_value(one.theirs)})" for one in imported.left_out
@@ -35,13 +37,14 @@ def show_import(console: Console, imported: Imported, file: Path) -> None:
     console.print()
 
 
-def _losses(imported: Imported) -> Table:
+def losses_table(not_carried: Sequence[NotCarried]) -> Table:
+    """Each key that is left behind, those first that change the result."""
     table = Table(title="Not carried over", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("key", no_wrap=True)
     table.add_column("value", overflow="fold", max_width=40)
     table.add_column("result changes")
     table.add_column("why", overflow="fold")
-    for lost in sorted(imported.not_carried, key=lambda one: not one.changes_result):
+    for lost in sorted(not_carried, key=lambda one: not one.changes_result):
         table.add_row(
             Text(visible(lost.name)),
             Text(visible(shown(lost.value))),

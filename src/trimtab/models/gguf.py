@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import ConfigError
 from trimtab.runs.cache import CACHE_VARIABLE, cache_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 def unpack_gguf(path: Path, on_progress: Callable[[str], None] | None = None) -> Path:
@@ -73,6 +76,19 @@ def _sha256(path: Path) -> str:
 
 
 def _unpack(path: Path, folder: Path) -> None:
+    from trimtab.models.quiet import quiet_transformers
+
+    model, tokenizer = load_gguf(path)
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The file's weights, dequantised to fp32, and its tokenizer, as transformers reads them.
+
+    Raises whatever the reader does for a file that it cannot read.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -83,11 +99,10 @@ def _unpack(path: Path, folder: Path) -> None:
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, dtype=torch.float32
         )
-        # The weights are plain by now; transformers refuses to save while these say otherwise.
-        del model.config.quantization_config
-        model.hf_quantizer = None
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    # The weights are plain by now; transformers refuses to save while these say otherwise.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    return model, tokenizer
 
 
 def _move_into_place(staged: Path, folder: Path) -> None:

@@ -76,6 +76,17 @@ def save_result(
         generation_config.save_pretrained(folder)
 
 
+def save_merged(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, result: Path
+) -> None:
+    """Write a whole model with its tokenizer, and the generation config of the run's `result`."""
+    generation_config = GenerationConfig.from_pretrained(result)
+    with quiet_transformers():
+        _save_full(model, folder, generation_config)
+        tokenizer.save_pretrained(folder)
+        generation_config.save_pretrained(folder)
+
+
 def _save_full(model: PreTrainedModel, folder: Path, generation_config: GenerationConfig) -> None:
     """The configuration that is saved has the cache on, which training turned off."""
     use_cache, declared = model.config.use_cache, model.generation_config

@@ -55,7 +55,7 @@ def generate(
     folder = open_run(Path(run))
     plan = read_plan(folder)
     settings = plan.settings()
-    result = _result_of(folder, settings)
+    result = result_of(folder, settings)
     observer.activity("loading the model")
     tokenizer = load_tokenizer(result)
     token_ids = [
@@ -95,7 +95,8 @@ def generate(
     return [Answer(*row) for row in zip(prompts, base_answers, tuned_answers, strict=True)]
 
 
-def _result_of(folder: RunFolder, settings: Settings) -> ModelSource:
+def result_of(folder: RunFolder, settings: Settings) -> ModelSource:
+    """What the run has handed over. Raises ConfigError where that is nothing."""
     result = folder.adapter if settings.method == "lora" else folder.model
     if not result.is_dir():
         raise ConfigError(

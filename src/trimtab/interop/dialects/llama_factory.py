@@ -97,6 +97,15 @@ def _take_packing(reading: Reading) -> None:
         reading.lose(packing, Loss(why, changes_result=True, instead={"packing": True}))
     elif packing is not None:
         reading.apply(packing, same("packing"))
+    length = reading.left.get("cutoff_len")
+    if length is not None and is_packed(reading) and number_of(length.value) is not None:
+        # LLaMA-Factory takes one token off the rows that it packs.
+        reading.apply(length, lambda value: {"max_length": int(number_of(value) or 0) - 1})
+        del reading.left["cutoff_len"]
+
+
+def is_packed(reading: Reading) -> bool:
+    return "packing" in reading.values and reading.values["packing"].value is True
 
 
 def _template(value: Any) -> Values:

@@ -1,0 +1,262 @@
+"""A run's result on its way out: the weights as one model, written, read back and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerFast as Tokenizer
+
+from trimtab.engine.observer import Observer
+from trimtab.interop.gguf_writing import Quantization, refuse_unmappable, write_gguf
+from trimtab.interop.model_card import card
+from trimtab.interop.ollama import modelfile
+from trimtab.models.adapters import Model, causal_model, load_adapter
+from trimtab.models.generation import generate_greedy
+from trimtab.models.gguf import load_gguf
+from trimtab.models.loading import load_model, load_tokenizer
+from trimtab.models.saving import save_merged
+from trimtab.models.source import ModelSource, locate
+from trimtab.planning.plan import Plan
+from trimtab.runs.atomic import staged_folder, write_json
+from trimtab.runs.folder import RunFolder, open_run
+from trimtab.workflow.generating import result_of
+from trimtab.workflow.records import read_plan
+
+Kind = Literal["merged", "gguf", "ollama"]
+NUM_PROMPTS: Final = 20
+NUM_NEW_TOKENS: Final = 32
+_CPU: Final = torch.device("cpu")
+PROMPTS: Final = (
+    "What is the capital of France?",
+    "Write a haiku about the sea.",
+    "List three prime numbers.",
+    "Explain why the sky is blue.",
+    "Translate 'good morning' into Spanish.",
+    "What is 17 plus 25?",
+    "Name a famous painter.",
+    "Give me a recipe for pancakes.",
+    "Who wrote Hamlet?",
+    "What do bees make?",
+    "How many days has a week?",
+    "Describe a bicycle in one sentence.",
+    "What is the opposite of cold?",
+    "Suggest a name for a cat.",
+    "Why do leaves fall in autumn?",
+    "Count from one to five.",
+    "What is photosynthesis?",
+    "Finish the sentence: once upon a time",
+    "Is water heavier than oil?",
+    "Say hello to a new colleague.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is written against the run's own result, both in fp32 on the CPU.
+
+    max_logit_difference: over the tokens of the prompts. num_same_answers: prompts of which all
+    greedy tokens are the same. not_compared: why nothing was, None where it was.
+    """
+
+    num_prompts: int
+    num_new_tokens: int
+    max_logit_difference: float | None
+    num_same_answers: int | None
+    not_compared: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        if self.not_compared is not None:
+            return f"Not compared with the run's result: {self.not_compared}."
+        assert self.num_same_answers is not None
+        same = (
+            f"{self.num_same_answers} of {self.num_prompts} prompts have the same "
+            f"{self.num_new_tokens} greedy tokens as the run's own result"
+        )
+        if self.num_same_answers < self.num_prompts:
+            same += f"; {self.num_prompts - self.num_same_answers} do not"
+        return f"{same}. The largest difference of a logit is {self.max_logit_difference:.2g}."
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedResult:
+    """The folder that was written, what was compared, and sentences for the user."""
+
+    folder: Path
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+
+def export_result(
+    run: str | Path,
+    kind: Kind,
+    folder: Path,
+    observer: Observer,
+    *,
+    quantization: Quantization = "f16",
+) -> ExportedResult:
+    """Write a run's result as merged safetensors, as GGUF, or as GGUF with an Ollama Modelfile.
+
+    Adapters are merged in fp32. What was written is read back, and asked the same prompts as the
+    run's own result. Raises ConfigError where the folder is no run or has no result, is there
+    already, or where the architecture or tokenizer cannot be written; nothing is left then.
+    """
+    run_folder = open_run(Path(run))
+    plan = read_plan(run_folder)
+    observer.activity("loading the model")
+    tokenizer, model = _result(run_folder, plan)
+    if kind != "merged":
+        refuse_unmappable(causal_model(model), tokenizer)
+    observer.activity_done()
+    prompts = _prompts(tokenizer)
+    observer.activity("asking the run's result")
+    wanted = _answers(model, tokenizer, prompts)
+    observer.activity_done()
+    merged = _merged(model)
+    notes: tuple[str, ...] = ()
+    observer.activity("writing and reading back")
+    with staged_folder(folder) as staged:
+        if kind == "merged":
+            save_merged(merged, tokenizer, staged, result_of(run_folder, plan.settings()).folder)
+            found = _read_merged(staged)
+        else:
+            file = staged / f"{_name(plan)}-{quantization}.gguf"
+            write_gguf(
+                merged,
+                tokenizer,
+                file,
+                quantization=quantization,
+                name=_name(plan),
+                end_token_id=_end_ids(merged, tokenizer)[0],
+            )
+            if kind == "ollama":
+                text, notes = modelfile(file.name, tokenizer, merged)
+                (staged / "Modelfile").write_text(text, encoding="utf-8")
+            merged.generation_config.save_pretrained(staged)
+            found = _read_gguf(file)
+        comparison = _compared(wanted, found, tokenizer, prompts)
+        write_json(staged / "comparison.json", _record(comparison))
+        text = card(run_folder, plan, kind, quantization, comparison.sentence)
+        (staged / "README.md").write_text(text, encoding="utf-8")
+    observer.activity_done()
+    return ExportedResult(folder, comparison, notes)
+
+
+def _record(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "num_prompts": comparison.num_prompts,
+        "num_new_tokens": comparison.num_new_tokens,
+        "max_logit_difference": comparison.max_logit_difference,
+        "num_same_answers": comparison.num_same_answers,
+        "not_compared": comparison.not_compared,
+    }
+
+
+def _name(plan: Plan) -> str:
+    """A file name of safe characters, after the model's."""
+    base = Path(str(plan.decision("model").value)).name.removesuffix(".gguf") or "model"
+    return "".join(one if one.isalnum() or one in "._-" else "-" for one in base)
+
+
+def _result(run: RunFolder, plan: Plan) -> tuple[Tokenizer, Model]:
+    settings = plan.settings()
+    result = result_of(run, settings)
+    tokenizer = load_tokenizer(result)
+    if settings.method == "full":
+        whole = load_model(result, dtype=torch.float32, device=_CPU, packed_attention=False)
+        return tokenizer, whole
+    source = locate(
+        plan.paths.get("model", settings.model), trust_remote_code=settings.trust_remote_code
+    )
+    base = load_model(source, dtype=torch.float32, device=_CPU, packed_attention=False)
+    return tokenizer, load_adapter(base, result.folder)
+
+
+def _merged(model: Model) -> PreTrainedModel:
+    if not isinstance(model, PeftModel):
+        return model
+    merged: PreTrainedModel = model.merge_and_unload()  # type: ignore[operator]
+    return merged
+
+
+def _prompts(tokenizer: Tokenizer) -> list[list[int]]:
+    """The prompts as a user's turn where there is a chat template, else as they stand."""
+    if tokenizer.chat_template is None:
+        return [list(tokenizer(text).input_ids) for text in PROMPTS]
+    rendered = [
+        str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+        )
+        for text in PROMPTS
+    ]
+    return [list(tokenizer(text, add_special_tokens=False).input_ids) for text in rendered]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Logits over each prompt's tokens, and the greedy tokens after it."""
+
+    logits: list[torch.Tensor]
+    tokens: list[list[int]]
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    own = tokenizer.eos_token_id
+    if ends is None:
+        return [own]
+    return ends if isinstance(ends, list) else [ends]
+
+
+@torch.no_grad()
+def _answers(model: Model, tokenizer: Tokenizer, prompts: Sequence[list[int]]) -> _Answers:
+    logits = [model(torch.tensor([ids])).logits[0] for ids in prompts]
+    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    tokens = generate_greedy(
+        model, prompts, max_new_tokens=NUM_NEW_TOKENS, eos_token_ids=ends, pad_token_id=0
+    )
+    return _Answers(logits, tokens)
+
+
+def _compared(
+    wanted: _Answers,
+    found: tuple[PreTrainedModel, Tokenizer] | str,
+    tokenizer: Tokenizer,
+    prompts: Sequence[list[int]],
+) -> Comparison:
+    if isinstance(found, str):
+        return Comparison(len(prompts), NUM_NEW_TOKENS, None, None, found)
+    model, other_tokenizer = found
+    again = _prompts(other_tokenizer)
+    got = _answers(model, tokenizer, prompts)
+    difference = max(
+        float((one - other).abs().max())
+        for one, other in zip(wanted.logits, got.logits, strict=True)
+    )
+    same = sum(
+        one == other and ids == its
+        for one, other, ids, its in zip(wanted.tokens, got.tokens, prompts, again, strict=True)
+    )
+    return Comparison(len(prompts), NUM_NEW_TOKENS, difference, same)
+
+
+def _read_merged(folder: Path) -> tuple[PreTrainedModel, Tokenizer]:
+    source = ModelSource(str(folder), folder)
+    model = load_model(source, dtype=torch.float32, device=_CPU, packed_attention=False)
+    return model, load_tokenizer(source)
+
+
+def _read_gguf(file: Path) -> tuple[PreTrainedModel, Tokenizer] | str:
+    """By transformers; why not, where its reader cannot."""
+    try:
+        return load_gguf(file)
+    except Exception as error:  # the reader has no errors of its own
+        return f"transformers does not read the file: {type(error).__name__}"

@@ -1,0 +1,262 @@
+"""Results in other programs' formats: written, read back, and saying the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.runs import tiny_config
+from support.tiny import CHATML, save_tiny_model, tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+import trimtab
+from trimtab.cli.app import run
+from trimtab.engine.observer import Silent
+from trimtab.errors import ConfigError
+from trimtab.interop import results
+from trimtab.interop.gguf_writing import pre_tokenizer_name, refuse_unmappable, write_gguf
+from trimtab.interop.hub import planned_upload, push
+from trimtab.interop.ollama import turn_texts
+from trimtab.interop.results import export_result
+from trimtab.models.gguf import load_gguf
+
+# peft asks a model by the older of transformers' two names.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished LoRA run, with a learning rate that its answers can be told from the base's by."""
+    folder = tmp_path_factory.mktemp("exports")
+    model = save_tiny_model(folder / "model")
+    config = tiny_config(folder, model, max_steps=2, report_samples=0, learning_rate=0.05)
+    return Path(trimtab.train({**config, "method": "lora", "eval_strategy": "no"}).run)
+
+
+@pytest.mark.parametrize("kind", ["merged", "gguf", "ollama"])
+def test_a_result_is_written_and_answers_as_the_run_does(
+    kind: results.Kind, finished_run: Path, tmp_path: Path
+) -> None:
+    done = export_result(finished_run, kind, tmp_path / "out", Silent())
+    assert done.comparison.num_same_answers == done.comparison.num_prompts == 20
+    assert done.comparison.max_logit_difference is not None
+    assert done.comparison.max_logit_difference < 0.05
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "license:" in card
+    assert "20 of 20 prompts have the same" in card
+    assert str(tmp_path) not in card
+    names = {path.suffix or path.name for path in (tmp_path / "out").iterdir()}
+    assert {"merged": ".safetensors", "gguf": ".gguf", "ollama": "Modelfile"}[kind] in names
+
+
+def test_merged_weights_are_the_base_with_the_adapter(finished_run: Path, tmp_path: Path) -> None:
+    export_result(finished_run, "merged", tmp_path / "out", Silent())
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(finished_run.parent / "model", dtype=torch.float32)
+    changed = [
+        name
+        for name, weights in merged.state_dict().items()
+        if not torch.equal(weights, base.state_dict()[name])
+    ]
+    assert changed
+    assert all("_proj" in name for name in changed)
+    assert merged.config.use_cache
+
+
+def test_an_export_that_answers_otherwise_says_so(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(file: Path) -> object:
+        model, tokenizer = load_gguf(file)
+        with torch.no_grad():
+            model.get_input_embeddings().weight.mul_(-1)
+        return model, tokenizer
+
+    monkeypatch.setattr(results, "load_gguf", damaged)
+    done = export_result(finished_run, "gguf", tmp_path / "out", Silent())
+    assert done.comparison.num_same_answers is not None
+    assert done.comparison.num_same_answers < 20
+    told = f"{20 - done.comparison.num_same_answers} do not"
+    assert told in done.comparison.sentence
+    assert told in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("quantization", ["f16", "q8_0"])
+def test_an_architecture_reads_back_as_it_was(
+    architecture: str, quantization: results.Quantization, tmp_path: Path
+) -> None:
+    import gguf
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    if architecture == "qwen3":
+        # transformers reads a head's size of 128 whatever the file says.
+        shape = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "head_dim": 128}
+        model = Qwen3ForCausalLM(
+            Qwen3Config(**shape, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+        )
+    else:
+        model = tiny_model(architecture)
+    tokenizer = tiny_tokenizer()
+    file = tmp_path / "model.gguf"
+    write_gguf(model, tokenizer, file, quantization=quantization, name="tiny", end_token_id=4)
+    found, its_tokenizer = load_gguf(file)
+    text = "the quick brown fox asks: 1 + 23?<|im_end|>"
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    assert its_tokenizer(text).input_ids == ids[0].tolist()
+    assert its_tokenizer.chat_template == CHATML
+    assert (its_tokenizer.eos_token, its_tokenizer.bos_token) == ("<|im_end|>", "<s>")
+    with torch.no_grad():
+        difference = (found(ids).logits - model(ids).logits).abs().max()
+    assert difference < (1e-3 if quantization == "f16" else 2e-2)
+    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
+    assert kinds == {"F32", "F16" if quantization == "f16" else "Q8_0"}
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma3_text", "mistral"])
+def test_what_gguf_would_not_hold_is_refused_by_name(architecture: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=architecture):
+        refuse_unmappable(tiny_model(architecture), tiny_tokenizer())
+
+
+def test_scaled_positions_are_refused() -> None:
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4},
+    )
+    with pytest.raises(ConfigError, match="linear"):
+        refuse_unmappable(LlamaForCausalLM(config), tiny_tokenizer())
+
+
+def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model", "gpt2")
+    config = tiny_config(tmp_path, model, max_steps=1, report_samples=0)
+    finished = trimtab.train({**config, "method": "full", "eval_strategy": "no"}).run
+    with pytest.raises(ConfigError, match="architecture gpt2"):
+        export_result(finished, "gguf", tmp_path / "out", Silent())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("template", "default_system"),
+    [
+        (CHATML, None),
+        (
+            "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n"
+            "{% endif %}" + CHATML,
+            "Be kind.",
+        ),
+    ],
+)
+def test_a_template_of_fixed_texts_is_found(template: str, default_system: str | None) -> None:
+    texts = turn_texts(tiny_tokenizer(chat_template=template))
+    assert texts is not None
+    assert texts.user == ("<|im_start|>user\n", "<|im_end|>\n")
+    assert texts.assistant == ("<|im_start|>assistant\n", "<|im_end|>\n")
+    assert texts.default_system == default_system
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}",
+        "{{ raise_exception('no') }}",
+        "{% for message in messages %}{{ loop.index }}{{ message['content'] }}{% endfor %}",
+    ],
+)
+def test_a_template_that_does_more_is_not_pressed_into_texts(template: str) -> None:
+    assert turn_texts(tiny_tokenizer(chat_template=template)) is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        ([{"type": "ByteLevel", "use_regex": True}], "gpt-2"),
+        (
+            [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel"}],
+            "smollm",
+        ),
+        ([{"type": "Split", "pattern": {"Regex": "odd"}}, {"type": "ByteLevel"}], "default"),
+    ],
+)
+def test_how_text_is_cut_has_llama_cpps_name(parts: list[dict[str, object]], name: str) -> None:
+    description = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": parts}}
+    assert pre_tokenizer_name(description) == name
+
+
+def test_a_dry_run_lists_what_would_be_sent_and_asks_nobody(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["export", str(finished_run), "--to", "merged", "--output", str(out)]
+    assert run([*command, "--push-to-hub", "me/mine", "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["num_same_answers"] == 20
+    assert told["upload"] == {
+        path.name: path.stat().st_size for path in out.iterdir() if path.is_file()
+    }
+    assert run(command) == 2
+    assert "there already" in capsys.readouterr().err
+
+
+def test_the_hub_out_of_reach_is_told(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("a card", encoding="utf-8")
+    assert planned_upload(tmp_path, "me/mine").files == (("README.md", 6),)
+    with pytest.raises(ConfigError, match="no repository's name"):
+        planned_upload(tmp_path, "a/b/c")
+    with pytest.raises(ConfigError, match="the Hub did not take it"):
+        push(tmp_path, "me/mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--to", "onnx"], "It takes merged, gguf"),
+        (["--to", "gguf", "--quantization", "q2"], "it takes f16 or q8_0"),
+        (["--to", "gguf"], "a result is exported from one run"),
+        (["nowhere", "--to", "gguf"], "no run folder"),
+        (["--to", "trl"], "nothing to go by"),
+        (["nowhere.json", "--to", "trl"], "cannot be read"),
+    ],
+)
+def test_a_wrong_command_is_refused(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_runs_plan_a_plans_json_and_a_config_export_alike(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = [str(finished_run), str(finished_run / "plan.json")]
+    texts = []
+    for number, source in enumerate(sources):
+        out = tmp_path / str(number)
+        assert run(["export", source, "--to", "trl", "--output", str(out), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        texts.append(Path(told["path"]).read_text(encoding="utf-8"))
+    assert texts[0] == texts[1]
+    assert "max_steps: 2\n" in texts[0]
+    out = tmp_path / "config"
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"model: {finished_run.parent / 'model'}\ndataset: {finished_run.parent / 'rows.jsonl'}\n",
+        encoding="utf-8",
+    )
+    command = ["export", str(file), "--to", "axolotl", "--quick", "--seed", "9"]
+    assert run([*command, "--output", str(out)]) == 0
+    assert "seed: 9\n" in (out / "axolotl.yaml").read_text(encoding="utf-8")
+
+
+def test_the_tokenizer_of_an_export_loads_by_itself(finished_run: Path, tmp_path: Path) -> None:
+    export_result(finished_run, "merged", tmp_path / "out", Silent())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.chat_template == CHATML
