@@ -17,6 +17,7 @@ from trimtab import errors
 from trimtab.cli.app import app, run
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.layers import resolve
+from trimtab.interop.importing import dialect_of, import_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -62,7 +63,7 @@ def write_config(block: Block, folder: Path) -> Path:
 def write_quick_config(block: Block, folder: Path) -> None:
     """The same with short answers: a tiny random model never ends one by itself."""
     path = write_config(block, folder)
-    if "max_new_tokens" not in block.text:
+    if "max_new_tokens" not in block.text and dialect_of(path) is None:
         path.write_text(f"{block.text}max_new_tokens: 8\n", encoding="utf-8")
 
 
@@ -85,7 +86,9 @@ def test_configurations_resolve(page: Path, tmp_path: Path) -> None:
     configurations = [block for block in blocks(page) if block.language == "yaml"]
     assert configurations
     for block in configurations:
-        config = resolve(file=write_config(block, tmp_path)).config
+        file = write_config(block, tmp_path)
+        theirs = import_config(file)
+        config = (resolve(file=file) if theirs is None else theirs.resolved).config
         assert config.model == "models/SmolLM2-135M-Instruct"
         assert config.dataset == "questions.jsonl"
 

@@ -15,7 +15,7 @@ import trimtab
 from trimtab.cli.app import run
 from trimtab.engine.observer import Silent
 from trimtab.errors import ConfigError
-from trimtab.interop import results
+from trimtab.interop import gguf_writing, results
 from trimtab.interop.gguf_writing import pre_tokenizer_name, refuse_unmappable, write_gguf
 from trimtab.interop.hub import planned_upload, push
 from trimtab.interop.ollama import turn_texts
@@ -135,13 +135,13 @@ def test_scaled_positions_are_refused() -> None:
         refuse_unmappable(LlamaForCausalLM(config), tiny_tokenizer())
 
 
-def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
-    model = save_tiny_model(tmp_path / "model", "gpt2")
-    config = tiny_config(tmp_path, model, max_steps=1, report_samples=0)
-    finished = trimtab.train({**config, "method": "full", "eval_strategy": "no"}).run
-    with pytest.raises(ConfigError, match="architecture gpt2"):
-        export_result(finished, "gguf", tmp_path / "out", Silent())
-    assert not (tmp_path / "out").exists()
+def test_a_refusal_leaves_nothing_behind(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(gguf_writing.ARCHITECTURES, "llama")
+    with pytest.raises(ConfigError, match="architecture llama cannot be written as GGUF"):
+        export_result(finished_run, "gguf", tmp_path / "out", Silent())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

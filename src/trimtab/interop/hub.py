@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.errors import ConfigError
+from trimtab.models.source import HUB_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,11 @@ def planned_upload(folder: Path, repository: str) -> Upload:
 
     Raises ConfigError for a name that is no repository's.
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
+    if HUB_NAME.fullmatch(repository) is None:
         raise ConfigError(
             f"--push-to-hub is {repository!r}, which is no repository's name.",
             hint="Write USER/NAME.",
-        ) from error
+        )
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return Upload(
         repository,

@@ -124,7 +124,7 @@ def export_result(
     with staged_folder(folder) as staged:
         if kind == "merged":
             save_merged(merged, tokenizer, staged, result_of(run_folder, plan.settings()).folder)
-            found = _read_merged(staged)
+            found: tuple[PreTrainedModel, Tokenizer] | str = _read_merged(staged)
         else:
             file = staged / f"{_name(plan)}-{quantization}.gguf"
             write_gguf(
@@ -181,7 +181,7 @@ def _result(run: RunFolder, plan: Plan) -> tuple[Tokenizer, Model]:
 def _merged(model: Model) -> PreTrainedModel:
     if not isinstance(model, PeftModel):
         return model
-    merged: PreTrainedModel = model.merge_and_unload()  # type: ignore[operator]
+    merged: PreTrainedModel = model.merge_and_unload()
     return merged
 
 

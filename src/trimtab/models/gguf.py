@@ -95,7 +95,7 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     from trimtab.models.quiet import quiet_transformers
 
     with quiet_transformers(), _without_conversion_bar():
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, dtype=torch.float32
         )
