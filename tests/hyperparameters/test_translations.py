@@ -82,6 +82,8 @@ TRANSLATED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"warmup_ratio": 0.1}, {"warmup_ratio": 0.1, "warmup_steps": "auto"}),
     ({"load_in_4bit": False, "load_in_8bit": None}, {}),
     ({"report_to": "none", "save_strategy": "steps", "packing_strategy": "bfd"}, {}),
+    ({"report_to": ["wandb"]}, {"report_to": "wandb"}),
+    ({"report_to": []}, {}),
     ({"resume_from_checkpoint": None, "push_to_hub": False, "deepspeed": None}, {}),
     ({"logging_strategy": "steps"}, {}),
 ]
@@ -109,7 +111,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"bf16": "yes"}, "true, false or auto"),
     ({"padding_free": 1}, "true or false"),
     ({"train_on_inputs": "no"}, "true or false"),
-    ({"report_to": "wandb"}, "metrics.jsonl"),
+    ({"report_to": ["wandb", "mlflow"]}, "tensorboard, wandb or mlflow"),
     ({"packing_strategy": "wrapped"}, "best-fit decreasing"),
     ({"save_strategy": "epoch"}, "save_steps"),
     ({"resume_from_checkpoint": True}, "trimtab resume"),

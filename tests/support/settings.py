@@ -62,6 +62,7 @@ _DEFAULTS: dict[str, Any] = {
     "save_steps": 0,
     "save_total_limit": 2,
     "logging_steps": 10,
+    "report_to": "none",
     "report_samples": 0,
     "max_new_tokens": 8,
 }

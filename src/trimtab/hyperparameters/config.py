@@ -863,6 +863,14 @@ class TrainingConfig(BaseModel):
             lowering="More lines.",
         ),
     ] = 10
+    report_to: Annotated[
+        Literal["none", "trackio", "tensorboard", "wandb", "mlflow"],
+        Hyperparameter(
+            "The tracker that metrics go to as well; metrics.jsonl has them in any case.",
+            "run",
+            example="tensorboard",
+        ),
+    ] = "none"
     report_samples: Annotated[
         NonNegativeInt,
         Hyperparameter(

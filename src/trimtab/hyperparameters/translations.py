@@ -144,11 +144,6 @@ def _foreign() -> Mapping[str, ForeignName]:
             instead="every update is logged in metrics.jsonl: remove this line.",
         ),
         _absent(
-            "report_to",
-            allowed=("none", None),
-            instead="the run folder holds metrics.jsonl and report.html: remove this line.",
-        ),
-        _absent(
             "resume_from_checkpoint",
             allowed=(False, None),
             instead="a run is resumed by `trimtab resume RUN`: remove this line.",
@@ -229,6 +224,12 @@ def _respell_eval_strategy(value: Any) -> Any:
     return "no" if value is False else value
 
 
+def _respell_tracker(value: Any) -> Any:
+    if value is None or value == []:
+        return "none"
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 SPELLINGS: Final[Mapping[str, Spelling]] = MappingProxyType(
     {
         spelling.name: spelling
@@ -254,6 +255,12 @@ SPELLINGS: Final[Mapping[str, Spelling]] = MappingProxyType(
                 _respell_modules,
             ),
             Spelling("eval_dataset", "0 is none", {"enum": [0, False]}, _respell_held_out),
+            Spelling(
+                "report_to",
+                "null is none; a list of one is that one",
+                {"anyOf": [{"type": "null"}, {"type": "array", "maxItems": 1}]},
+                _respell_tracker,
+            ),
             Spelling("eval_strategy", "false is no", {"enum": [False]}, _respell_eval_strategy),
         )
     }

@@ -92,6 +92,7 @@ class Settings:
     save_steps: int
     save_total_limit: int
     logging_steps: int
+    report_to: Literal["none", "trackio", "tensorboard", "wandb", "mlflow"]
     report_samples: int
     max_new_tokens: int
 

@@ -24,6 +24,7 @@ from trimtab.workflow.materials import Materials
 from trimtab.workflow.planning import PlannedRun
 from trimtab.workflow.recording import RecordingObserver
 from trimtab.workflow.samples import SamplePrompt, sample_prompts
+from trimtab.workflow.tracking import TrackingObserver, tracking
 from trimtab.workflow.training_rows import TrainingRows, rows_question
 
 VERSIONED_PACKAGES = ("trimtab", "torch", "transformers", "peft", "tokenizers", "safetensors")
@@ -54,6 +55,7 @@ class Session:
     run: RunFolder
     observer: Observer
     prompts: tuple[SamplePrompt, ...]
+    tracker: TrackingObserver
 
     @property
     def asked_config(self) -> TrainingConfig:
@@ -117,6 +119,7 @@ def open_session(planned: PlannedRun, run: RunFolder, shown: Observer) -> Sessio
     settings = planned.plan.settings()
     choose_device(settings.device)
     rows = planned.materials.rows(rows_question(settings))
+    tracker = tracking(shown, settings.report_to, run.root, planned.plan)
     return Session(
         plan=planned.plan,
         settings=settings,
@@ -126,8 +129,9 @@ def open_session(planned: PlannedRun, run: RunFolder, shown: Observer) -> Sessio
         observer=RecordingObserver(
             Ledger(run.metrics_jsonl),
             Ledger(run.events_jsonl),
-            shown,
+            tracker,
             planned.materials.corpus.sources,
         ),
         prompts=sample_prompts(planned.materials, rows, settings),
+        tracker=tracker,
     )

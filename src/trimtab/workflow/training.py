@@ -39,6 +39,7 @@ from trimtab.workflow.recovering import train_through
 from trimtab.workflow.samples import answers
 from trimtab.workflow.session import Progress, Session, open_session
 from trimtab.workflow.stopping import stop_at_update_end
+from trimtab.workflow.tracking import refuse_without_library
 
 ADAM_STATES = 2
 
@@ -67,6 +68,7 @@ def train(
             resolved = resolve_config(config, options)
             if resolved.config.output_dir != "auto":
                 refuse_taken(Path(resolved.config.output_dir))
+            refuse_without_library(resolved.config.report_to)
             planned = plan_run(resolved, observer)
         observer.planned(planned.plan)
         output_dir = Path(planned.plan.settings().output_dir)
@@ -141,9 +143,21 @@ def carry_out(session: Session, progress: Progress) -> RunSummary:
     def told() -> None:
         session.observer.noted("Stopping once this is saved; again to abort at once.")
 
-    with told_outcome(session, progress), stop_at_update_end(told) as stop_requested:
+    with (
+        _closing_tracker(session),
+        told_outcome(session, progress),
+        stop_at_update_end(told) as stop_requested,
+    ):
         train_through(session, progress, stop_requested)
         return hand_over(session, progress)
+
+
+@contextmanager
+def _closing_tracker(session: Session) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        session.tracker.finish()
 
 
 @contextmanager

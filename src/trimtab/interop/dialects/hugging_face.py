@@ -150,11 +150,14 @@ def shared(reading: Reading) -> None:
 
 
 def report_to(value: Any) -> Values:
-    """A list or a word; `all` means what is installed there, which is none unasked here."""
+    """One tracker of those that are fed here; `all` means what is installed there."""
     names = [value] if isinstance(value, str) else value
-    if names in ([], ["none"]):
-        return {}
-    raise Loss("no tracker is fed; every update is in metrics.jsonl", changes_result=False)
+    try:
+        return same("report_to")(names)
+    except Loss as loss:
+        raise Loss(
+            "metrics go to one tracker, and are in metrics.jsonl", changes_result=False
+        ) from loss
 
 
 def optimizer(value: Any) -> Values:

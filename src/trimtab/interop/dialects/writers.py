@@ -64,7 +64,7 @@ def _trainer(writing: Writing, tool: str) -> None:
     put_precision(writing)
     put_seeds(writing, tool)
     writing.put("data_seed", "data_seed")
-    writing.keys["report_to"] = "none"
+    writing.put("report_to", "report_to")
     if writing.values["device"] == "cpu":
         writing.put("device", "use_cpu", True)
 
@@ -177,6 +177,7 @@ def write_axolotl(writing: Writing) -> None:
     put_precision(writing)
     put_seeds(writing, "axolotl")
     writing.leave("data_seed", "one seed is set there", changes_result=False)
+    writing.leave("report_to", "trackers have switches of their own there", changes_result=False)
     put_checkpointing(writing)
     put_cadence(writing, has_held_out=bool(writing.keys.get("val_set_size")))
     writing.put("pad_token", "special_tokens", {"pad_token": values["pad_token"]})

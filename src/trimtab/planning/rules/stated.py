@@ -21,6 +21,7 @@ _DEFAULTS: Mapping[str, str] = {
     "seed": "any seed is as good; it is kept so that the run can be repeated",
     "save_total_limit": "the latest and one before it, beside the best",
     "logging_steps": "metrics.jsonl has every update anyway",
+    "report_to": "nothing is sent anywhere unasked; metrics.jsonl has everything",
     "report_samples": "enough to see a change by eye",
     "max_new_tokens": "enough to tell answers apart",
 }
