@@ -20,7 +20,10 @@ HOSTILE: list[tuple[str, str]] = [
     ("{{ ['x' * 1000000] * 1000000 }}", "too much memory|takes over|cannot be rendered"),
     ("{{ 'x' * 10 ** 12 }}", "too much memory"),
     ("{{ 9 ** (9 ** 9) }}", "takes over 0.5 s to render one conversation"),
-    ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "over"),
+    (
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "takes over 0.5 s",
+    ),
     ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recurses without end"),
     ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "recurses|cannot be"),
     ("{{ ''.__class__.__mro__[1].__subclasses__() }}", CONTAINED),
@@ -50,7 +53,6 @@ HOSTILE: list[tuple[str, str]] = [
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     time_briefly(monkeypatch)
-    monkeypatch.setattr(templates, "MAX_RENDER_S", 0.5)
 
 
 @pytest.fixture
@@ -102,6 +104,8 @@ def test_a_hostile_template_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if "takes over" in reason:
+        monkeypatch.setattr(templates, "MAX_RENDER_S", 0.5)
     as_jinja_file(model, template)
     message = refused(["plan", "--quick"], model, tmp_path, capsys)
     assert any(part in message for part in reason.split("|")), message
