@@ -2,6 +2,7 @@
 # make test    install, then run the tests (PYTEST_ARGS='-k packing' to choose)
 # make lint    style (ruff), types (mypy) and imports (import-linter); each is a target too
 # make docs    write the generated docs; make docs-check fails where they are stale
+# make audit   ask for known vulnerabilities of the pinned packages (pip-audit, in its own place)
 # make clean   remove the environment and everything that tools left behind
 #
 # PYTHON=python3.12 chooses the interpreter that the environment is made with.
@@ -13,7 +14,7 @@ PYTEST_ARGS ?= -n 2
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 DESCRIBED = pyproject.toml constraints.txt
 
-.PHONY: demo test lint style types imports docs docs-check clean
+.PHONY: demo test lint style types imports docs docs-check audit clean
 
 demo: $(VENV)/.runs
 	$(VENV)/bin/trimtab demo
@@ -40,6 +41,11 @@ docs: $(VENV)/.runs
 docs-check: $(VENV)/.runs
 	@$(VENV)/bin/python -m trimtab.hyperparameters.rendering | cmp -s - docs/hyperparameters.md \
 	  || { echo 'docs/hyperparameters.md is stale: run make docs' >&2; exit 1; }
+
+audit: $(VENV)/.python
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check -qq install pip-audit
+	@$(VENV)/audit/bin/python dev/audit.py
 
 clean:
 	rm -rf $(VENV) build dist src/trimtab.egg-info
