@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from functools import cache
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from trimtab.planning.plan import Plan
-from trimtab.report import comparison, happenings, story, tables
+from trimtab.report import comparison, story, tables
 from trimtab.report.collect import RunRecord, collect
 from trimtab.report.drawing import (
     draw_grad_norm,
@@ -24,7 +18,7 @@ from trimtab.report.drawing import (
     draw_pair,
 )
 from trimtab.report.figures import grad_norm_curve, learning_rate_curve, length_bars, loss_curve
-from trimtab.report.words import counted, prose, quantity_text, seconds_text, value_text, visible
+from trimtab.report.rendering import render
 from trimtab.runs.atomic import write_text
 
 MAX_EVENTS_SHOWN = 200
@@ -41,17 +35,10 @@ def write_report(run: str | Path) -> Path:
 
 
 def render_page(record: RunRecord) -> str:
-    """The page as HTML.
-
-    All text of the run is escaped; the page's policy allows no script, no request and no style
-    but its own.
-    """
-    style = _template_text("page.css")
+    """The page as HTML, as `rendering.render` makes it."""
     compared = comparison.comparisons(record)
-    template = _environment().get_template("page.html")
-    return template.render(
-        style=Markup(style),
-        style_hash=_csp_hash(style),
+    return render(
+        "page.html",
         record=record,
         title=story.title(record),
         status=story.status(record),
@@ -65,7 +52,6 @@ def render_page(record: RunRecord) -> str:
         samples_lead=tables.samples_sentence(record),
         truncation=tables.truncation_sentence(record),
         max_events=MAX_EVENTS_SHOWN,
-        trimtab_version=version("trimtab"),
         **_figures(record),
     )
 
@@ -96,44 +82,3 @@ def _pair(one: comparison.Comparison) -> Markup | None:
 
 def _number(plan: Plan | None, name: str) -> float | None:
     return None if plan is None else plan.decision(name).value
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FunctionLoader(_template_text),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalized,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        value=value_text,
-        seconds=seconds_text,
-        counted=counted,
-        quantity=quantity_text,
-        prose=prose,
-    )
-    environment.globals.update(
-        event_text=happenings.event_text,
-        spikes_text=happenings.spikes_text,
-        meaning=tables.meaning,
-        decided=tables.decided_value,
-    )
-    return environment
-
-
-def _finalized(value: Any) -> Any:
-    """Every text that the template prints goes through here, so none can turn the page around."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _template_text(name: str) -> str:
-    return files("trimtab.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _csp_hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
