@@ -1,15 +1,15 @@
-"""The held-out loss."""
+"""The held-out loss, over all rows and of each."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from trimtab.data.rows import MicroBatch
-from trimtab.engine.loss import summed_loss
+from trimtab.data.rows import MicroBatch, TokenRow
+from trimtab.engine.loss import summed_loss, summed_row_losses
 from trimtab.engine.precision import autocast
 from trimtab.hyperparameters.config import Precision
 from trimtab.models.adapters import Model
@@ -23,6 +23,19 @@ class Evaluation:
     num_tokens: int
     num_trainable_tokens: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RowLosses:
+    """Held-out losses by row: nats summed over a row's trainable tokens, and how many these are.
+
+    num_tokens: of all rows, those that are only read included.
+    """
+
+    row_ids: tuple[int, ...]
+    losses: tuple[float, ...]
+    num_trainable_tokens: tuple[int, ...]
+    num_tokens: int
 
 
 @torch.no_grad()
@@ -61,4 +74,38 @@ def evaluate(
         num_tokens=num_tokens,
         num_trainable_tokens=num_trainable_tokens,
         seconds=time.perf_counter() - started,
+    )
+
+
+@torch.no_grad()
+def row_losses(
+    model: Model,
+    rows: Sequence[TokenRow],
+    batches: Iterable[MicroBatch],
+    *,
+    precision: Precision,
+    device: torch.device,
+    on_tokens: Callable[[int], None] | None = None,
+) -> RowLosses:
+    """The loss of each of the rows, in their order, whatever `batches` they were put in.
+
+    `on_tokens` as for `evaluate`. A row's loss may not be finite.
+    """
+    was_training = model.training
+    model.eval()
+    found: dict[int, float] = {}
+    try:
+        for batch in batches:
+            with autocast(precision, device):
+                losses_R = summed_row_losses(model, batch.to(device))
+            found.update(zip(batch.row_ids, losses_R.tolist(), strict=True))
+            if on_tokens is not None:
+                on_tokens(batch.num_tokens)
+    finally:
+        model.train(was_training)
+    return RowLosses(
+        row_ids=tuple(row.row_id for row in rows),
+        losses=tuple(found[row.row_id] for row in rows),
+        num_trainable_tokens=tuple(row.num_trainable_tokens for row in rows),
+        num_tokens=sum(row.num_tokens for row in rows),
     )

@@ -32,7 +32,10 @@ from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that one run's updates need, in one precision."""
+    """Everything that one run's updates need, in one precision.
+
+    Where `checkpoints` is None nothing is saved.
+    """
 
     settings: Settings
     model: Model
@@ -42,7 +45,7 @@ class Job:
     train_rows: Sequence[TokenRow]
     eval_rows: Sequence[TokenRow]
     batching: Batching
-    checkpoints: Path
+    checkpoints: Path | None
 
 
 def run_updates(
@@ -239,7 +242,7 @@ def _evaluate(
     if is_trained and (state.best_eval_loss is None or loss < state.best_eval_loss):
         state.best_eval_loss = loss
         state.best_step = state.num_updates
-        if state.num_updates < job.settings.num_train_steps:
+        if job.checkpoints is not None and state.num_updates < job.settings.num_train_steps:
             job.optimizer.for_evaluation()
             checkpoint.save_best(job.checkpoints, job.model, state.num_updates)
             job.optimizer.for_training()
@@ -283,6 +286,8 @@ def _held_out_loss(
 
 def save(job: Job, state: TrainingState, observer: Observer) -> None:
     """Write the checkpoint of the last applied update, and tell it; older ones retire."""
+    if job.checkpoints is None:
+        return
     started = time.perf_counter()
     folder = job.checkpoints / checkpoint_name(state.num_updates)
     checkpoint.save_checkpoint(folder, job.model, job.optimizer, state)

@@ -19,8 +19,8 @@ from trimtab.probes.handover import rows_to_bytes
 
 ANSWER_TIMEOUT_S: Final = 300.0
 _START: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from trimtab.probes.process import main; main()"
+    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "importlib.import_module(sys.argv[2]).main()"
 )
 
 
@@ -42,20 +42,24 @@ Answer = Mapping[str, Any]
 
 @contextmanager
 def asked(
-    request: Mapping[str, Any], rows: Sequence[TokenRow], *, timeout_s: float = ANSWER_TIMEOUT_S
+    request: Mapping[str, Any],
+    rows: Sequence[TokenRow],
+    *,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+    module: str = "trimtab.probes.process",
 ) -> Iterator[Iterator[Answer]]:
     """Yields the answers, as they come, of a process of its own that is given request and rows.
 
     The answers' iterator raises ProbeDied; `timeout_s` is the longest wait for one answer. The
-    process imports from where this one does. On every way out it is gone, and nothing is left on
-    disk.
+    process runs `module` and imports from where this one does. On every way out it is gone, and
+    nothing is left on disk.
     """
     with TemporaryFile() as handed_over, TemporaryFile() as complaints:
         handed_over.write(rows_to_bytes(rows))
         handed_over.seek(0)
         rows_fd = handed_over.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, json.dumps(sys.path)],
+            [sys.executable, "-P", "-c", _START, json.dumps(sys.path), module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,

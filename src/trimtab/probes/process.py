@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,21 @@ from trimtab.probes.trials import run_trial
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _FIRST_TO_GO = "1000"
+Tell = Callable[[Mapping[str, Any]], None]
 
 
 def main() -> None:
     """Read the request, measure, answer."""
+    serve(_measure)
+
+
+def _measure(request: Mapping[str, Any], tell: Tell) -> None:
+    for answer in measured(request):
+        tell(answer)
+
+
+def serve(answer: Callable[[Mapping[str, Any], Tell], None]) -> None:
+    """Read one request, write what is told while it is answered, and how that ended."""
     answers = _keep_stdout_for_answers()
     # Ctrl-C on a terminal reaches the whole group; the asking process ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -50,8 +62,7 @@ def main() -> None:
     request = json.loads(_read_line())
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
-        for answer in measured(request):
-            _write(answers, answer)
+        answer(request, partial(_write, answers))
         _write(answers, {"done": True})
     except TrimtabError as error:
         _write(answers, _failure(error.what, error))
@@ -64,8 +75,7 @@ def measured(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     settings = Settings.from_values(request["settings"])
     source = ModelSource(**{**request["source"], "folder": Path(request["source"]["folder"])})
     torch.set_num_threads(request["num_threads"])
-    with os.fdopen(request["rows_fd"], "rb") as handed_over:
-        rows = rows_from_bytes(handed_over.read())
+    rows = handed_rows(request)
     match request["question"]:
         case "trials":
             yield from _trials(settings, source, rows, request["trials"])
@@ -75,6 +85,12 @@ def measured(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _rate_range(settings, source, rows, request)
         case "noise scale":
             yield from _noise_scale(settings, source, rows, request)
+
+
+def handed_rows(request: Mapping[str, Any]) -> list[TokenRow]:
+    """The rows that came with the request."""
+    with os.fdopen(request["rows_fd"], "rb") as handed_over:
+        return rows_from_bytes(handed_over.read())
 
 
 def _trials(

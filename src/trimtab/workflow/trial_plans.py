@@ -1,0 +1,228 @@
+"""The plan of each trial: that of the run, with what is moved set by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trimtab.engine.observer import Observer, Silent
+from trimtab.errors import ConfigError, DataError
+from trimtab.hyperparameters.catalogue import aliases, catalogue
+from trimtab.hyperparameters.layers import ResolvedConfig, resolve
+from trimtab.models.packing import packing_refusal_of
+from trimtab.planning.discarding import with_answer
+from trimtab.planning.effort import QUICK, TRAIN, Effort
+from trimtab.planning.fact import Fact, Facts
+from trimtab.planning.plan import Plan
+from trimtab.planning.planner import make_plan
+from trimtab.workflow.planning import ConfigLike, PlannedRun, plan_run, resolve_config
+from trimtab.workflow.training_rows import rows_question
+from trimtab.workflow.trial_runs import TrialOrder
+
+HELD = (
+    "max_length",
+    "pad_token",
+    "per_device_eval_batch_size",
+    "learning_rate",
+    "precision",
+    "activation_checkpointing",
+    "device",
+    "lora_r",
+    "lora_alpha",
+    "data_seed",
+)
+"""What the plan decides and a trial takes from it, whatever else the trial moves."""
+BATCH = ("global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
+LENGTH = ("num_train_epochs", "max_steps")
+MOVABLE_FAMILIES = (
+    "length and padding",
+    "batch",
+    "duration",
+    "learning rate",
+    "regularisation and optimizer",
+    "precision and memory",
+    "LoRA",
+)
+
+
+@dataclass(frozen=True)
+class TrialBench:
+    """One configuration, planned once, with the rows that all its trials share."""
+
+    resolved: ResolvedConfig
+    planned: PlannedRun
+
+    @property
+    def plan(self) -> Plan:
+        return self.planned.plan
+
+    def order(
+        self,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        seed: int | None = None,
+        num_steps: int | None = None,
+    ) -> TrialOrder:
+        """The trial in which `overrides` are set and all else is as planned.
+
+        `num_steps` are updates of the plan's global batch, None for the plan's own length: where
+        the batch is moved, as many updates are made as take the same number of rows. What else was
+        `auto` stays at the plan's value; a warmup of the user's stays the same share of the run.
+        `seed` moves the order of the rows too, unless the user set `data_seed`; which rows are
+        held out it never moves, nor do the overrides.
+
+        Raises ConfigError for a name that no trial can move, a value out of its domain, and
+        settings that contradict each other.
+        """
+        moved = _canonical(overrides or {})
+        plan = self._plan(moved, num_steps)
+        settings = plan.settings()
+        base = self.plan.settings()
+        question = rows_question(settings)
+        held_out = self.planned.materials.rows(rows_question(base)).eval
+        rows = self.planned.materials.rows(question).train
+        if seed is not None:
+            keeps_order = self.resolved.config.data_seed != "auto"
+            settings = replace(
+                settings, seed=seed, data_seed=settings.data_seed if keeps_order else seed
+            )
+        return TrialOrder(
+            settings, self.planned.materials.source, rows, held_out, base.max_length, moved
+        )
+
+    def _plan(self, moved: Mapping[str, Any], num_steps: int | None) -> Plan:
+        resolved = resolve(values=self._values(moved, num_steps))
+        facts = Facts().adding(self.plan.facts)
+        facts = facts.adding(self._packing_facts(moved))
+        output_dir = self.plan.settings().output_dir
+        while True:
+            answer = make_plan(resolved, facts, output_dir=output_dir, effort=QUICK)
+            if isinstance(answer, Plan):
+                return answer
+            for question in answer:
+                facts = with_answer(facts, tuple(self.planned.materials.answer(question)))
+
+    def _values(self, moved: Mapping[str, Any], num_steps: int | None) -> dict[str, Any]:
+        config = self.resolved.config
+        asked = {
+            name: getattr(config, name)
+            for name in catalogue()
+            if self.resolved.is_set(name) and name not in (*BATCH, *LENGTH)
+        }
+        held = {name: self.plan.decision(name).value for name in HELD}
+        batch = self._batch(moved)
+        length = self._length(moved, num_steps)
+        values = {**asked, **held, **batch, **length, **moved}
+        num_updates = length.get("max_steps")
+        if num_updates is not None:
+            values |= self._shortened(values, moved, num_updates)
+        return values
+
+    def _batch(self, moved: Mapping[str, Any]) -> dict[str, Any]:
+        """What stays of the three sizes beside those that are moved."""
+        asked = [name for name in BATCH if name in moved]
+        planned = {name: self.plan.decision(name).value for name in BATCH}
+        if not asked:
+            return planned
+        if asked == ["global_batch_size"]:
+            micro = planned["per_device_train_batch_size"]
+            divides = moved["global_batch_size"] % micro == 0
+            return {"per_device_train_batch_size": micro} if divides else {}
+        if len(asked) == 1:
+            return {"global_batch_size": planned["global_batch_size"]}
+        return {}
+
+    def _length(self, moved: Mapping[str, Any], num_steps: int | None) -> dict[str, Any]:
+        if any(name in moved for name in LENGTH):
+            if num_steps is not None:
+                raise ConfigError(
+                    "a trial's length is given, and moved as well.",
+                    hint="Leave out num_train_epochs and max_steps.",
+                )
+            return {}
+        base = self.plan.settings()
+        number = base.num_train_steps if num_steps is None else num_steps
+        size = _global_batch_size(moved, base.global_batch_size)
+        return {"max_steps": max(1, round(number * base.global_batch_size / size))}
+
+    def _shortened(
+        self, values: Mapping[str, Any], moved: Mapping[str, Any], num_updates: int
+    ) -> dict[str, Any]:
+        """Counts of updates that the user set, as the same shares of a trial's length."""
+        base = self.plan.settings()
+        share = num_updates / base.num_train_steps
+        changed: dict[str, Any] = {}
+        has_warmup = values.get("warmup_steps", "auto") != "auto" or values.get("warmup_ratio")
+        if has_warmup and not {"warmup_steps", "warmup_ratio"} & moved.keys():
+            changed["warmup_steps"] = round(share * base.warmup_steps)
+            changed["warmup_ratio"] = None
+        arguments = values.get("lr_scheduler_kwargs")
+        if arguments and "lr_scheduler_kwargs" not in moved:
+            changed["lr_scheduler_kwargs"] = {
+                name: max(1, round(share * value)) if _counts_updates(name) else value
+                for name, value in arguments.items()
+            }
+        return changed
+
+    def _packing_facts(self, moved: Mapping[str, Any]) -> tuple[Fact, ...]:
+        """Whether rows can be joined, where the plan had no reason to ask."""
+        config = self.resolved.config
+        was_asked = config.padding == "none" or config.packing
+        if was_asked or not {"padding", "packing"} & moved.keys():
+            return ()
+        refusal = packing_refusal_of(self.planned.materials.source)
+        method = "two documents joined against each alone"
+        value = None if refusal is None else refusal.rstrip(".")
+        return (Fact("model.packing_refusal", value, method=method),)
+
+
+def trial_bench(
+    config: ConfigLike | None = None,
+    *,
+    options: Sequence[tuple[str, str]] = (),
+    observer: Observer | None = None,
+    effort: Effort = TRAIN,
+) -> TrialBench:
+    """Plan the configuration, for trials of it.
+
+    Raises ConfigError, DataError and DoesNotFit as planning does, and DataError where nothing is
+    held out, so that a trial could not be scored.
+    """
+    resolved = resolve_config(config, options)
+    planned = plan_run(resolved, observer or Silent(), effort=effort)
+    if not planned.plan.settings().num_eval_rows:
+        because = planned.plan.decision("eval_dataset").because
+        raise DataError(
+            f"no row is held out, so that no trial can be scored ({because}).",
+            where=resolved.config.dataset,
+            hint="Set eval_dataset to a fraction such as 0.2 or to a dataset of its own.",
+        )
+    return TrialBench(resolved, planned)
+
+
+def _canonical(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    moved: dict[str, Any] = {}
+    for written, value in overrides.items():
+        name = aliases().get(written, written)
+        if name in catalogue():
+            is_movable = catalogue()[name].declaration.family in MOVABLE_FAMILIES
+            if not (is_movable or name == "method"):
+                raise ConfigError(
+                    f"{written} cannot be moved in a trial: all trials share the model, the rows "
+                    "and the run's own settings.",
+                    hint="Compare two configurations of their own.",
+                )
+        moved[name] = value
+    return moved
+
+
+def _global_batch_size(moved: Mapping[str, Any], planned: int) -> int:
+    if "global_batch_size" in moved:
+        return int(moved["global_batch_size"])
+    sizes = [moved[name] for name in BATCH if name in moved]
+    return int(sizes[0] * sizes[1]) if len(sizes) == 2 else planned
+
+
+def _counts_updates(name: str) -> bool:
+    return name.startswith("num_") and name.endswith("_steps")

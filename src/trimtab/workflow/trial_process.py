@@ -1,0 +1,100 @@
+"""A trial in a process of its own: its peak memory is its own, and it may die of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab.engine.stops import StopRequested
+from trimtab.models.source import ModelSource
+from trimtab.planning.settings import Settings
+from trimtab.probes.client import ProbeDied, asked
+from trimtab.probes.process import Tell, handed_rows, serve
+from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
+
+MODULE = "trimtab.workflow.trial_process"
+UPDATE_TIMEOUT_S = 3600.0
+"""The longest that one update, or the loading or scoring around them, may take."""
+
+
+def run_trial_apart(
+    order: TrialOrder,
+    *,
+    on_update: NumUpdatesDone = lambda num_updates: None,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> TrialRun:
+    """As `run_trial`, in a process of its own.
+
+    A process that dies is a trial that diverged, with the reason; what the trial raises is raised
+    as ProbeDied.
+    """
+    request = {
+        "settings": asdict(order.settings),
+        "source": {**asdict(order.source), "folder": str(order.source.folder)},
+        "num_train_rows": len(order.train_rows),
+        "max_eval_length": order.max_eval_length,
+        "overrides": dict(order.overrides),
+        "num_threads": torch.get_num_threads(),
+    }
+    rows = (*order.train_rows, *order.eval_rows)
+    num_updates = 0
+    try:
+        with asked(request, rows, timeout_s=UPDATE_TIMEOUT_S, module=MODULE) as answers:
+            for answer in answers:
+                if "trial" in answer:
+                    return TrialRun.from_json(answer["trial"])
+                num_updates = answer["num_updates"]
+                on_update(num_updates)
+                if stop_requested():
+                    raise StopRequested
+    except ProbeDied as died:
+        if not died.is_deadly:
+            raise
+        return _dead(order, f"after update {num_updates}: {died.reason}")
+    raise AssertionError("the process ended without a result")
+
+
+def _dead(order: TrialOrder, reason: str) -> TrialRun:
+    """What the process had done is not known beyond its updates, so nothing of it is counted."""
+    settings = order.settings
+    return TrialRun(
+        overrides=order.overrides,
+        seed=settings.seed,
+        num_steps=settings.num_train_steps,
+        row_ids=(),
+        row_losses=(),
+        row_num_trainable_tokens=(),
+        eval_loss=None,
+        num_tokens=0,
+        num_eval_tokens=0,
+        seconds=0.0,
+        total_seconds=0.0,
+        peak_memory_bytes=0,
+        diverged=reason,
+    )
+
+
+def main() -> None:
+    """The process: one order on stdin, the updates that are done and the result on stdout."""
+    serve(_answer)
+
+
+def _answer(request: Mapping[str, Any], tell: Tell) -> None:
+    torch.set_num_threads(request["num_threads"])
+    rows = tuple(handed_rows(request))
+    num_train_rows = request["num_train_rows"]
+    source = request["source"]
+    order = TrialOrder(
+        settings=Settings.from_values(request["settings"]),
+        source=ModelSource(**{**source, "folder": Path(source["folder"])}),
+        train_rows=rows[:num_train_rows],
+        eval_rows=rows[num_train_rows:],
+        max_eval_length=request["max_eval_length"],
+        overrides=request["overrides"],
+    )
+    run = run_trial(order, on_update=lambda num_updates: tell({"num_updates": num_updates}))
+    tell({"trial": run.to_json()})

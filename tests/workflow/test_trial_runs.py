@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import read_jsonl, tiny_config, write_rows
+
+import trimtab
+from trimtab.engine.stops import StopRequested
+from trimtab.errors import ConfigError, DataError
+from trimtab.workflow.trial_plans import TrialBench, trial_bench
+from trimtab.workflow.trial_process import run_trial_apart
+from trimtab.workflow.trial_runs import TrialRun, run_trial
+
+
+def bench_of(folder: Path, model: Path, **changes: Any) -> TrialBench:
+    write_rows(folder / "rows.jsonl", num_rows=64)
+    return trial_bench(tiny_config(folder, model, **changes))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> TrialBench:
+    return bench_of(tmp_path_factory.mktemp("bench"), tiny_llama_folder, learning_rate=1e-3)
+
+
+def without_costs(run: TrialRun) -> TrialRun:
+    return replace(run, seconds=0.0, total_seconds=0.0, peak_memory_bytes=0)
+
+
+@pytest.mark.parametrize("layout", [{}, {"padding": "longest"}, {"packing": True}])
+def test_a_trial_of_the_plans_length_is_the_run(
+    tmp_path: Path, tiny_llama_folder: Path, layout: dict[str, Any]
+) -> None:
+    changes = {**layout, "lora_dropout": 0.1, "learning_rate": 1e-2}
+    bench = bench_of(tmp_path, tiny_llama_folder, **changes)
+    run = run_trial(bench.order())
+    trimtab.train(bench.plan)
+    metrics = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    last = [line["eval_loss"] for line in metrics if "eval_loss" in line][-1]
+    assert run.eval_loss == pytest.approx(last, rel=1e-5)
+    assert run.num_tokens == sum(line["num_tokens"] for line in metrics if "loss" in line)
+    assert math.fsum(run.row_losses) / sum(run.row_num_trainable_tokens) == run.eval_loss
+    assert len(run.row_losses) == bench.plan.settings().num_eval_rows == len(set(run.row_ids))
+
+
+def test_nothing_is_written(bench: TrialBench) -> None:
+    run_trial(bench.order(num_steps=2))
+    assert not Path(bench.plan.settings().output_dir).exists()
+
+
+def test_a_process_of_its_own_gives_the_same_and_a_peak_of_its_own(bench: TrialBench) -> None:
+    order = bench.order({"learning_rate": 3e-3}, num_steps=2)
+    here = run_trial(order)
+    told: list[int] = []
+    apart = run_trial_apart(order, on_update=told.append)
+    assert without_costs(apart) == without_costs(here)
+    assert told == [1, 2]
+    assert 0 < apart.seconds < apart.total_seconds
+    assert apart.peak_memory_bytes > 2**26
+    assert TrialRun.from_json(json.loads(json.dumps(apart.to_json()))) == apart
+
+
+def test_a_trial_is_quick(bench: TrialBench) -> None:
+    order = bench.order(num_steps=4)
+    run_trial(order)
+    started = time.perf_counter()
+    run_trial(order)
+    assert time.perf_counter() - started < 1.0
+
+
+def test_only_what_is_moved_is_moved(bench: TrialBench) -> None:
+    base = bench.plan.settings()
+    assert bench.order().settings == base
+    moved = bench.order({"learning_rate": 2e-3, "weight_decay": 0.1}).settings
+    assert moved == replace(base, learning_rate=2e-3, weight_decay=0.1)
+
+
+def test_a_proxy_is_annealed_over_its_own_length(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    bench = bench_of(tmp_path, tiny_llama_folder, max_steps=40, warmup_steps=8)
+    settings = bench.order(num_steps=10).settings
+    assert (settings.num_train_steps, settings.warmup_steps) == (10, 2)
+    assert settings.learning_rate == bench.plan.settings().learning_rate
+
+
+def test_a_moved_batch_takes_the_same_rows(bench: TrialBench) -> None:
+    base = bench.plan.settings()
+    moved = bench.order({"global_batch_size": 4}).settings
+    assert (moved.global_batch_size, moved.num_train_steps) == (4, 2 * base.num_train_steps)
+    assert moved.learning_rate == base.learning_rate
+    pieces = bench.order(
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    ).settings
+    assert (pieces.global_batch_size, pieces.num_train_steps) == (8, base.num_train_steps)
+    assert pieces.per_device_train_batch_size == 2
+    whole = run_trial(bench.order({"per_device_train_batch_size": 8}))
+    in_pieces = run_trial(bench.order({"per_device_train_batch_size": 2}))
+    assert in_pieces.eval_loss == pytest.approx(whole.eval_loss, rel=1e-5)
+
+
+def test_seeds_move_the_order_and_not_the_held_out_rows(bench: TrialBench) -> None:
+    runs = [run_trial(bench.order(seed=seed, num_steps=3)) for seed in (1, 1, 2)]
+    assert without_costs(runs[0]) == without_costs(runs[1])
+    assert runs[0].row_losses != runs[2].row_losses
+    assert runs[0].row_ids == runs[2].row_ids
+
+
+def test_held_out_rows_stay_whole_where_training_rows_are_cut(bench: TrialBench) -> None:
+    cut = run_trial(bench.order({"max_length": 32}, num_steps=2))
+    whole = run_trial(bench.order(num_steps=2))
+    assert cut.row_num_trainable_tokens == whole.row_num_trainable_tokens
+    assert cut.num_tokens < whole.num_tokens
+
+
+def test_what_diverges_is_a_result(bench: TrialBench) -> None:
+    for run in (run_trial, run_trial_apart):
+        order = bench.order({"learning_rate": 1e30, "max_grad_norm": 0.0, "method": "full"})
+        ended = run(order)
+        assert ended.diverged is not None and "update" in ended.diverged
+        assert (ended.row_losses, ended.eval_loss) == ((), None)
+
+
+def test_a_stop_ends_at_an_update(bench: TrialBench) -> None:
+    done: list[int] = []
+    for run in (run_trial, run_trial_apart):
+        with pytest.raises(StopRequested):
+            run(bench.order(), on_update=done.append, stop_requested=lambda: len(done) > 1)
+        done.clear()
+
+
+def test_what_cannot_be_moved_is_refused(bench: TrialBench) -> None:
+    for name in ("model", "dataset", "seed", "eval_steps"):
+        with pytest.raises(ConfigError, match=name):
+            bench.order({name: 1})
+    with pytest.raises(ConfigError, match="learning_rat"):
+        bench.order({"learning_rat": 1e-3})
+    with pytest.raises(ConfigError, match="length"):
+        bench.order({"max_steps": 3}, num_steps=2)
+    assert bench.order({"lr": 2e-3}).overrides == {"learning_rate": 2e-3}
+
+
+def test_without_held_out_rows_there_is_no_bench(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    with pytest.raises(DataError, match="no row is held out"):
+        bench_of(tmp_path, tiny_llama_folder, eval_dataset="none")
