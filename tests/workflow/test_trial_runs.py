@@ -44,6 +44,7 @@ def test_a_trial_of_the_plans_length_is_the_run(
     last = [line["eval_loss"] for line in metrics if "eval_loss" in line][-1]
     assert run.eval_loss == pytest.approx(last, rel=1e-5)
     assert run.num_tokens == sum(line["num_tokens"] for line in metrics if "loss" in line)
+    assert run.update_losses == tuple(line["loss"] for line in metrics if "loss" in line)
     assert math.fsum(run.row_losses) / sum(run.row_num_trainable_tokens) == run.eval_loss
     assert len(run.row_losses) == bench.plan.settings().num_eval_rows == len(set(run.row_ids))
 

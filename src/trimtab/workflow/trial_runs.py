@@ -61,7 +61,8 @@ class TrialRun:
     trainable token over all rows. num_tokens: tokens trained on; num_eval_tokens: tokens scored.
     seconds: of the updates alone; total_seconds: loading and scoring too. peak_memory_bytes: of
     the process, which is the trial's own where it has one (on a CPU; on CUDA it always is).
-    diverged: why there are no losses, else None.
+    diverged: why there are no losses, else None. update_losses: of the updates that were made, in
+    nats per trainable token.
     """
 
     overrides: Mapping[str, Any]
@@ -77,21 +78,24 @@ class TrialRun:
     total_seconds: float
     peak_memory_bytes: int
     diverged: str | None = None
+    update_losses: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TrialRun:
-        lists = ("row_ids", "row_losses", "row_num_trainable_tokens")
+        lists = ("row_ids", "row_losses", "row_num_trainable_tokens", "update_losses")
         return cls(**{**record, **{name: tuple(record[name]) for name in lists}})
 
 
 class _Counting(Silent):
     def __init__(self, on_update: NumUpdatesDone) -> None:
         self._on_update = on_update
+        self.losses: list[float] = []
 
     def updated(self, record: UpdateRecord, num_steps: int) -> None:
+        self.losses.append(record.loss)
         self._on_update(record.step)
 
 
@@ -119,8 +123,10 @@ def run_trial(
     state = TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
     # Building adapters draws numbers; a run begins with its seed after that.
     torch.manual_seed(order.settings.seed)
-    scored = _train_and_score(order, job, state, _Counting(on_update), stop_requested)
-    return _trial_run(order, state, scored, started, peak_memory_bytes(device))
+    counting = _Counting(on_update)
+    scored = _train_and_score(order, job, state, counting, stop_requested)
+    made = _trial_run(order, state, scored, started, peak_memory_bytes(device))
+    return replace(made, update_losses=tuple(counting.losses))
 
 
 def _job(order: TrialOrder) -> Job:
