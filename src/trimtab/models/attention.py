@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from trimtab.models.short_attention import MAX_LENGTH, short_causal_attention
+from trimtab.models.cpu_attention import causal_documents_attention
 
 IMPLEMENTATION = "trimtab_documents"
 
@@ -57,6 +57,9 @@ def document_attention(
         )[0]
         return attended, None
     lengths = (length,) if document_lengths is None else document_lengths
+    is_windowed = sliding_window is not None and max(lengths) > sliding_window
+    if _has_plain_products(query_BHLD, value_BGLD, dropout) and not is_windowed:
+        return _on_cpu(query_BHLD, key_BGLD, value_BGLD, lengths, scaling), None
     attended_documents = [
         block
         for query, key, value in zip(
@@ -68,6 +71,28 @@ def document_attention(
         for block in _blocks(module, query, key, value, dropout, scaling, sliding_window)
     ]
     return torch.cat(attended_documents, dim=1), None
+
+
+def _has_plain_products(query: Tensor, value: Tensor, dropout: float) -> bool:
+    """Whether a backward pass will come that plain products do faster than torch's own."""
+    is_for_training = query.requires_grad and dropout == 0.0
+    return is_for_training and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
+
+
+def _on_cpu(
+    query_BHLD: Tensor,
+    key_BGLD: Tensor,
+    value_BGLD: Tensor,
+    lengths: tuple[int, ...],
+    scaling: float | None,
+) -> Tensor:
+    """The B rows one after another, so that documents of all of them are computed together."""
+    B = query_BHLD.shape[0]
+    query, key, value = (
+        x.transpose(1, 2).flatten(0, 1) for x in (query_BHLD, key_BGLD, value_BGLD)
+    )
+    attended_THD = causal_documents_attention(query, key, value, lengths * B, scaling)
+    return attended_THD.unflatten(0, (B, -1))
 
 
 def _blocks(
@@ -86,10 +111,6 @@ def _blocks(
     """
     length = query.shape[2]
     if sliding_window is None or length <= sliding_window:
-        is_plain = query.device.type == "cpu" and dropout == 0.0 and query.requires_grad
-        if is_plain and length <= MAX_LENGTH:
-            yield short_causal_attention(query, key, value, scaling).transpose(1, 2)
-            return
         yield sdpa_attention_forward(
             module, query, key, value, None, dropout, scaling, is_causal=True
         )[0]
