@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     )
     from trimtab.hyperparameters.config import TrainingConfig
     from trimtab.hyperparameters.rendering import explain
+    from trimtab.planning.forecast import Forecast
     from trimtab.planning.plan import Plan
     from trimtab.report.page import write_report
     from trimtab.workflow.demo import demo
+    from trimtab.workflow.forecasting import forecast_plan
     from trimtab.workflow.generating import Answer, generate
     from trimtab.workflow.inspecting import Inspection, inspect
     from trimtab.workflow.planning import plan
@@ -39,6 +41,7 @@ _HOMES = {
     "ConfigError": "trimtab.errors",
     "DataError": "trimtab.errors",
     "DoesNotFit": "trimtab.errors",
+    "Forecast": "trimtab.planning.forecast",
     "GuardStop": "trimtab.errors",
     "Inspection": "trimtab.workflow.inspecting",
     "Interrupted": "trimtab.errors",
@@ -47,6 +50,7 @@ _HOMES = {
     "TrimtabError": "trimtab.errors",
     "demo": "trimtab.workflow.demo",
     "explain": "trimtab.hyperparameters.rendering",
+    "forecast_plan": "trimtab.workflow.forecasting",
     "generate": "trimtab.workflow.generating",
     "inspect": "trimtab.workflow.inspecting",
     "plan": "trimtab.workflow.planning",
@@ -60,6 +64,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DoesNotFit",
+    "Forecast",
     "GuardStop",
     "Inspection",
     "Interrupted",
@@ -68,6 +73,7 @@ __all__ = [
     "TrimtabError",
     "demo",
     "explain",
+    "forecast_plan",
     "generate",
     "inspect",
     "plan",

@@ -27,11 +27,11 @@ from trimtab.cli.common import (
 )
 from trimtab.cli.configs import AllowLossy, Dialect, Foreign, TheirDefaults, config_and_options
 from trimtab.cli.export_command import export
+from trimtab.cli.plan_command import plan
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
 
 if TYPE_CHECKING:
     from trimtab.cli.progress import ConsoleObserver
-    from trimtab.planning.plan import Plan
     from trimtab.runs.records import RunSummary
 
 EXIT_ABORTED = 130
@@ -215,65 +215,7 @@ def _result(summary: RunSummary) -> dict[str, Any]:
     return {key: record[key] for key in RESULT_KEYS}
 
 
-@app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)
-def plan(
-    arguments: Arguments = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Rules and arithmetic alone: nothing is measured.")
-    ] = False,
-    why: Annotated[
-        str | None,
-        typer.Option("--why", metavar="NAME", help="Unfold one decision instead of the table."),
-    ] = None,
-    refresh: Annotated[
-        bool, typer.Option("--refresh", help="Measure again what was measured before.")
-    ] = False,
-    noise_scale: Annotated[
-        bool, typer.Option("--noise-scale", help="Probe the gradient noise too, in minutes.")
-    ] = False,
-    dialect: Dialect = None,
-    allow_lossy: AllowLossy = False,
-    their_defaults: TheirDefaults = False,
-    json_: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Every hyperparameter: value, origin, because; predicted memory and time; what was measured.
-
-    Measures by real weight updates on your rows, and keeps what it found for the next plan.
-    """
-    import trimtab
-
-    name = None if why is None else _hyperparameter(why)
-    config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
-    with observing(json_) as observer:
-        made = trimtab.plan(
-            config,
-            options=options,
-            observer=observer,
-            quick=quick,
-            refresh=refresh,
-            noise_scale=noise_scale,
-        )
-    _show_planned(made, name, is_quick=quick, json_wanted=json_)
-
-
-def _hyperparameter(name: str) -> str:
-    from trimtab.hyperparameters.rendering import canonical_name
-
-    return canonical_name(name)
-
-
-def _show_planned(made: Plan, name: str | None, *, is_quick: bool, json_wanted: bool) -> None:
-    from trimtab.cli.console import Consoles
-    from trimtab.cli.plan_screen import show_plan
-    from trimtab.cli.why_screen import show_why, why_json
-
-    if json_wanted:
-        print_json(made.to_json() if name is None else why_json(made, name))
-    elif name is None:
-        show_plan(Consoles().out, made, is_quick=is_quick)
-    else:
-        show_why(Consoles().out, made, name)
+app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)(plan)
 
 
 @app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)

@@ -24,10 +24,13 @@ LABEL_WIDTH = 15
 SECONDS_TO_TELL = 0.05
 
 
-def show_plan(console: Console, plan: Plan, *, is_quick: bool = False) -> None:
+def show_plan(
+    console: Console, plan: Plan, *, is_quick: bool = False, title: str | None = None
+) -> None:
     """Every hyperparameter by family, the rate's curve, the predictions, and what is unsure."""
     console.print()
-    console.rule(f"[bold]{_title(plan, is_quick)}[/]", align="left", style="dim")
+    told = title or _title(plan, is_quick)
+    console.rule(f"[bold]{escape(told)}[/]", align="left", style="dim")
     for family, decisions in groupby(plan.decisions, key=lambda one: _family(one.name)):
         console.print(Padding(_decision_table(family, list(decisions)), (0, 0, 1, 0)))
     console.print(_summary(plan))
@@ -88,7 +91,8 @@ def _decision_table(family: str, decisions: Sequence[Decision]) -> Table:
     return table
 
 
-def _labelled() -> Table:
+def labelled() -> Table:
+    """Rows of a bold word and a text."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True, min_width=LABEL_WIDTH)
     table.add_column(ratio=1)
@@ -98,7 +102,7 @@ def _labelled() -> Table:
 def _summary(plan: Plan) -> Table:
     """What the run is expected to take."""
     predicted = plan.predictions
-    table = _labelled()
+    table = labelled()
     table.add_row("learning rate", rate_curve(plan))
     table.add_row("memory", _memory(plan))
     length = f"{predicted.num_steps:,} updates"

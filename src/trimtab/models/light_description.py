@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.errors import ConfigError
+from trimtab.models.config_shapes import shapes_from_config
 from trimtab.models.description import LinearModule, ModelDescription
 from trimtab.models.safety import read_json, weight_files
 from trimtab.models.source import ModelSource
@@ -35,12 +36,26 @@ def describe_from_headers(source: ModelSource) -> ModelDescription:
     no embedding is found.
     """
     config = read_json(source.folder / "config.json")
-    text_config = config.get("text_config", config)
     shapes = {
         name: shape
         for name, shape in tensor_shapes(source.folder).items()
         if not name.endswith(BUFFERS)
     }
+    return _described(config, shapes, source)
+
+
+def describe_from_config(source: ModelSource) -> ModelDescription:
+    """The same of a folder that has no weights, as far as config.json tells it.
+
+    Raises ConfigError for an architecture that is not laid out as llama is.
+    """
+    path = source.folder / "config.json"
+    config = read_json(path)
+    return _described(config, shapes_from_config(config.get("text_config", config), path), source)
+
+
+def _described(config: Mapping[str, Any], shapes: Shapes, source: ModelSource) -> ModelDescription:
+    text_config = config.get("text_config", config)
     embedding = _embedding(shapes, source)
     head = next((name for name in shapes if _module(name) in HEADS), None)
     is_tied = head is None or bool(text_config.get("tie_word_embeddings"))

@@ -55,12 +55,15 @@ _WEIGHTS: Final = "model.safetensors"
 _WEIGHTS_INDEX: Final = "model.safetensors.index.json"
 
 
-def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
+def check_model_folder(
+    folder: Path, *, trust_remote_code: bool, needs_weights: bool = True
+) -> None:
     """Refuse a folder that cannot be loaded, or not without running something that it brings.
 
     Raises ConfigError, naming the file, for: no config.json, broken JSON, no tokenizer, weights
     that are missing, truncated, quantised or pickled, an adapter, and code of the model's own
-    unless it is trusted. Weights are opened for their headers only.
+    unless it is trusted. Weights are opened for their headers only; a folder that has none is
+    refused where it `needs_weights`.
     """
     if (folder / _ADAPTER_CONFIG).exists():
         # transformers would load the base that it names, from wherever that is.
@@ -82,8 +85,14 @@ def check_model_folder(folder: Path, *, trust_remote_code: bool) -> None:
             where=str(folder / "config.json"),
             hint="Give the model in bf16, fp16 or fp32.",
         )
-    for path in weight_files(folder):
-        _check_header(path)
+    if needs_weights or has_weights(folder):
+        for path in weight_files(folder):
+            _check_header(path)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds weights in any form that is known, be they readable or not."""
+    return any(any(folder.glob(pattern)) for pattern in (*PICKLED, "*.safetensors*"))
 
 
 def _check_settings(folder: Path, *, trust_remote_code: bool) -> None:

@@ -35,13 +35,17 @@ class ModelSource:
 
 
 def locate(
-    model: str, *, trust_remote_code: bool, on_progress: OnProgress | None = None
+    model: str,
+    *,
+    trust_remote_code: bool,
+    on_progress: OnProgress | None = None,
+    needs_weights: bool = True,
 ) -> ModelSource:
     """The folder of `model`: a Hugging Face folder, a GGUF file or a hub name.
 
     A GGUF file is dequantised once and kept in the cache. What looks like a path is never asked
-    for on the hub. Raises ConfigError where there is no such model, or where its folder lacks
-    something or wants to run code.
+    for on the hub. A folder may be without weights unless it `needs_weights`. Raises ConfigError
+    where there is no such model, or where its folder lacks something or wants to run code.
     """
     path = Path(model).expanduser()
     if path.is_file() and path.suffix == ".gguf":
@@ -60,11 +64,11 @@ def locate(
         )
     else:
         folder = _snapshot(model, trust_remote_code, on_progress)
-    check_model_folder(folder, trust_remote_code=trust_remote_code)
+    check_model_folder(folder, trust_remote_code=trust_remote_code, needs_weights=needs_weights)
     return ModelSource(name=model, folder=folder, trust_remote_code=trust_remote_code)
 
 
-def locate_light(model: str, *, trust_remote_code: bool) -> ModelSource:
+def locate_light(model: str, *, trust_remote_code: bool, needs_weights: bool = True) -> ModelSource:
     """As `locate`, but nothing is unpacked or fetched, and a GGUF file is not read.
 
     Raises ConfigError as `locate` does, and where the model is still to be unpacked or fetched.
@@ -78,7 +82,7 @@ def locate_light(model: str, *, trust_remote_code: bool) -> ModelSource:
                 hint="Plan without --quick once.",
             )
     elif path.exists() or _looks_like_a_path(model, path):
-        return locate(model, trust_remote_code=trust_remote_code)
+        return locate(model, trust_remote_code=trust_remote_code, needs_weights=needs_weights)
     else:
         folder = _local_snapshot(model)
         if folder is None:
@@ -87,7 +91,7 @@ def locate_light(model: str, *, trust_remote_code: bool) -> ModelSource:
                 "quick plan fetches nothing.",
                 hint="Plan without --quick, which fetches it.",
             )
-    check_model_folder(folder, trust_remote_code=trust_remote_code)
+    check_model_folder(folder, trust_remote_code=trust_remote_code, needs_weights=needs_weights)
     return ModelSource(name=model, folder=folder, trust_remote_code=trust_remote_code)
 
 

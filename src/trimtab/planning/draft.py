@@ -9,12 +9,19 @@ from typing import Any
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.decision import Decision
+from trimtab.planning.device_sheets import is_elsewhere
 from trimtab.planning.fact import Facts
 from trimtab.planning.memory_fit import fit_memory
 from trimtab.planning.peak_memory import PeakMemory
 from trimtab.planning.plan import Plan, Predictions
 from trimtab.planning.positions import Layout
-from trimtab.planning.predictions import Course, Speed, predict, tokens_per_step
+from trimtab.planning.predictions import (
+    Course,
+    Speed,
+    mean_update,
+    predict,
+    tokens_per_step,
+)
 from trimtab.planning.rules.batch import (
     decide_batch,
     micro_batch_candidates,
@@ -33,13 +40,18 @@ from trimtab.planning.rules.hold_out import choose_hold_out, decide_hold_out
 from trimtab.planning.rules.learning_rate import decide_learning_rate
 from trimtab.planning.rules.lengths import decide_lengths
 from trimtab.planning.rules.lora import adapter_weights, decide_lora
-from trimtab.planning.rules.memory import OPTIMIZER_BYTES_PER_WEIGHT, memory_arithmetic
+from trimtab.planning.rules.memory import (
+    OPTIMIZER_BYTES_PER_WEIGHT,
+    MemoryArithmetic,
+    memory_arithmetic,
+)
 from trimtab.planning.rules.optimizer import decide_optimizer
 from trimtab.planning.rules.precision import decide_precision
 from trimtab.planning.rules.ruling import Ruling
 from trimtab.planning.rules.schedule import decide_schedule
 from trimtab.planning.rules.stated import decide_stated
-from trimtab.planning.timing import Work, update_time
+from trimtab.planning.step_time import PredictedTime, Split, StepTerms, datasheet_rates
+from trimtab.planning.timing import TimeModel, Work, update_time
 from trimtab.planning.trials import measured_points
 
 
@@ -47,6 +59,7 @@ from trimtab.planning.trials import measured_points
 class Draft:
     """The decisions made so far; later rules read the values of earlier ones.
 
+    num_ranks devices train together, of which `num_shards` hold one copy of what is trained.
     is_final: nothing more will be measured, so that what does not fit is an error.
     """
 
@@ -54,6 +67,7 @@ class Draft:
     facts: Facts
     output_dir: str
     num_ranks: int
+    num_shards: int = 1
     is_final: bool = False
     decisions: dict[str, Decision] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -139,7 +153,8 @@ class Draft:
             )
         )
         speed = self._speed
-        rows = facts.number("rows.num_rows") / duration.num_updates_per_epoch
+        rows_per_rank = facts.number("rows.num_rows") / self.num_ranks
+        rows = rows_per_rank / duration.num_updates_per_epoch
         checkpointing = self.value("activation_checkpointing")
         micro = self.value("per_device_train_batch_size")
         self._take(
@@ -178,14 +193,18 @@ class Draft:
         )
 
     @cached_property
-    def _memory(self) -> PeakMemory:
-        arithmetic = memory_arithmetic(
+    def _arithmetic(self) -> MemoryArithmetic:
+        return memory_arithmetic(
             self.facts,
             method=self.value("method"),
             precision=self.value("precision"),
             optim=self.value("optim"),
             num_trained=self._num_trained,
+            num_shards=self.num_shards,
         )
+
+    @cached_property
+    def _memory(self) -> PeakMemory:
         given = self._given
         return PeakMemory(
             facts=self.facts,
@@ -193,18 +212,36 @@ class Draft:
             packing=self.value("packing"),
             rows_per_update=rows_per_update(given, self._target.size),
             accumulation=None if given.total is not None else given.accumulation,
-            arithmetic=arithmetic,
-            measured=fit_memory(self.facts, arithmetic),
+            arithmetic=self._arithmetic,
+            measured=fit_memory(self.facts, self._arithmetic),
         )
 
     @cached_property
     def _speed(self) -> Speed | None:
-        """None where neither the device's rate nor an update was timed."""
-        work = Work(self.facts, self.value("method"), self.value("precision"), self._num_trained)
-        time = update_time(self.facts, work)
+        """None where the device's rate is not known, and no update was timed."""
+        time = self._time
         if time is None:
             return None
         return Speed(self.facts, time, self._layout, self.value("packing"))
+
+    @property
+    def step_terms(self) -> StepTerms:
+        """What an update's seconds are made of, on a device that is elsewhere."""
+        plan, time = self.plan, self._time
+        assert isinstance(time, PredictedTime)
+        duration = decide_duration(self.resolved, self.facts, self.value("global_batch_size"))
+        mean, num_micro_batches = mean_update(self.facts, self._course(duration))
+        settings = plan.settings()
+        return time.terms(mean, num_micro_batches, settings.activation_checkpointing)
+
+    @property
+    def _time(self) -> TimeModel | None:
+        facts = self.facts
+        work = Work(facts, self.value("method"), self.value("precision"), self._num_trained)
+        if not is_elsewhere(facts):
+            return update_time(facts, work)
+        split = Split(self.num_ranks, self.num_shards)
+        return PredictedTime(work, self._arithmetic, datasheet_rates(facts, work), split)
 
     def _room(self) -> MemoryRoom:
         """A limit that the user set binds; the device's memory binds in any case."""
@@ -215,21 +252,24 @@ class Draft:
     def _predictions(self, duration: Duration) -> Predictions:
         micro = self.value("per_device_train_batch_size")
         checkpointing = self.value("activation_checkpointing")
-        course = Course(
-            layout=self._layout,
-            packing=self.value("packing"),
-            batch_size=micro,
-            accumulation=self.value("gradient_accumulation_steps"),
-            eval_batch_size=self.value("per_device_eval_batch_size"),
-            checkpointing=checkpointing,
-            num_steps=duration.num_train_steps,
-            num_updates_per_epoch=duration.num_updates_per_epoch,
-            eval_steps=self.value("eval_steps"),
-        )
         return predict(
             self.facts,
-            course,
+            self._course(duration),
             None if self._speed is None else self._speed.time,
             run_bytes=self._memory.run_bytes(micro, checkpointing),
             worst_bytes=self._memory.worst_case_bytes(micro, checkpointing),
+        )
+
+    def _course(self, duration: Duration) -> Course:
+        return Course(
+            layout=self._layout,
+            packing=self.value("packing"),
+            batch_size=self.value("per_device_train_batch_size"),
+            accumulation=self.value("gradient_accumulation_steps"),
+            eval_batch_size=self.value("per_device_eval_batch_size"),
+            checkpointing=self.value("activation_checkpointing"),
+            num_steps=duration.num_train_steps,
+            num_updates_per_epoch=duration.num_updates_per_epoch,
+            eval_steps=self.value("eval_steps"),
+            num_ranks=self.num_ranks,
         )

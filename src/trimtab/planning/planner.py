@@ -41,11 +41,13 @@ def make_plan(
     *,
     output_dir: str,
     num_ranks: int = 1,
+    num_shards: int = 1,
     effort: Effort = MEASURED,
 ) -> Plan | tuple[Question, ...]:
     """The plan, or what must be measured first; ask again with the answers added to `facts`.
 
-    `output_dir` is the run folder; `num_ranks` devices train together. Raises ConfigError for
+    `output_dir` is the run folder; `num_ranks` devices train together, of which
+    `num_shards` hold one copy of what is trained. Raises ConfigError for
     settings that contradict each other, the model or the device, and DoesNotFit where no
     micro-batch fits the memory.
     """
@@ -55,7 +57,7 @@ def make_plan(
     questions = _first_questions(resolved, facts) or _rows_question(resolved, facts)
     if questions:
         return questions
-    draft = _draft_on_valid_facts(resolved, facts, output_dir, num_ranks)
+    draft = _draft_on_valid_facts(resolved, facts, output_dir, num_ranks, num_shards)
     question = next_measurement(draft, effort)
     if question is not None:
         return (question,)
@@ -88,7 +90,7 @@ def _rows_question(resolved: ResolvedConfig, facts: Facts) -> tuple[Question, ..
 
 
 def _draft_on_valid_facts(
-    resolved: ResolvedConfig, facts: Facts, output_dir: str, num_ranks: int
+    resolved: ResolvedConfig, facts: Facts, output_dir: str, num_ranks: int, num_shards: int
 ) -> Draft:
     """A draft that uses the measurements which were made for what it decides itself.
 
@@ -106,11 +108,11 @@ def _draft_on_valid_facts(
     known = facts
     for family in keyed:
         known = known.without(family)
-    draft = Draft(resolved, known, output_dir, num_ranks)
+    draft = Draft(resolved, known, output_dir, num_ranks, num_shards)
     for family in keyed:
         if facts.text(f"{family}.key") == families[family](draft.plan.settings()):
             known = known.adding(facts.of(family))
         else:
             known = known.adding(discarded(facts, family))
-        draft = Draft(resolved, known, output_dir, num_ranks)
+        draft = Draft(resolved, known, output_dir, num_ranks, num_shards)
     return draft

@@ -10,12 +10,13 @@ from trimtab.planning.micro_batches import MicroBatchSize, mean_micro_batch
 from trimtab.planning.plan import Predictions
 from trimtab.planning.positions import Layout
 from trimtab.planning.rules.memory import Checkpointing
-from trimtab.planning.timing import UpdateTime
+from trimtab.planning.timing import TimeModel
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """The run's sizes, once they are decided. Batch sizes are of one device, in rows."""
+    """The run's sizes, once they are decided. Batch sizes are of one device, in rows; `num_ranks`
+    devices share each update and each evaluation."""
 
     layout: Layout
     packing: bool
@@ -26,6 +27,7 @@ class Course:
     num_steps: int
     num_updates_per_epoch: int
     eval_steps: int
+    num_ranks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Speed:
     """Seconds of the run's updates by micro-batch and checkpointing."""
 
     facts: Facts
-    time: UpdateTime
+    time: TimeModel
     layout: Layout
     packing: bool
 
@@ -54,13 +56,13 @@ def tokens_per_step(facts: Facts, num_updates_per_epoch: int) -> float:
 
 
 def predict(
-    facts: Facts, course: Course, time: UpdateTime | None, *, run_bytes: int, worst_bytes: int
+    facts: Facts, course: Course, time: TimeModel | None, *, run_bytes: int, worst_bytes: int
 ) -> Predictions:
     """Times are None where the device's rate is not known."""
     num_tokens = tokens_per_step(facts, course.num_updates_per_epoch)
     if time is None:
         return Predictions(course.num_steps, num_tokens, run_bytes, worst_bytes)
-    step_time_s = _step_time_s(facts, course, time)
+    step_time_s = time.update_s(*mean_update(facts, course), course.checkpointing)
     evaluation_s = evaluation_time_s(facts, course, time)
     return Predictions(
         num_steps=course.num_steps,
@@ -77,16 +79,18 @@ def num_evaluations(course: Course) -> int:
     return 1 + math.ceil(course.num_steps / course.eval_steps) if course.eval_steps else 0
 
 
-def evaluation_time_s(facts: Facts, course: Course, time: UpdateTime) -> float:
+def evaluation_time_s(facts: Facts, course: Course, time: TimeModel) -> float:
     """Seconds of one pass over the held-out rows."""
     examples_per_row = facts.number("rows.num_examples") / facts.number("rows.num_rows")
     num_examples = facts.number("rows.eval_num_tokens") / facts.number("rows.length_mean")
-    num_micro_batches = num_examples / examples_per_row / course.eval_batch_size
+    rows_per_rank = num_examples / examples_per_row / course.num_ranks
+    num_micro_batches = rows_per_rank / course.eval_batch_size
     size = mean_micro_batch(facts, course.layout, course.eval_batch_size, packing=course.packing)
     return time.forward_s(size, num_micro_batches)
 
 
-def _step_time_s(facts: Facts, course: Course, time: UpdateTime) -> float:
+def mean_update(facts: Facts, course: Course) -> tuple[MicroBatchSize, float]:
+    """The mean micro-batch of the run, and how many of them an update has on each device."""
     if "run.num_tokens" in facts:
         num_micro_batches = facts.number("run.num_micro_batches") / course.num_steps
         whole = MicroBatchSize(
@@ -98,13 +102,14 @@ def _step_time_s(facts: Facts, course: Course, time: UpdateTime) -> float:
     else:
         num_micro_batches = _micro_batches_per_epoch(facts, course) / course.num_updates_per_epoch
         mean = mean_micro_batch(facts, course.layout, course.batch_size, packing=course.packing)
-        rows_per_update = facts.number("rows.num_rows") / course.num_updates_per_epoch
+        rows_per_rank = facts.number("rows.num_rows") / course.num_ranks
+        rows_per_update = rows_per_rank / course.num_updates_per_epoch
         mean = mean.times(rows_per_update / (num_micro_batches * course.batch_size))
-    return time.update_s(mean, num_micro_batches, course.checkpointing)
+    return mean, num_micro_batches
 
 
 def _micro_batches_per_epoch(facts: Facts, course: Course) -> int:
-    """The last update of an epoch has what is left of it."""
-    num_rows = facts.integer("rows.num_rows")
+    """Of one device. The last update of an epoch has what is left of it."""
+    num_rows = math.ceil(facts.integer("rows.num_rows") / course.num_ranks)
     whole, rest = divmod(num_rows, course.batch_size * course.accumulation)
     return whole * course.accumulation + math.ceil(rest / course.batch_size)

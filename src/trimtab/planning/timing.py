@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from trimtab.hyperparameters.config import Method, Precision
 from trimtab.planning.fact import Facts
@@ -33,7 +34,7 @@ that large trainers report."""
 RELATIVE_NOISE = 0.03
 SECONDS_PER_LAYER = {"cpu": 1e-3, "cuda": 5e-4}
 """What starting a layer's kernels costs in a forward and backward pass, whatever their size."""
-OPTIMIZER_BYTES_PER_WEIGHT = 28
+OPTIMIZER_TRAFFIC_BYTES = 28
 """Adam reads weight, gradient and two moments, and writes three of them back, in fp32."""
 
 
@@ -63,10 +64,14 @@ class Work:
         adapters = 2 * self.num_trained * (3 + recomputed) * size.num_tokens
         return layers * (2 + recomputed) + 2 * head + adapters
 
-    def _layer_flops(self, size: MicroBatchSize) -> float:
+    def attention_flops(self, size: MicroBatchSize) -> float:
+        """Of these, those of the forward pass between positions."""
         hidden_size = self.facts.integer("model.hidden_size")
+        return 2 * self.num_layers * hidden_size * size.sum_length_squared
+
+    def _layer_flops(self, size: MicroBatchSize) -> float:
         linear = 2 * num_linear_weights(self.facts) * size.num_tokens
-        return linear + 2 * self.num_layers * hidden_size * size.sum_length_squared
+        return linear + self.attention_flops(size)
 
     def _head_flops(self, size: MicroBatchSize) -> float:
         return 2 * size.num_scored * num_head_weights(self.facts)
@@ -79,6 +84,19 @@ class TimeFit:
 
     coefficients: tuple[float, float, float]
     correction: Correction
+
+
+class TimeModel(Protocol):
+    """Seconds of updates; `fits` has what was fitted to timed ones, by checkpointing."""
+
+    @property
+    def fits(self) -> Mapping[Checkpointing, TimeFit]: ...
+
+    def update_s(
+        self, mean: MicroBatchSize, num_micro_batches: float, checkpointing: Checkpointing
+    ) -> float: ...
+
+    def forward_s(self, size: MicroBatchSize, num_micro_batches: float) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +159,7 @@ def _optimizer_s(facts: Facts, work: Work) -> float:
     if "device.memory_bandwidth_bytes_per_s" not in facts:
         return 0.0
     bandwidth = facts.number("device.memory_bandwidth_bytes_per_s")
-    return OPTIMIZER_BYTES_PER_WEIGHT * work.num_trained / bandwidth
+    return OPTIMIZER_TRAFFIC_BYTES * work.num_trained / bandwidth
 
 
 def _fit(points: list[Point], work: Work, priors: tuple[Prior, ...]) -> TimeFit:

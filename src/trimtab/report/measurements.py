@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from trimtab.planning.device_sheets import is_elsewhere
 from trimtab.planning.discarding import DISCARDED, family_of
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
@@ -79,6 +80,9 @@ def _of(facts: Sequence[Fact], prefixes: Sequence[str]) -> Iterator[Fact]:
 
 
 def _device(facts: Facts) -> str:
+    if is_elsewhere(facts):
+        memory = bytes_text(facts.number("device.memory_bytes"))
+        return f"{facts.text('device.name')}: {memory} by its datasheet"
     rates = [
         f"{name} {rate_text(facts.number(rate_id), 'FLOP/s')}"
         for name in FORMATS

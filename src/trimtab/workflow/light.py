@@ -13,9 +13,10 @@ from trimtab.data.estimates import EstimatedCorpus, estimate
 from trimtab.data.sampling import sample_dataset
 from trimtab.engine.observer import Observer
 from trimtab.hyperparameters.config import TrainingConfig
-from trimtab.models.light_description import describe_from_headers
+from trimtab.models.light_description import describe_from_config, describe_from_headers
 from trimtab.models.light_tokenizer import LightTokenizer, load_light_tokenizer
 from trimtab.models.pad_token import choose_pad_token
+from trimtab.models.safety import has_weights
 from trimtab.models.source import ModelSource, locate_light
 from trimtab.planning.fact import Fact
 from trimtab.planning.questions import (
@@ -37,13 +38,20 @@ FileQuestion = DeviceQuestion | ModelQuestion | DataQuestion | TrainingRowsQuest
 class LightMaterials:
     """The configuration's files, each read at its first use."""
 
-    def __init__(self, config: TrainingConfig, observer: Observer) -> None:
+    def __init__(
+        self, config: TrainingConfig, observer: Observer, *, needs_weights: bool = True
+    ) -> None:
         self._config = config
+        self._needs_weights = needs_weights
         self._observer = observer
 
     @cached_property
     def source(self) -> ModelSource:
-        return locate_light(self._config.model, trust_remote_code=self._config.trust_remote_code)
+        return locate_light(
+            self._config.model,
+            trust_remote_code=self._config.trust_remote_code,
+            needs_weights=self._needs_weights,
+        )
 
     @cached_property
     def tokenizer(self) -> LightTokenizer:
@@ -91,7 +99,10 @@ class LightMaterials:
                 yield from self._answer_rows(question)
 
     def _answer_model(self) -> Iterator[Fact]:
-        description = describe_from_headers(self.source)
+        if has_weights(self.source.folder):
+            description = describe_from_headers(self.source)
+        else:
+            description = describe_from_config(self.source)
         pad_token = choose_pad_token(self.tokenizer, self._config.pad_token, description.vocab_size)
         measured = probe_model(
             description,

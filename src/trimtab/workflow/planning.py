@@ -142,7 +142,7 @@ def plan_run(
     """
     sources = Sources(resolved.config, observer, date.today())
     recall = Recall(resolved.config, observer, measures=not estimated, refresh=refresh)
-    output_dir = _output_dir(resolved)
+    output_dir = output_dir_of(resolved)
     facts = Facts().adding(recall_run_facts(resolved.config))
     if "noise.scale_examples" not in facts and not (refresh and effort.noise_scale):
         facts = facts.adding(recall_noise_probe(resolved.config))
@@ -157,7 +157,7 @@ def plan_run(
         if isinstance(answer, Plan):
             recall.tell()
             if is_estimated:
-                answer = _not_to_train(answer)
+                answer = not_to_train(answer)
             asked = replace(
                 answer,
                 config_yaml=resolved.to_yaml(),
@@ -182,7 +182,7 @@ def plan_run(
             facts = with_answer(facts, with_earlier_points(found, facts))
 
 
-def _not_to_train(plan: Plan) -> Plan:
+def not_to_train(plan: Plan) -> Plan:
     """Without the digest of the rows, which training asks for."""
     return replace(plan, facts=tuple(fact for fact in plan.facts if fact.id != "rows.digest"))
 
@@ -224,7 +224,7 @@ def _paths(config: TrainingConfig) -> dict[str, str]:
     }
 
 
-def _output_dir(resolved: ResolvedConfig) -> str:
+def output_dir_of(resolved: ResolvedConfig) -> str:
     config = resolved.config
     if config.output_dir != "auto":
         return config.output_dir

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.hyperparameters.units import format_bytes
 from trimtab.planning.decision import Alternative, Decision
+from trimtab.planning.device_sheets import is_elsewhere
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.choice import Choice, choose
 from trimtab.planning.rules.global_batch import (
@@ -147,11 +148,12 @@ def _micro(resolved: ResolvedConfig, given: GivenSizes, sizes: Sizes, choice: Ch
         because = fit
     elif given.total is not None and given.accumulation is not None:
         because = f"{_equation(sizes, given.ranks)}; {fit}"
-    elif choice.is_timed and choice.memory.accumulation is None:
+    elif choice.is_by_speed:
         speed = choice.tokens_per_s(sizes.micro, sizes.checkpointing)
+        predicted = "" if choice.is_timed else " predicted"
         because = (
             f"the smallest friendly size within 3% of the fastest that fits: {speed:,.0f} "
-            f"tokens/s; {fit}"
+            f"tokens/s{predicted}; {fit}"
         )
     else:
         because = f"the largest friendly size that divides the global batch and fits: {fit}"
@@ -177,7 +179,7 @@ def _told_size(size: int, checkpointing: Checkpointing, choice: Choice) -> str:
         return "a trial of no more rows ran out of memory"
     if not choice.fits(size, checkpointing):
         return f"predicted peak {peak} is over the limit, or within 5% of it"
-    if not choice.is_timed:
+    if not choice.is_by_speed:
         return f"predicted peak {peak}"
     return f"{choice.tokens_per_s(size, checkpointing):,.0f} tokens/s, predicted peak {peak}"
 
@@ -285,7 +287,9 @@ def _not_measured(choice: Choice, checkpointing: Checkpointing) -> tuple[str, ..
         not_measured.append(
             f"activation_checkpointing {checkpointing} itself (it lies between two that were tried)"
         )
-    if not choice.is_timed:
+    if is_elsewhere(choice.memory.facts):
+        not_measured.append("seconds an update (arithmetic on the device's datasheet)")
+    elif not choice.is_timed:
         not_measured += [
             "seconds an update (operations over the timed matmul rate, at an assumed utilisation)",
             "the speed of each micro-batch size (the largest that fits is taken)",

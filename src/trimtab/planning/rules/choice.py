@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trimtab.planning.device_sheets import is_elsewhere
 from trimtab.planning.fact import Facts
 from trimtab.planning.peak_memory import PeakMemory
 from trimtab.planning.predictions import Speed
@@ -55,6 +56,13 @@ class Choice:
     def is_timed(self) -> bool:
         return self.speed is not None and bool(self.speed.time.fits)
 
+    @property
+    def is_by_speed(self) -> bool:
+        """Whether the micro-batch is chosen by its speed: timed, or of a device that is elsewhere,
+        where nothing else will be known. Where it decides the global batch, speed has no say."""
+        is_known = self.is_timed or is_elsewhere(self.memory.facts)
+        return is_known and self.memory.accumulation is None
+
     def fits(self, size: int, checkpointing: Checkpointing) -> bool:
         """By prediction, and by no trial of as much having died."""
         return self.room.holds(
@@ -78,11 +86,8 @@ class Choice:
 
 
 def choose(choice: Choice, facts: Facts) -> tuple[int, Checkpointing]:
-    """By speed where updates were timed; else the largest that fits.
-
-    Where the micro-batch decides the global batch, speed has no say in it.
-    """
-    if choice.is_timed and choice.memory.accumulation is None:
+    """By speed where that says something; else the largest that fits."""
+    if choice.is_by_speed:
         fastest = _near_the_fastest(choice)
         if fastest is not None:
             return fastest

@@ -19,6 +19,11 @@ else 2):
 - attention keeps no [T, T] matrix: its kernels are fused.
 - logits: K·V in fp32 three times over: the logits, their log-softmax, the gradient.
 
+Sharded over N devices (FSDP2's `fully_shard`, a group for each layer and one for the rest), a
+device holds 1/N of weights, gradients and optimizer state, and beside them the whole weights of the
+layer at work, of the next one and of the rest in the compute format, and the fp32 gradients of one
+layer and of the rest until they are scattered; no copy of a weight outlives its layer.
+
 `planning.memory_fit` moves these figures to where real steps put them.
 """
 
@@ -103,9 +108,16 @@ def num_recomputing_layers(num_layers: int, checkpointing: Checkpointing) -> int
 
 
 def memory_arithmetic(
-    facts: Facts, *, method: Method, precision: Precision, optim: Optimizer, num_trained: int
+    facts: Facts,
+    *,
+    method: Method,
+    precision: Precision,
+    optim: Optimizer,
+    num_trained: int,
+    num_shards: int = 1,
 ) -> MemoryArithmetic:
-    """For one model, method and number of trained weights; see the module for the formula."""
+    """Of one device, for one model, method and number of trained weights, held by `num_shards`
+    devices together; see the module for the formula."""
     number_bytes = 4 if precision == "fp32" else 2
     num_parameters = facts.integer("model.num_parameters")
     num_layers = facts.integer("model.num_layers")
@@ -120,15 +132,22 @@ def memory_arithmetic(
         layer_copies, head_copy = 2 * num_linear_weights(facts), 2 * num_head_weights(facts)
         residual_bytes = 4
         head = num_head_weights(facts)
-    if precision == "fp32":
+    if precision == "fp32" or num_shards > 1:
         layer_copies = head_copy = 0
+    gathered = 0
+    if num_shards > 1:
+        gathered = _gathered_bytes(facts, method, number_bytes, num_trained)
     state = math.ceil(OPTIMIZER_BYTES_PER_WEIGHT[optim] * num_trained)
     base = BASE_BYTES[facts.text("device.kind")]
     features = sum(module.num_features for module in linear_modules(facts)) / num_layers
     return MemoryArithmetic(
-        fixed_bytes=base + weights + layer_copies + head_copy + 4 * num_trained + state,
+        fixed_bytes=base
+        + math.ceil((weights + 4 * num_trained + state) / num_shards)
+        + gathered
+        + layer_copies
+        + head_copy,
         process_bytes=base,
-        late_gradient_bytes=4 * (num_trained - head),
+        late_gradient_bytes=4 * (num_trained - head) // num_shards,
         layer_copy_bytes=layer_copies,
         head_copy_bytes=head_copy,
         num_layers=num_layers,
@@ -137,3 +156,12 @@ def memory_arithmetic(
         input_bytes_per_token=hidden_size * residual_bytes,
         logits_bytes_per_position=LOGIT_COPIES * 4 * facts.integer("model.vocab_size"),
     )
+
+
+def _gathered_bytes(facts: Facts, method: Method, number_bytes: int, num_trained: int) -> int:
+    """What stands whole on each device of a sharded model at a time."""
+    num_layers = facts.integer("model.num_layers")
+    in_layer = num_linear_weights(facts) // num_layers
+    rest = facts.integer("model.num_parameters") - num_linear_weights(facts)
+    gradients = in_layer + rest if method == "full" else num_trained // num_layers
+    return number_bytes * (2 * in_layer + rest) + 4 * gradients

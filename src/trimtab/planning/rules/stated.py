@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.hyperparameters.units import format_bytes, parse_bytes
 from trimtab.planning.decision import Decision
+from trimtab.planning.device_sheets import is_elsewhere
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.ruling import Ruling, counted, decision, percent
 
@@ -118,14 +119,18 @@ def memory_limit_bytes(resolved: ResolvedConfig, facts: Facts) -> int:
 def _memory_limit(resolved: ResolvedConfig, facts: Facts) -> Decision:
     available = facts.integer("device.memory_available_bytes")
     total = facts.integer("device.memory_bytes")
-    because = f"{format_bytes(available)} of {format_bytes(total)} is free"
+    elsewhere = is_elsewhere(facts)
+    if elsewhere:
+        because = f"{format_bytes(total)} by its datasheet"
+    else:
+        because = f"{format_bytes(available)} of {format_bytes(total)} is free"
     if resolved.config.memory_limit == "auto":
         because += ", less a tenth"
     return decision(
         resolved,
         "memory_limit",
         memory_limit_bytes(resolved, facts),
-        "measured",
+        "rule" if elsewhere else "measured",
         because,
         facts=("device.memory_available_bytes", "device.memory_bytes"),
         limits="what is free when the plan is made",
@@ -135,12 +140,18 @@ def _memory_limit(resolved: ResolvedConfig, facts: Facts) -> Decision:
 def _device(resolved: ResolvedConfig, facts: Facts) -> Decision:
     asked = resolved.config.device
     kind, name = facts.text("device.kind"), facts.text("device.name")
-    because = name
+    elsewhere = is_elsewhere(facts)
+    because = f"{name}, known by its datasheet alone" if elsewhere else name
     if asked == "auto" and kind == "cpu":
         because = f"{name}; no CUDA device is there"
     value = kind if asked == "auto" else asked
     return decision(
-        resolved, "device", value, "measured", because, facts=("device.kind", "device.name")
+        resolved,
+        "device",
+        value,
+        "rule" if elsewhere else "measured",
+        because,
+        facts=("device.kind", "device.name"),
     )
 
 
