@@ -13,6 +13,10 @@ LLAMA_LIKE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 NORMED_HEADS: Final = frozenset({"qwen3"})
 """Those that norm queries and keys."""
 BIASED_PROJECTIONS: Final = frozenset({"qwen2"})
+"""Those whose queries, keys and values have biases in any case."""
+READS_ATTENTION_BIAS: Final = frozenset({"llama", "qwen3"})
+READS_MLP_BIAS: Final = frozenset({"llama"})
+"""Those whose config.json decides of the biases of all four projections, or the feed-forward's."""
 
 
 def shapes_from_config(config: Mapping[str, Any], where: Path) -> dict[str, tuple[int, ...]]:
@@ -34,7 +38,8 @@ def shapes_from_config(config: Mapping[str, Any], where: Path) -> dict[str, tupl
     num_kv_heads = config.get("num_key_value_heads") or num_heads
     head_size = config.get("head_dim") or hidden // num_heads
     vocab_size = _size(config, "vocab_size", where)
-    is_biased = bool(config.get("attention_bias")) or architecture in BIASED_PROJECTIONS
+    heads = {"q_proj": num_heads, "k_proj": num_kv_heads, "v_proj": num_kv_heads}
+    biases = {f"self_attn.{name}.bias": (count * head_size,) for name, count in heads.items()}
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (vocab_size, hidden),
         "model.norm.weight": (hidden,),
@@ -42,12 +47,11 @@ def shapes_from_config(config: Mapping[str, Any], where: Path) -> dict[str, tupl
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (vocab_size, hidden)
     layer = _layer(hidden, inner, num_heads * head_size, num_kv_heads * head_size)
-    if is_biased:
-        outputs = {"q_proj": num_heads, "k_proj": num_kv_heads, "v_proj": num_kv_heads}
-        layer |= {f"self_attn.{name}.bias": (count * head_size,) for name, count in outputs.items()}
-        if architecture not in BIASED_PROJECTIONS:
-            layer["self_attn.o_proj.bias"] = (hidden,)
-    if config.get("mlp_bias"):
+    if architecture in BIASED_PROJECTIONS:
+        layer |= biases
+    if architecture in READS_ATTENTION_BIAS and config.get("attention_bias"):
+        layer |= biases | {"self_attn.o_proj.bias": (hidden,)}
+    if architecture in READS_MLP_BIAS and config.get("mlp_bias"):
         layer |= {
             "mlp.gate_proj.bias": (inner,),
             "mlp.up_proj.bias": (inner,),
