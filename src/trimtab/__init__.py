@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from trimtab.planning.forecast import Forecast
     from trimtab.planning.plan import Plan
     from trimtab.report.page import write_report
+    from trimtab.search.record import TuneResult
+    from trimtab.search.tuning import tune
     from trimtab.workflow.demo import demo
     from trimtab.workflow.forecasting import forecast_plan
     from trimtab.workflow.generating import Answer, generate
@@ -48,6 +50,7 @@ _HOMES = {
     "Plan": "trimtab.planning.plan",
     "TrainingConfig": "trimtab.hyperparameters.config",
     "TrimtabError": "trimtab.errors",
+    "TuneResult": "trimtab.search.record",
     "demo": "trimtab.workflow.demo",
     "explain": "trimtab.hyperparameters.rendering",
     "forecast_plan": "trimtab.workflow.forecasting",
@@ -56,6 +59,7 @@ _HOMES = {
     "plan": "trimtab.workflow.planning",
     "resume": "trimtab.workflow.resuming",
     "train": "trimtab.workflow.training",
+    "tune": "trimtab.search.tuning",
     "write_report": "trimtab.report.page",
 }
 
@@ -71,6 +75,7 @@ __all__ = [
     "Plan",
     "TrainingConfig",
     "TrimtabError",
+    "TuneResult",
     "demo",
     "explain",
     "forecast_plan",
@@ -79,6 +84,7 @@ __all__ = [
     "plan",
     "resume",
     "train",
+    "tune",
     "write_report",
 ]
 

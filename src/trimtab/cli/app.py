@@ -28,6 +28,7 @@ from trimtab.cli.common import (
 from trimtab.cli.configs import AllowLossy, Dialect, Foreign, TheirDefaults, config_and_options
 from trimtab.cli.export_command import export
 from trimtab.cli.plan_command import plan
+from trimtab.cli.tune_command import tune
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
 
 if TYPE_CHECKING:
@@ -346,3 +347,4 @@ def schema(debug: Debug = False) -> None:
 
 
 app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)(export)
+app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)(tune)

@@ -27,6 +27,7 @@ from trimtab.planning.questions import (
     RunQuestion,
     TrainingRowsQuestion,
     TrialsQuestion,
+    tuned_key,
 )
 from trimtab.planning.rules.global_batch import given_sizes
 from trimtab.planning.rules.hold_out import choose_hold_out
@@ -103,6 +104,7 @@ def _draft_on_valid_facts(
         "trials": lambda settings: TrialsQuestion(settings, ()).key,
         "rate_range": lambda settings: RateRangeQuestion(settings, ()).key,
         "run": lambda settings: RunQuestion(settings).key,
+        "tuned": tuned_key,
     }
     keyed = [family for family in families if f"{family}.key" in facts]
     known = facts

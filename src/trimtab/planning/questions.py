@@ -74,8 +74,9 @@ Facts that no question asks for, and that runs leave behind:
 that the caller finds out beforehand, since it costs next to nothing: disk.save_bytes_per_s (of the
 run folder's disk: bytes of a checkpoint, written and verified, in a second)
 
-and that a search leaves behind: tuned.learning_rate, tuned.learning_rate.low and .high (between
-which the search could not tell rates apart)
+and that a search leaves behind: tuned.key, tuned.because (a clause), and for each hyperparameter
+that was searched tuned.NAME, with tuned.NAME.low and .high (between which the search could not tell
+values apart)
 """
 
 from __future__ import annotations
@@ -205,9 +206,21 @@ class NoiseScaleQuestion:
         return _key(self.settings, _GRADIENT + _ROWS)
 
 
+def tuned_key(settings: Settings) -> str:
+    """The same for settings under which what a search found holds.
+
+    What the best rate is known to move with; the run's length is not in it.
+    """
+    return _key(settings, _GRADIENT + _TUNED)
+
+
 _GRADIENT = ("model", "method", "lora_r", "lora_alpha", "lora_dropout", "target_modules")
 _WEIGHTS = (*_GRADIENT, "device", "optim", "adam_beta1", "adam_beta2", "adam_epsilon")
 _COMPUTATION = (*_WEIGHTS, "precision", "weight_decay", "max_grad_norm")
+_TUNED = (
+    *("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm"),
+    *("global_batch_size", "packing", "lr_scheduler_type"),
+)
 _ROWS = ("max_length", "truncation_mode", "num_eval_rows", "eval_dataset", "data_seed")
 _LAYOUT = (*_ROWS, "packing", "padding", "padding_side", "pad_to_multiple_of")
 _COURSE = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_steps")

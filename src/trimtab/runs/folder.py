@@ -134,11 +134,16 @@ def generated_name(model: str, method: str, now: datetime) -> str:
 
     `model` is a hub name, a folder's path or a GGUF file's.
     """
+    return f"{safe_model_name(model)}-{method}-{now:%Y%m%d-%H%M%S}"
+
+
+def safe_model_name(model: str) -> str:
+    """The last part of a model's name or path, in characters that any file system takes."""
     last_part = re.split(r"[/\\]", model.rstrip("/\\"))[-1].removesuffix(".gguf")
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", last_part)[:MAX_MODEL_NAME_LENGTH].strip(".-")
     if safe.partition(".")[0].upper() in WINDOWS_DEVICES:
         safe = f"model-{safe}"
-    return f"{safe or 'model'}-{method}-{now:%Y%m%d-%H%M%S}"
+    return safe or "model"
 
 
 def free_output_dir(root: Path, model: str, method: str, now: datetime) -> Path:

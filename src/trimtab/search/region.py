@@ -43,22 +43,27 @@ def best_region(
     `loss_sd` is the standard deviation of one run's loss over seeds, in the losses' unit. Raises
     ValueError where no loss is finite.
     """
-    rng = np.random.default_rng(seed)
     num_dimensions = points_ND.shape[1]
-    at_AD = _grid(num_dimensions, seed)
     surrogate = Surrogate.of(points_ND, losses_N, loss_sd=loss_sd, constants=constants)
-    mean_A, covariance_AA = surrogate.joint(at_AD)
-    eigenvalues, eigenvectors = np.linalg.eigh(covariance_AA)
-    factor_AA = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0))
-    drawn = mean_A + rng.normal(size=(NUM_DRAWS, len(at_AD))) @ factor_AA.T
-    lowest_D = at_AD[np.argmin(drawn, axis=1)]
+    lowest_KD, best_D = lowest_points(surrogate, seed=seed)
     outside = (1 - LEVEL) / (2 * num_dimensions)
-    low_D, high_D = np.quantile(lowest_D, [outside, 1 - outside], axis=0)
+    low_D, high_D = np.quantile(lowest_KD, [outside, 1 - outside], axis=0)
     return Region(
         np.array([_at_or_below(low, points_ND[:, axis]) for axis, low in enumerate(low_D)]),
         np.array([_at_or_above(high, points_ND[:, axis]) for axis, high in enumerate(high_D)]),
-        at_AD[np.argmin(mean_A)],
+        best_D,
     )
+
+
+def lowest_points(surrogate: Surrogate, *, seed: int = 0) -> tuple[Array, Array]:
+    """Where each of K curves drawn from the posterior is lowest, (K, D), and where its mean is."""
+    rng = np.random.default_rng(seed)
+    at_AD = _grid(surrogate.points_ND.shape[1], seed)
+    mean_A, covariance_AA = surrogate.joint(at_AD)
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance_AA)
+    factor_AA = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0))
+    drawn_KA = mean_A + rng.normal(size=(NUM_DRAWS, len(at_AD))) @ factor_AA.T
+    return at_AD[np.argmin(drawn_KA, axis=1)], at_AD[np.argmin(mean_A)]
 
 
 def _at_or_below(bound: float, tried_N: Array) -> float:

@@ -193,6 +193,10 @@ def subject_of_run_facts(config: TrainingConfig) -> str:
     return _subject_of_method("run facts", config)
 
 
+def subject_of_tune(config: TrainingConfig) -> str:
+    return _subject_of_method("tune", config)
+
+
 def subject_of_noise_probe(config: TrainingConfig) -> str:
     """Without the question's key, so that plans which do not ask recall what was found."""
     return _subject_of_method("noise probe", config)

@@ -24,6 +24,7 @@ from trimtab.workflow.fingerprinting import (
     subject_of,
     subject_of_noise_probe,
     subject_of_run_facts,
+    subject_of_tune,
 )
 from trimtab.workflow.trial_points import adds_trials, finished_points, with_earlier_points
 
@@ -158,6 +159,24 @@ def remember_run_facts(config: TrainingConfig, facts: Iterable[Fact]) -> None:
 def recall_run_facts(config: TrainingConfig) -> tuple[Fact, ...]:
     """What the latest run of the same model, data and method has left; nothing where none has."""
     return _recalled_of_method(config, subject_of_run_facts(config))
+
+
+def remember_tuned(config: TrainingConfig, facts: Iterable[Fact]) -> bool:
+    """Keep what a search found, for the next plan of the same model, data and method.
+
+    False where these cannot be told from here, so that nothing is kept.
+    """
+    fingerprint = Fingerprints(config).of_run_facts()
+    if fingerprint is None:
+        return False
+    records = [fact.to_json() for fact in facts]
+    user_fact_store().remember(subject_of_tune(config), fingerprint, records)
+    return True
+
+
+def recall_tuned(config: TrainingConfig) -> tuple[Fact, ...]:
+    """What the latest finished search found, for settings with the key that it bears."""
+    return _recalled_of_method(config, subject_of_tune(config))
 
 
 def recall_noise_probe(config: TrainingConfig) -> tuple[Fact, ...]:

@@ -16,7 +16,7 @@ from trimtab.planning.effort import QUICK, TRAIN, Effort
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
-from trimtab.workflow.planning import ConfigLike, PlannedRun, plan_run, resolve_config
+from trimtab.workflow.planning import ConfigLike, PlannedRun, from_plan, plan_run, resolve_config
 from trimtab.workflow.training_rows import rows_question
 from trimtab.workflow.trial_runs import TrialOrder
 
@@ -183,14 +183,19 @@ def trial_bench(
     options: Sequence[tuple[str, str]] = (),
     observer: Observer | None = None,
     effort: Effort = TRAIN,
+    plan: Plan | None = None,
 ) -> TrialBench:
-    """Plan the configuration, for trials of it.
+    """Plan the configuration, for trials of it; `plan` is one that was made of it before.
 
     Raises ConfigError, DataError and DoesNotFit as planning does, and DataError where nothing is
     held out, so that a trial could not be scored.
     """
     resolved = resolve_config(config, options)
-    planned = plan_run(resolved, observer or Silent(), effort=effort)
+    observer = observer or Silent()
+    if plan is None:
+        planned = plan_run(resolved, observer, effort=effort)
+    else:
+        planned = from_plan(plan, observer)
     if not planned.plan.settings().num_eval_rows:
         because = planned.plan.decision("eval_dataset").because
         raise DataError(

@@ -79,7 +79,7 @@ def decide_learning_rate(
     tested = _tested_range(facts)
     asked = resolved.config.learning_rate
     if asked != "auto":
-        return _asked(resolved, asked, prior, because, tested)
+        return _asked(resolved, asked, _Default.of(facts, prior, because), tested)
     if "tuned.learning_rate" in facts:
         return Ruling((_tuned(facts, prior, because),))
     if isinstance(tested, _Range):
@@ -88,6 +88,23 @@ def decide_learning_rate(
     if tested is not None:
         untested = f"where the learning rate starts to diverge ({tested})"
     return Ruling((_untested(prior, because),), not_measured=(untested,))
+
+
+@dataclass(frozen=True, slots=True)
+class _Default:
+    """What would be taken if the user had not set a rate."""
+
+    rate: float
+    name: str
+    because: str
+    facts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, facts: Facts, prior: float, because: str) -> _Default:
+        if "tuned.learning_rate" not in facts:
+            return cls(prior, "the prior for this run", because, ("model.num_parameters",))
+        tuned = _tuned(facts, prior, because)
+        return cls(tuned.value, "the rate of a finished tune", tuned.because, tuned.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +147,12 @@ def _tested_range(facts: Facts) -> _Range | str | None:
 def _asked(
     resolved: ResolvedConfig,
     asked: float,
-    prior: float,
-    prior_because: str,
+    default: _Default,
     tested: _Range | str | None,
 ) -> Ruling:
-    because = f"{asked / prior:.2g}× the prior for this run"
-    alternative = (Alternative(prior, prior_because),)
-    ids: tuple[str, ...] = ("model.num_parameters",)
+    because = f"{asked / default.rate:.2g}× {default.name}"
+    alternative = (Alternative(default.rate, default.because),)
+    ids = default.facts
     warnings: tuple[str, ...] = ()
     not_measured: tuple[str, ...] = ()
     if not isinstance(tested, _Range):
@@ -165,6 +181,9 @@ def _tuned(facts: Facts, prior: float, prior_because: str) -> Decision:
     rate = facts.number("tuned.learning_rate")
     because = "the best of a finished tune on this model, data and method"
     ids: tuple[str, ...] = ("tuned.learning_rate",)
+    if "tuned.because" in facts:
+        because += f": {facts.text('tuned.because')}"
+        ids += ("tuned.because",)
     if "tuned.learning_rate.low" in facts:
         ids += ("tuned.learning_rate.low", "tuned.learning_rate.high")
         low, high = (facts.number(f"tuned.learning_rate.{end}") for end in ("low", "high"))

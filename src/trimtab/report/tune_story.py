@@ -1,0 +1,78 @@
+"""A finished search in sentences."""
+
+from __future__ import annotations
+
+from trimtab.report.words import counted, float_text, seconds_text
+from trimtab.search.record import TuneResult
+
+
+def headline(result: TuneResult) -> str:
+    """What is taken and why; how the next plan comes by it."""
+    sentence = result.verdict[0].upper() + result.verdict[1:]
+    if not result.facts_kept or result.best is None:
+        return f"{sentence}."
+    others = [name for name in result.names if name != "learning_rate"]
+    if not others:
+        return f"{sentence}. The next plan of this model, data and method takes it for `auto`."
+    options = " ".join(
+        f"--{name.replace('_', '-')} {float_text(value)}" for name, value in result.values.items()
+    )
+    return f"{sentence}. Train with it by: {options}"
+
+
+def plateau_sentence(result: TuneResult) -> str:
+    """What is equal to the best, and where that lies; empty where every run diverged."""
+    parts = []
+    for name, (low, high) in result.plateau.items():
+        if low < high:
+            parts.append(f"{name} from {float_text(low)} to {float_text(high)}")
+        else:
+            parts.append(f"no other {name} than {float_text(low)}")
+    if not parts:
+        return ""
+    sentence = (
+        f"Equal to the best within noise, by a paired test on {result.num_search_rows} rows: "
+        f"{'; '.join(parts)}."
+    )
+    regions = [
+        f"{name} in {float_text(low)} to {float_text(high)}"
+        for name, (low, high) in result.region.items()
+    ]
+    if regions:
+        sentence += f" By the fitted curve the best lies, at 90%, with {'; '.join(regions)}."
+    return sentence
+
+
+def horizon_sentence(result: TuneResult) -> str:
+    horizon = result.horizon
+    if horizon is None:
+        return (
+            f"Found in runs of {counted(result.num_steps, 'update')}, where the planned run has "
+            f"{result.run_num_steps:,}; how the best value moves with the length was not measured."
+            if result.num_steps < result.run_num_steps
+            else ""
+        )
+    told = (
+        f"The best learning rate moves with the length of a run to the power of "
+        f"{horizon.exponent:+.2f} (90% interval {horizon.low:+.2f} to {horizon.high:+.2f}, from "
+        f"runs of {horizon.short_num_steps} and {horizon.num_steps} updates)"
+    )
+    if horizon.is_identified:
+        return f"{told}; where it is moved, it is moved by that."
+    return f"{told}: unidentified, and not used."
+
+
+def cost_sentence(result: TuneResult) -> str:
+    cost = result.cost
+    return (
+        f"Cost: {cost.num_tokens:,} tokens trained and {cost.num_eval_tokens:,} scored, "
+        f"{100 * cost.share_of_run:.0f}% of the planned run's tokens, in "
+        f"{seconds_text(cost.seconds)}."
+    )
+
+
+def limits_sentence(result: TuneResult) -> str:
+    return (
+        f"Every run has the seed {result.seed}: intervals are over rows, and what another seed "
+        "would change is not in them."
+    )

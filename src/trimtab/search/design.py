@@ -1,0 +1,199 @@
+"""What a search will do, settled before its first run: spaces, lengths, numbers of runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+
+from trimtab.errors import ConfigError
+from trimtab.hyperparameters.catalogue import aliases, catalogue, nearest_names
+from trimtab.planning.plan import Plan
+from trimtab.planning.rules.ruling import rounded
+
+SamplerName = Literal["local", "tpe", "gp", "random", "grid"]
+DEFAULT_BUDGET = 0.3
+BRACKET = 3.0
+"""The first step from the plan's learning rate: it is right within about that (`learning_rate`)."""
+WIDTH = {"learning_rate": BRACKET**3, "weight_decay": BRACKET**2}
+"""How far a range reaches on either side of its start, as a factor. Others reach 4×."""
+OTHER_WIDTH = 4.0
+WHOLE = ("global_batch_size", "lora_r")
+NUM_TRIALS = 6
+NUM_TRIALS_MORE = 3
+"""For each further hyperparameter."""
+MIN_TRIALS = 4
+MIN_NUM_STEPS = 10
+NUM_SHORT_TRIALS = 4
+SHORTER = 3
+"""How many times shorter the second length is, from which the horizon's exponent is fitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A hyperparameter's range; `start` is the plan's value, None where the range lacks it."""
+
+    name: str
+    low: float
+    high: float
+    start: float | None
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        if self.name in WHOLE:
+            return IntDistribution(int(self.low), int(self.high), log=True)
+        return FloatDistribution(self.low, self.high, log=True)
+
+    def value(self, proposed: float) -> float | int:
+        """What is run where this was proposed: sizes are powers of two, rates have three digits."""
+        if self.name in WHOLE:
+            return int(2 ** round(math.log2(proposed)))
+        return rounded(proposed, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """num_steps: weight updates of a run of the search, of the plan's global batch.
+
+    run_num_steps, run_num_tokens: of the planned run. num_short_trials runs of short_num_steps, 0
+    where the budget has no room for them.
+    """
+
+    spaces: tuple[Space, ...]
+    num_trials: int
+    num_steps: int
+    num_short_trials: int
+    short_num_steps: int
+    run_num_steps: int
+    run_num_tokens: int
+    budget: float
+    sampler: SamplerName
+    seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(space.name for space in self.spaces)
+
+    @property
+    def start(self) -> dict[str, Any] | None:
+        """The plan's own values; None where a range lacks one of them."""
+        if any(space.start is None for space in self.spaces):
+            return None
+        return {space.name: space.start for space in self.spaces}
+
+    def overrides(self, proposed: Mapping[str, float]) -> dict[str, Any]:
+        return {space.name: space.value(proposed[space.name]) for space in self.spaces}
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Design:
+        return cls(**{**record, "spaces": tuple(Space(**each) for each in record["spaces"])})
+
+
+def searched_names(written: Sequence[str]) -> tuple[str, ...]:
+    """The catalogue's names of what is to be searched; the learning rate where nothing is said.
+
+    Raises ConfigError for a name that has no range to search.
+    """
+    names = tuple(aliases().get(name, name) for name in written) or ("learning_rate",)
+    for name in names:
+        if name not in catalogue():
+            near = ", ".join(nearest_names(name))
+            raise ConfigError(
+                f"{name} is no hyperparameter.", hint=f"Did you mean: {near}?" if near else None
+            )
+        if catalogue()[name].declaration.search is None:
+            raise ConfigError(f"{name} has no range to search.", hint=_instead(name))
+    if len(set(names)) < len(names):
+        raise ConfigError("a hyperparameter is named twice.")
+    return names
+
+
+def _instead(name: str) -> str:
+    if name in {"per_device_train_batch_size", "gradient_accumulation_steps"}:
+        return "How an update is cut into pieces does not move it; search global_batch_size."
+    if name == "warmup_steps":
+        return "Search warmup_ratio, which means the same in runs of any length."
+    ranges = [each for each, entry in catalogue().items() if entry.declaration.search is not None]
+    return f"These have one: {', '.join(ranges)}. To compare values of another: trimtab study."
+
+
+def make_design(
+    plan: Plan,
+    names: Sequence[str],
+    *,
+    num_eval_tokens: int,
+    budget: float = DEFAULT_BUDGET,
+    num_trials: int | None = None,
+    sampler: SamplerName = "local",
+) -> Design:
+    """The most runs, up to six (three more for each further hyperparameter), of at least ten
+    updates each, that the budget has room for; and as long as it has room for.
+
+    `budget` is the share of the planned run's tokens that all runs of the search may take, those
+    of scoring them (`num_eval_tokens` each) included. Raises ConfigError where it is too small.
+    """
+    if sampler not in get_args(SamplerName):
+        known = ", ".join(get_args(SamplerName))
+        raise ConfigError(f"there is no sampler {sampler}.", hint=f"These are there: {known}.")
+    if not (math.isfinite(budget) and budget > 0):
+        raise ConfigError(f"a budget of {budget:g} is none.", hint="Give a share, such as 30%.")
+    settings = plan.settings()
+    tokens_per_step = plan.predictions.tokens_per_step
+    assert tokens_per_step is not None
+    room = budget * settings.num_train_steps
+    scoring = num_eval_tokens / tokens_per_step
+    most = num_trials or NUM_TRIALS + NUM_TRIALS_MORE * (len(names) - 1)
+    least = num_trials or MIN_TRIALS
+    longest = settings.num_train_steps
+    enough = min(MIN_NUM_STEPS, longest)
+    for number in range(most, least - 1, -1):
+        num_steps = min(longest, int(room / number - scoring))
+        if num_steps >= enough:
+            break
+    else:
+        needed = least * (enough + scoring) / settings.num_train_steps
+        raise ConfigError(
+            f"{budget:.0%} of this run's {longest:,} updates are too few for {least} runs of "
+            f"{enough} updates each with their scoring.",
+            hint=f"Give --budget {math.ceil(100 * needed)}% or more, or hold out fewer rows.",
+        )
+    with_short = int((room - (number + NUM_SHORT_TRIALS) * scoring) / _runs(number))
+    has_short = num_steps < longest and with_short >= SHORTER * MIN_NUM_STEPS
+    return Design(
+        spaces=tuple(_space(plan, name) for name in names),
+        num_trials=number,
+        num_steps=with_short if has_short else num_steps,
+        num_short_trials=NUM_SHORT_TRIALS if has_short else 0,
+        short_num_steps=with_short // SHORTER if has_short else 0,
+        run_num_steps=longest,
+        run_num_tokens=round(tokens_per_step * longest),
+        budget=budget,
+        sampler=sampler,
+        seed=settings.seed,
+    )
+
+
+def _runs(number: int) -> float:
+    return number + NUM_SHORT_TRIALS / SHORTER
+
+
+def _space(plan: Plan, name: str) -> Space:
+    """Around the plan's value, inside the catalogue's range where that holds the value."""
+    declared = catalogue()[name].declaration.search
+    assert declared is not None
+    start = float(plan.decision(name).value)
+    if start <= 0:
+        return Space(name, declared.low, declared.high, None)
+    width = WIDTH.get(name, OTHER_WIDTH)
+    low, high = start / width, start * width
+    if declared.low <= start <= declared.high:
+        low, high = max(low, declared.low), min(high, declared.high)
+    if name in WHOLE:
+        low, high = math.ceil(low), math.floor(high)
+    return Space(name, low, high, start)

@@ -1,0 +1,268 @@
+"""From the runs of a search to what they say: plateau, region, horizon, and the last word."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trimtab.planning.rules.ruling import rounded
+from trimtab.search.design import Design
+from trimtab.search.halves import Halves, at
+from trimtab.search.paired import PairedDifference, paired_difference
+from trimtab.search.record import Cost, Horizon, TriedRun
+from trimtab.search.region import LEVEL, best_region, lowest_points
+from trimtab.search.space import Axis, axis_of, points
+from trimtab.search.storage import Finished
+from trimtab.search.surrogate import Array, Surrogate
+from trimtab.workflow.trial_runs import TrialRun
+
+MIN_RUNS_FOR_A_REGION = 3
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The finished runs of one length; `reference` is that of the plan's values, where the space
+    has no place for it."""
+
+    design: Design
+    halves: Halves
+    finished: Sequence[Finished]
+    reference: TrialRun | None = None
+
+    @property
+    def best(self) -> TrialRun | None:
+        """The run with the lowest loss on the search's rows; None where all diverged."""
+        sound = [each for each in self._runs if each.diverged is None]
+        return min(sound, key=self._loss, default=None)
+
+    @property
+    def start(self) -> TrialRun | None:
+        """The run of the plan's own values; None where it was not made."""
+        if self.design.start is None:
+            return self.reference
+        wanted = self.design.overrides(self.design.start)
+        return next((run for run in self._runs if run.overrides == wanted), None)
+
+    @property
+    def _runs(self) -> list[TrialRun]:
+        alone = [] if self.reference is None else [self.reference]
+        return alone + [each.run for each in self.finished]
+
+    def _loss(self, run: TrialRun) -> float:
+        loss = search_loss(run, self.halves)
+        return math.inf if loss is None else loss
+
+    def tried(self, *, is_short: bool) -> list[TriedRun]:
+        start = self.start
+        first = 0 if self.reference is None else -1
+        return [
+            TriedRun(
+                number=number,
+                values=dict(run.overrides),
+                search_loss=search_loss(run, self.halves),
+                to_best=self._to_best(run),
+                diverged=run.diverged,
+                is_start=start is not None and run.overrides == start.overrides,
+                is_short=is_short,
+                num_steps=run.num_steps,
+                num_tokens=run.num_tokens,
+                num_eval_tokens=run.num_eval_tokens,
+                seconds=run.total_seconds,
+            )
+            for number, run in enumerate(self._runs, start=first)
+        ]
+
+    def _to_best(self, run: TrialRun) -> PairedDifference | None:
+        best = self.best
+        if best is None or run.diverged is not None:
+            return None
+        return compared(run, best, self.halves.search)
+
+    def equal_to_best(self) -> list[TrialRun]:
+        """The runs, the best one among them, that no paired test tells from it."""
+        runs = [run for run in self._runs if run.diverged is None]
+        return [run for run in runs if (near := self._to_best(run)) and near.is_within_noise]
+
+    def plateau(self) -> dict[str, tuple[float, float]]:
+        """By name, the least and the largest tried value that is equal to the best.
+
+        Of one hyperparameter alone it ends where a value between is worse.
+        """
+        best = self.best
+        if best is None:
+            return {}
+        equal = self.equal_to_best()
+        if len(self.design.spaces) == 1:
+            equal = self._unbroken(equal, best)
+        return {
+            name: (
+                min(run.overrides[name] for run in equal),
+                max(run.overrides[name] for run in equal),
+            )
+            for name in self.design.names
+        }
+
+    def _unbroken(self, equal: Sequence[TrialRun], best: TrialRun) -> list[TrialRun]:
+        (name,) = self.design.names
+        at_best = best.overrides[name]
+        worse = [run.overrides[name] for run in self._runs if run not in equal]
+        low = max((value for value in worse if value < at_best), default=-math.inf)
+        high = min((value for value in worse if value > at_best), default=math.inf)
+        return [run for run in equal if low < run.overrides[name] < high]
+
+    def region(self) -> dict[str, tuple[float, float]]:
+        """Bounds that hold the best values at 90%; nothing where too few runs say anything."""
+        if not self._is_enough():
+            return {}
+        points_ND, losses_N = self._points()
+        found = best_region(points_ND, losses_N, loss_sd=self._noise())
+        return {
+            axis.name: (
+                rounded(axis.value(float(found.low_D[place]))),
+                rounded(axis.value(float(found.high_D[place]))),
+            )
+            for place, axis in enumerate(self._axes())
+        }
+
+    def drawn_logs(self, name: str) -> Array | None:
+        """Logarithms of the best value, drawn from what the runs leave possible."""
+        if not self._is_enough():
+            return None
+        points_ND, losses_N = self._points()
+        surrogate = Surrogate.of(points_ND, losses_N, loss_sd=self._noise())
+        lowest_KD, _ = lowest_points(surrogate, seed=self.design.seed)
+        place = self.design.names.index(name)
+        axis = self._axes()[place]
+        drawn = [math.log(axis.value(float(each))) for each in lowest_KD[:, place]]
+        return np.array(drawn)
+
+    def _is_enough(self) -> bool:
+        sound = [each for each in self.finished if each.run.diverged is None]
+        return len(sound) >= MIN_RUNS_FOR_A_REGION
+
+    def _axes(self) -> list[Axis]:
+        axes = [axis_of(space.name, space.distribution) for space in self.design.spaces]
+        return [axis for axis in axes if axis is not None]
+
+    def _points(self) -> tuple[Array, Array]:
+        params = [each.params for each in self.finished]
+        losses = [self._loss(each.run) for each in self.finished]
+        return points(self._axes(), params), np.array(losses)
+
+    def _noise(self) -> float:
+        """The middle standard error of a difference to the best, in nats per token."""
+        errors = [
+            near.standard_error
+            for each in self.finished
+            if (near := self._to_best(each.run)) and near.standard_error > 0
+        ]
+        return float(np.median(errors)) if errors else 0.0
+
+
+def search_loss(run: TrialRun, rows: Halves) -> float | None:
+    """Nats per trainable token over the rows that the search sees; None where it diverged."""
+    if run.diverged is not None:
+        return None
+    tokens = at(run.row_num_trainable_tokens, rows.search)
+    return math.fsum(at(run.row_losses, rows.search)) / sum(tokens)
+
+
+def compared(run: TrialRun, reference: TrialRun, places: Sequence[int]) -> PairedDifference:
+    """On the held-out rows at these places."""
+    return paired_difference(
+        at(run.row_losses, places),
+        at(reference.row_losses, places),
+        at(run.row_num_trainable_tokens, places),
+    )
+
+
+def fitted_horizon(long: Judged, short: Judged, name: str) -> Horizon | None:
+    """How the best value moves with the length; None where one of the lengths says too little."""
+    at_long, at_short = long.drawn_logs(name), short.drawn_logs(name)
+    if at_long is None or at_short is None:
+        return None
+    lengths = (long.design.num_steps, long.design.short_num_steps)
+    # Drawn apart: the k-th curve of one length has nothing to do with the k-th of the other.
+    shuffled = np.random.default_rng(long.design.seed).permutation(at_short)
+    exponents = (at_long - shuffled) / math.log(lengths[0] / lengths[1])
+    outside = (1 - LEVEL) / 2
+    low, high = np.quantile(exponents, [outside, 1 - outside])
+    return Horizon(float(np.median(exponents)), float(low), float(high), *lengths)
+
+
+def cost_of(runs: Sequence[TriedRun], design: Design) -> Cost:
+    num_tokens = sum(run.num_tokens for run in runs)
+    num_eval_tokens = sum(run.num_eval_tokens for run in runs)
+    return Cost(
+        num_tokens=num_tokens,
+        num_eval_tokens=num_eval_tokens,
+        seconds=sum(run.seconds for run in runs),
+        share_of_run=(num_tokens + num_eval_tokens) / design.run_num_tokens,
+    )
+
+
+def against_start(judged: Judged) -> PairedDifference | None:
+    """The best run against that of the plan's values, on rows that the search never saw."""
+    best, start = judged.best, judged.start
+    if best is None or start is None or start.diverged is not None or best == start:
+        return None
+    return compared(best, start, judged.halves.test)
+
+
+def taken(
+    judged: Judged, test: PairedDifference | None, horizon: Horizon | None
+) -> dict[str, Any] | None:
+    """The values to take; None where the plan's own stay.
+
+    They stay unless the test says that the best is better, or they diverged where it did not. An
+    identified horizon moves the rate to the run's length.
+    """
+    best, start = judged.best, judged.start
+    if best is None or best == start:
+        return None
+    start_diverged = start is not None and start.diverged is not None
+    if not (start_diverged or (test is not None and test.is_better)):
+        return None
+    values = dict(best.overrides)
+    if horizon is not None and horizon.is_identified and "learning_rate" in values:
+        design = judged.design
+        factor = (design.run_num_steps / design.num_steps) ** horizon.exponent
+        values["learning_rate"] = rounded(values["learning_rate"] * factor)
+    return values
+
+
+def verdict(
+    judged: Judged,
+    test: PairedDifference | None,
+    values: Mapping[str, Any] | None,
+) -> str:
+    """One sentence, without a full stop."""
+    best, start = judged.best, judged.start
+    if best is None:
+        return "every run diverged, so nothing was found"
+    found = told(best.overrides)
+    if best == start:
+        return f"{found}, the plan's own, had the lowest loss; it stays"
+    assert start is not None
+    if start.diverged is not None:
+        return f"{found} is taken: the plan's own diverged ({start.diverged})"
+    assert test is not None
+    rows = f"{test.num_rows} rows that the search never saw"
+    if values is None:
+        return f"the plan's own stays: {found} differs from it by {_effect(test)} on {rows}, " + (
+            "which is noise" if test.is_within_noise else "which is no gain"
+        )
+    return f"{found} is taken: {_effect(test)} against the plan's own on {rows}"
+
+
+def told(values: Mapping[str, Any]) -> str:
+    """`learning_rate 0.0003, weight_decay 0.01`."""
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
+def _effect(test: PairedDifference) -> str:
+    return f"{test.effect:+.4f} nats per token (95% interval {test.low:+.4f} to {test.high:+.4f})"

@@ -1,0 +1,38 @@
+"""What a finished search leaves for the next plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.hyperparameters.catalogue import catalogue
+from trimtab.planning.fact import Fact
+from trimtab.planning.questions import tuned_key
+from trimtab.planning.settings import Settings
+from trimtab.search.record import Cost
+
+
+def tuned_facts(
+    settings: Settings,
+    values: Mapping[str, Any],
+    plateau: Mapping[str, tuple[float, float]],
+    because: str,
+    cost: Cost,
+) -> list[Fact]:
+    """Facts of the values that were taken; `settings` are those of a run with them.
+
+    A plateau that does not hold its value is left out.
+    """
+    method = "runs of the configuration, shorter and annealed; paired on held-out rows"
+    facts = [
+        Fact("tuned.key", tuned_key(settings), method=method, cost_s=cost.seconds),
+        Fact("tuned.because", because, method=method),
+    ]
+    for name, value in values.items():
+        unit = catalogue()[name].declaration.unit
+        facts.append(Fact(f"tuned.{name}", value, unit, method=method))
+        low, high = plateau.get(name, (value, value))
+        if low <= value <= high and low < high:
+            facts.append(Fact(f"tuned.{name}.low", low, unit, method=method))
+            facts.append(Fact(f"tuned.{name}.high", high, unit, method=method))
+    return facts

@@ -1,0 +1,107 @@
+"""Trials as tasks of Ray's, on this machine or on a cluster that sees the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from trimtab.engine.stops import StopRequested
+from trimtab.errors import ConfigError
+from trimtab.search.executors import Executor, NextOrder
+from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
+
+POLL_S = 0.5
+
+
+def ray_executor(on: str) -> Executor:
+    """`ray`, or `ray:ADDRESS` of a cluster. Raises ConfigError for anything else, and where Ray is
+    not installed or does not answer."""
+    kind, _, address = on.partition(":")
+    if kind != "ray":
+        raise ConfigError(
+            f"runs cannot be made on {on}.",
+            hint="Say local, ray, or ray: and the address of a cluster.",
+        )
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "Ray is not installed.", hint="Install it: pip install 'trimtab[ray]'."
+        ) from error
+    if not ray.is_initialized():
+        try:
+            ray.init(
+                address=address or None,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level="error",
+            )
+        except (ConnectionError, ValueError) as error:
+            raise ConfigError(
+                f"Ray does not answer: {error}.", where=address or None, hint="Is it running?"
+            ) from error
+    return RayExecutor(ray)
+
+
+class RayExecutor:
+    """As many trials at once as there are devices for: GPUs where a trial needs one, else CPUs.
+
+    A trial takes as many CPUs as this process has threads for torch, so that it computes alike.
+    """
+
+    def __init__(self, ray: Any, *, num_at_once: int | None = None) -> None:
+        self._ray = ray
+        self._num_at_once = num_at_once
+
+    def results(
+        self,
+        next_order: NextOrder,
+        *,
+        on_update: NumUpdatesDone,
+        stop_requested: Callable[[], bool],
+    ) -> Iterator[tuple[int, TrialRun]]:
+        under_way: dict[Any, int] = {}
+        try:
+            while True:
+                self._start(next_order, under_way)
+                if not under_way:
+                    return
+                if stop_requested():
+                    raise StopRequested
+                done, _ = self._ray.wait(list(under_way), timeout=POLL_S)
+                for reference in done:
+                    number = under_way.pop(reference)
+                    yield number, self._ray.get(reference)
+        finally:
+            for reference in under_way:
+                self._ray.cancel(reference, force=True)
+
+    def _start(self, next_order: NextOrder, under_way: dict[Any, int]) -> None:
+        while not under_way or len(under_way) < self._most(is_cuda=self._is_cuda):
+            asked = next_order()
+            if asked is None:
+                return
+            number, order = asked
+            self._is_cuda = order.settings.device.startswith("cuda")
+            num_threads = torch.get_num_threads()
+            task = self._ray.remote(_trial).options(
+                num_cpus=num_threads, num_gpus=int(self._is_cuda), max_retries=0
+            )
+            under_way[task.remote(order, num_threads)] = number
+
+    _is_cuda = False
+
+    def _most(self, *, is_cuda: bool) -> int:
+        if self._num_at_once is not None:
+            return self._num_at_once
+        resources = self._ray.cluster_resources()
+        if is_cuda:
+            return max(1, int(resources.get("GPU", 1)))
+        return max(1, int(resources.get("CPU", 1)) // torch.get_num_threads())
+
+
+def _trial(order: TrialOrder, num_threads: int) -> TrialRun:
+    torch.set_num_threads(num_threads)
+    return run_trial(order)

@@ -1,0 +1,58 @@
+"""The samplers by name, each made anew for every trial, so that a killed search goes on alike."""
+
+from __future__ import annotations
+
+import itertools
+
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+
+from trimtab.search.design import BRACKET, Design
+from trimtab.search.sampler import LocalQuadraticSampler
+from trimtab.search.space import axis_of
+
+
+def make_sampler(design: Design, number: int) -> BaseSampler:
+    """The sampler that proposes trial `number`: what it draws depends on that and on the seed.
+
+    Trials of a grid are fixed beforehand; what it lacks of the number of trials is random.
+    """
+    seed = (design.seed + 7919 * number) % 2**32
+    match design.sampler:
+        case "local":
+            return LocalQuadraticSampler(seed=design.seed)
+        case "tpe":
+            return TPESampler(seed=seed)
+        case "gp":
+            return GPSampler(seed=seed)
+        case "random" | "grid":
+            return RandomSampler(seed=seed)
+
+
+def first_points(design: Design) -> list[dict[str, float]]:
+    """What is tried before the sampler is asked: the plan's values, a step up, or a grid."""
+    start = [design.start] if design.start is not None else []
+    if design.sampler == "grid":
+        return start + _grid(design)
+    if design.sampler == "local" and design.names == ("learning_rate",):
+        return start + _bracket(design)
+    return start
+
+
+def _bracket(design: Design) -> list[dict[str, float]]:
+    """Up from the plan's rate: a rate that is too high ends soon and costs little."""
+    (space,) = design.spaces
+    above = BRACKET * (space.start or space.low)
+    return [{space.name: above}] if above <= space.high else []
+
+
+def _grid(design: Design) -> list[dict[str, float]]:
+    """Evenly spread in the logarithms, ends included; as many as the trials have room for."""
+    room = design.num_trials - (design.start is not None)
+    per_axis = max(2, int(room ** (1 / len(design.spaces)) + 1e-9))
+    spread = []
+    for space in design.spaces:
+        axis = axis_of(space.name, space.distribution)
+        assert axis is not None
+        spread.append([axis.value(2 * place / (per_axis - 1) - 1) for place in range(per_axis)])
+    points = itertools.product(*spread)
+    return [dict(zip(design.names, point, strict=True)) for point in points][:room]

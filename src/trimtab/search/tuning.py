@@ -1,0 +1,343 @@
+"""Tune: short runs of a configuration with a few settings moved, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trimtab.engine.observer import Observer, Silent
+from trimtab.engine.stops import StopRequested
+from trimtab.errors import Interrupted
+from trimtab.planning.fingerprint import digest
+from trimtab.runs.atomic import write_json
+from trimtab.runs.folder import RunFolder
+from trimtab.runs.lock import run_lock
+from trimtab.search.design import (
+    DEFAULT_BUDGET,
+    WHOLE,
+    Design,
+    SamplerName,
+    make_design,
+    searched_names,
+)
+from trimtab.search.executors import Executor, LocalExecutor
+from trimtab.search.folder import Asked, TuneFolder
+from trimtab.search.halves import Halves, halves
+from trimtab.search.judging import (
+    Judged,
+    against_start,
+    cost_of,
+    fitted_horizon,
+    search_loss,
+    taken,
+    told,
+    verdict,
+)
+from trimtab.search.keeping import tuned_facts
+from trimtab.search.record import TuneResult
+from trimtab.search.storage import Trials, open_storage
+from trimtab.workflow.planning import ConfigLike, resolve_config
+from trimtab.workflow.recalling import remember_tuned
+from trimtab.workflow.stopping import stop_at_update_end
+from trimtab.workflow.training import told_memory_errors
+from trimtab.workflow.trial_plans import TrialBench, trial_bench
+from trimtab.workflow.trial_runs import TrialRun
+
+
+def tune(
+    config: ConfigLike | None = None,
+    names: Sequence[str] = (),
+    *,
+    options: Sequence[tuple[str, str]] = (),
+    budget: float = DEFAULT_BUDGET,
+    num_trials: int | None = None,
+    sampler: SamplerName = "local",
+    storage: str | None = None,
+    on: str = "local",
+    observer: Observer | None = None,
+) -> TuneResult:
+    """Search for the best values of `names` (the learning rate where none are given).
+
+    The runs are short ones of the configuration itself, annealed to their own end, with its seeds
+    and its order of rows; the plan's own values are among them. They take at most the share
+    `budget` of the planned run's tokens. Half of the held-out rows say which run is best; the other
+    half, which the search never sees, says whether it is better than the plan's own, which stays
+    otherwise. What was found becomes facts for the next plan.
+
+    `storage` is a URL of Optuna's; a file in the search's folder where it is left out. `on` is
+    `local`, `ray`, or `ray:ADDRESS` of a cluster. Asked alike again, a search that was stopped
+    goes on, and a finished one is told again.
+
+    Raises ConfigError, DataError and DoesNotFit as planning does, ConfigError for a budget that is
+    too small or a name that has no range, DataError for fewer than 16 held-out rows, and
+    Interrupted, with every finished run kept.
+    """
+    observer = observer or Silent()
+    asked = Asked(
+        resolve_config(config, options), searched_names(names), budget, num_trials, sampler
+    )
+    folder = asked.folder
+    plan = folder.begun(asked)
+    earlier = folder.result()
+    if earlier is not None:
+        observer.noted(f"this search is finished, and told again: {folder.root}")
+        return earlier
+    with told_memory_errors():
+        bench = trial_bench(asked.resolved, observer=observer, plan=plan)
+        search = _Search.of(bench, asked, folder, observer)
+        folder.root.mkdir(parents=True, exist_ok=True)
+        with run_lock(RunFolder(folder.root)):
+            folder.begin(asked, bench.plan)
+            result = _searched(search, storage, _executor(on, asked.names))
+            write_json(folder.tune_json, result.to_json())
+    return result
+
+
+def _executor(on: str, names: Sequence[str]) -> Executor:
+    """Runs whose memory differs have processes of their own: one may die of it."""
+    if on == "local":
+        return LocalExecutor(apart=any(name in WHOLE for name in names))
+    from trimtab.search.ray_execution import ray_executor
+
+    return ray_executor(on)
+
+
+@dataclass
+class _Search:
+    """One search under way; `under_way` are its begun trials, by study."""
+
+    bench: TrialBench
+    design: Design
+    rows: Halves
+    folder: TuneFolder
+    observer: Observer
+    asked: Asked
+    under_way: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, bench: TrialBench, asked: Asked, folder: TuneFolder, observer: Observer) -> _Search:
+        """Raises ConfigError and DataError where it cannot be made."""
+        held_out = bench.order().eval_rows
+        design = make_design(
+            bench.plan,
+            asked.names,
+            num_eval_tokens=sum(row.num_tokens for row in held_out),
+            budget=asked.budget,
+            num_trials=asked.num_trials,
+            sampler=asked.sampler,  # type: ignore[arg-type]
+        )
+        rows = halves(len(held_out), bench.plan.settings().data_seed)
+        return cls(bench, design, rows, folder, observer, asked)
+
+    def score(self, run: TrialRun) -> float | None:
+        return search_loss(run, self.rows)
+
+    def run_all(
+        self,
+        trials: Trials,
+        executor: Executor,
+        stop_requested: Callable[[], bool],
+        *,
+        num_trials: int,
+        num_steps: int,
+    ) -> None:
+        """The trials of one length that are left. Raises Interrupted."""
+        trials.take_up(self.score)
+        progress = _Progress(self.observer)
+        with self._giving_back(trials):
+            found = executor.results(
+                lambda: self._next(trials, progress, num_trials, num_steps),
+                on_update=progress.updated,
+                stop_requested=stop_requested,
+            )
+            for number, run in found:
+                trials.keep(number, run, self.score(run))
+                self.under_way.discard(number)
+                progress.done()
+                self.tell(trials, run)
+                if stop_requested():
+                    raise StopRequested
+
+    def _next(
+        self, trials: Trials, progress: _Progress, num_trials: int, num_steps: int
+    ) -> tuple[int, Any] | None:
+        """The next order. What was run before is not run again: it would come out the same."""
+        while (trial := trials.next(num_trials)) is not None:
+            self.under_way.add(trial.number)
+            overrides = self.design.overrides(trial.params)
+            same = [one.run for one in trials.finished() if one.run.overrides == overrides]
+            if same:
+                trials.repeat(trial.number, same[0], self.score(same[0]))
+                self.under_way.discard(trial.number)
+                continue
+            place = len(trials.finished()) + len(self.under_way)
+            progress.begun(f"run {place} of {num_trials}: {told(overrides)}", num_steps)
+            return trial.number, self.bench.order(overrides, num_steps=num_steps)
+        return None
+
+    @contextmanager
+    def _giving_back(self, trials: Trials) -> Iterator[None]:
+        try:
+            yield
+        except (StopRequested, KeyboardInterrupt):
+            raise Interrupted(
+                f"{self.folder.root}: stopped; {len(trials.finished())} finished runs are kept.",
+                hint="Go on with the same command.",
+            ) from None
+        finally:
+            for number in self.under_way:
+                trials.give_back(number)
+            self.under_way.clear()
+
+    def run_reference(self, trials: Trials, stop_requested: Callable[[], bool]) -> None:
+        """The plan's own values, where the space has no place for one of them."""
+        if self.design.start is not None or trials.reference is not None:
+            return
+        values = self.planned_values()
+        progress = _Progress(self.observer)
+        progress.begun(f"the plan's own: {told(values)}", self.design.num_steps)
+        order = self.bench.order(values, num_steps=self.design.num_steps)
+        with self._giving_back(trials):
+            run = LocalExecutor(apart=any(name in WHOLE for name in values))
+            ((_, found),) = run.results(
+                _once(order), on_update=progress.updated, stop_requested=stop_requested
+            )
+            trials.keep_reference(found)
+        progress.done()
+        self.tell(trials, found)
+
+    def planned_values(self) -> dict[str, Any]:
+        return {name: self.bench.plan.decision(name).value for name in self.design.names}
+
+    def tell(self, trials: Trials, run: TrialRun) -> None:
+        """One line: what it came to, and the best so far."""
+        loss = self.score(run)
+        came_to = f"diverged, {run.diverged}" if loss is None else f"{loss:.4f} nats per token"
+        best = Judged(self.design, self.rows, trials.finished(), trials.reference).best
+        so_far = "" if best is None else f"; best so far {told(best.overrides)}"
+        self.observer.noted(f"{told(run.overrides)}: {came_to}{so_far}")
+
+
+class _Progress:
+    """One trial's updates as an observer's activity."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._done = 0
+
+    def begun(self, name: str, num_steps: int) -> None:
+        self._done = 0
+        self._observer.activity(name, num_steps)
+
+    def updated(self, num_updates: int) -> None:
+        self._observer.advanced(num_updates - self._done)
+        self._done = num_updates
+
+    def done(self) -> None:
+        self._observer.activity_done()
+
+
+def _once(order: Any) -> Callable[[], tuple[int, Any] | None]:
+    left = [(0, order)]
+    return lambda: left.pop() if left else None
+
+
+def _searched(search: _Search, storage: str | None, executor: Executor) -> TuneResult:
+    design = search.design
+    _tell_design(search)
+    url = storage or f"sqlite:///{search.folder.trials_db}"
+    identity = digest(search.bench.plan.config_yaml)
+    name = f"tune-{search.asked.digest[:16]}"
+    short_finished = []
+
+    def told_stop() -> None:
+        search.observer.noted("Stopping after this update; finished runs are kept.")
+
+    with open_storage(url) as opened, stop_at_update_end(told_stop) as stop_requested:
+        trials = Trials(opened, name, design, identity)
+        search.run_reference(trials, stop_requested)
+        search.run_all(
+            trials,
+            executor,
+            stop_requested,
+            num_trials=design.num_trials,
+            num_steps=design.num_steps,
+        )
+        if design.num_short_trials:
+            short_trials = Trials(opened, f"{name}-short", design, identity)
+            search.run_all(
+                short_trials,
+                executor,
+                stop_requested,
+                num_trials=design.num_short_trials,
+                num_steps=design.short_num_steps,
+            )
+            short_finished = short_trials.finished()
+        judged = Judged(design, search.rows, trials.finished(), trials.reference)
+    return _result(search, judged, Judged(design, search.rows, short_finished))
+
+
+def _tell_design(search: _Search) -> None:
+    design, plan = search.design, search.bench.plan
+    step_s = plan.predictions.step_time_s
+    num_updates = (
+        design.num_trials * design.num_steps + design.num_short_trials * design.short_num_steps
+    )
+    time = "" if step_s is None else f", about {num_updates * step_s / 60:.1f} min"
+    search.observer.noted(
+        f"a search of {design.num_trials} runs of {design.num_steps} updates each, of the "
+        f"{design.run_num_steps:,} of the planned run{time}"
+    )
+    if design.num_short_trials:
+        search.observer.noted(
+            f"and of {design.num_short_trials} runs of {design.short_num_steps} updates, to see "
+            "how the best value moves with the length"
+        )
+
+
+def _result(search: _Search, judged: Judged, short: Judged) -> TuneResult:
+    design, plan = search.design, search.bench.plan
+    horizon = None
+    if design.num_short_trials and "learning_rate" in design.names:
+        horizon = fitted_horizon(judged, short, "learning_rate")
+    test = against_start(judged)
+    chosen = taken(judged, test, horizon)
+    start = search.planned_values()
+    values: Mapping[str, Any] = start if chosen is None else chosen
+    runs = [*judged.tried(is_short=False), *short.tried(is_short=True)]
+    cost = cost_of(runs, design)
+    sentence = verdict(judged, test, chosen)
+    best = judged.best
+    plateau = judged.plateau()
+    facts_kept = False
+    if best is not None:
+        facts = tuned_facts(search.bench.order(values).settings, values, plateau, sentence, cost)
+        facts_kept = remember_tuned(search.asked.resolved.config, facts)
+    settings = plan.settings()
+    return TuneResult(
+        folder=str(search.folder.root),
+        model=Path(settings.model).name,
+        method=settings.method,
+        names=design.names,
+        start=start,
+        best=None if best is None else dict(best.overrides),
+        values=dict(values),
+        is_changed=chosen is not None,
+        verdict=sentence,
+        runs=tuple(runs),
+        plateau=plateau,
+        region=judged.region(),
+        test=test,
+        horizon=horizon,
+        cost=cost,
+        num_steps=design.num_steps,
+        run_num_steps=design.run_num_steps,
+        num_search_rows=len(search.rows.search),
+        num_test_rows=len(search.rows.test),
+        sampler=design.sampler,
+        seed=design.seed,
+        facts_kept=facts_kept,
+    )

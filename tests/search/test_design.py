@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from planning.facts import planned
+
+from trimtab.errors import ConfigError
+from trimtab.planning.plan import Plan
+from trimtab.search.design import Design, make_design, searched_names
+
+
+def plan_of(num_steps: int = 400, **values: Any) -> Plan:
+    plan = planned(**values)
+    predictions = replace(plan.predictions, tokens_per_step=1000.0)
+    return replace(
+        plan, derived={**plan.derived, "num_train_steps": num_steps}, predictions=predictions
+    )
+
+
+def design(plan: Plan | None = None, *names: str, **options: Any) -> Design:
+    options = {"num_eval_tokens": 2000, **options}
+    return make_design(plan or plan_of(), names or ("learning_rate",), **options)
+
+
+def test_all_runs_and_their_scoring_fit_the_budget() -> None:
+    for budget in (0.2, 0.3, 1.0, 3.0):
+        made = design(budget=budget)
+        updates = made.num_trials * made.num_steps + made.num_short_trials * made.short_num_steps
+        scored = (made.num_trials + made.num_short_trials) * 2
+        assert updates + scored <= budget * 400
+        assert made.num_steps <= 400
+        assert made.num_trials <= 6
+
+
+def test_the_horizon_is_fitted_only_where_the_budget_has_room() -> None:
+    assert design(budget=0.3).num_short_trials == 0
+    affords = design(budget=1.0)
+    assert affords.num_short_trials == 4
+    assert affords.short_num_steps == affords.num_steps // 3 >= 10
+
+
+def test_fewer_runs_rather_than_shorter_than_ten_updates() -> None:
+    made = design(budget=0.14)
+    assert made.num_trials == 4 and made.num_steps >= 10
+    with pytest.raises(ConfigError, match=r"too few for 4 runs of 10.*--budget 12% or more"):
+        design(budget=0.05)
+
+
+def test_a_range_reaches_27_times_either_way_from_the_plans_rate() -> None:
+    (space,) = design(plan_of(learning_rate=1e-4)).spaces
+    assert (space.low, space.start, space.high) == pytest.approx((1e-4 / 27, 1e-4, 27e-4))
+    (space,) = design(plan_of(learning_rate=5e-3)).spaces
+    assert space.high == 1e-2
+    (space,) = design(plan_of(learning_rate=0.1, optim="sgd")).spaces
+    assert space.high == pytest.approx(2.7)
+
+
+def test_what_is_zero_has_the_catalogues_range_and_no_start() -> None:
+    made = design(plan_of(), "learning_rate", "weight_decay")
+    assert made.spaces[1].start is None and made.start is None
+    assert (made.spaces[1].low, made.spaces[1].high) == (1e-3, 1.0)
+    assert Design.from_json(made.to_json()) == made
+
+
+def test_sizes_are_powers_of_two() -> None:
+    (space,) = design(plan_of(global_batch_size=16), "global_batch_size").spaces
+    assert [space.value(each) for each in (4, 11, 12, 64)] == [4, 8, 16, 64]
+
+
+def test_names_are_the_catalogues_or_refused_with_what_to_say_instead() -> None:
+    assert searched_names(()) == ("learning_rate",)
+    assert searched_names(("lr", "lora_rank")) == ("learning_rate", "lora_r")
+    with pytest.raises(ConfigError, match="global_batch_size"):
+        searched_names(("per_device_train_batch_size",))
+    with pytest.raises(ConfigError, match="warmup_ratio"):
+        searched_names(("warmup_steps",))
+    with pytest.raises(ConfigError, match="learning_rate"):
+        searched_names(("learning_rat",))
+    with pytest.raises(ConfigError, match="trimtab study"):
+        searched_names(("optim",))
+    with pytest.raises(ConfigError, match="twice"):
+        searched_names(("lr", "learning_rate"))

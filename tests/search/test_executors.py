@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from support.runs import tiny_config, write_rows
+
+from trimtab.engine.stops import StopRequested
+from trimtab.errors import ConfigError
+from trimtab.search.executors import Executor, LocalExecutor
+from trimtab.search.ray_execution import RayExecutor, ray_executor
+from trimtab.workflow.trial_plans import TrialBench, trial_bench
+from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path) -> TrialBench:
+    folder = tmp_path_factory.mktemp("executors")
+    write_rows(folder / "rows.jsonl", num_rows=64)
+    return trial_bench(tiny_config(folder, tiny_llama_folder, learning_rate=1e-3))
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[object]:
+    import warnings
+
+    import ray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(params=["here", "apart", pytest.param("ray", marks=needs_ray)])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    if request.param == "ray":
+        return RayExecutor(request.getfixturevalue("ray"), num_at_once=1)
+    return LocalExecutor(apart=request.param == "apart")
+
+
+def asking(orders: list[TrialOrder]) -> Callable[[], tuple[int, TrialOrder] | None]:
+    left = list(enumerate(orders))
+    return lambda: left.pop(0) if left else None
+
+
+def results(executor: Executor, orders: list[TrialOrder]) -> list[tuple[int, TrialRun]]:
+    return list(
+        executor.results(
+            asking(orders), on_update=lambda number: None, stop_requested=lambda: False
+        )
+    )
+
+
+def without_costs(run: TrialRun) -> TrialRun:
+    return replace(run, seconds=0.0, total_seconds=0.0, peak_memory_bytes=0)
+
+
+def test_all_give_what_a_trial_gives_here(executor: Executor, bench: TrialBench) -> None:
+    orders = [
+        bench.order({"learning_rate": 2e-3}, num_steps=2),
+        bench.order({"learning_rate": 1e30, "max_grad_norm": 0.0, "method": "full"}, num_steps=4),
+        bench.order({"global_batch_size": 4}, num_steps=2, seed=7),
+    ]
+    found = dict(results(executor, orders))
+    assert {number: without_costs(run) for number, run in found.items()} == {
+        number: without_costs(run_trial(order)) for number, order in enumerate(orders)
+    }
+    assert found[1].diverged is not None
+    assert all(run.total_seconds > 0 for run in found.values())
+
+
+def test_nothing_to_do_is_no_result(executor: Executor) -> None:
+    assert results(executor, []) == []
+
+
+def test_a_stop_gives_up_what_is_under_way(executor: Executor, bench: TrialBench) -> None:
+    order = bench.order(num_steps=500)
+    started = time.perf_counter()
+    with pytest.raises(StopRequested):
+        list(
+            executor.results(
+                asking([order]), on_update=lambda number: None, stop_requested=lambda: True
+            )
+        )
+    assert time.perf_counter() - started < 60
+
+
+def test_a_place_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="local, ray"):
+        ray_executor("slurm")
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_it_is_said_how_to_have_it() -> None:
+    with pytest.raises(ConfigError, match=r"trimtab\[ray\]"):
+        ray_executor("ray")

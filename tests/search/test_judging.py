@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trimtab.search.design import Design, Space
+from trimtab.search.halves import Halves, halves
+from trimtab.search.judging import Judged, against_start, fitted_horizon, taken, verdict
+from trimtab.search.record import Horizon
+from trimtab.search.storage import Finished
+from trimtab.workflow.trial_runs import TrialRun
+
+NUM_ROWS = 64
+ROWS = halves(NUM_ROWS, 0)
+DESIGN = Design(
+    spaces=(Space("learning_rate", 1e-5, 1e-3, 1e-4),),
+    num_trials=6,
+    num_steps=60,
+    num_short_trials=4,
+    short_num_steps=20,
+    run_num_steps=600,
+    run_num_tokens=600_000,
+    budget=1.0,
+    sampler="local",
+    seed=0,
+)
+
+
+def run_of(rate: float, loss: float, *, test_loss: float | None = None, **changes: Any) -> TrialRun:
+    """Rows of 10 tokens whose difficulty all runs share; a little noise of each run's own."""
+    hard = np.random.default_rng(0).lognormal(0, 1, NUM_ROWS)
+    own = np.random.default_rng(int(1e9 * rate)).normal(0, 0.01, NUM_ROWS)
+    per_token = loss + hard + own
+    if test_loss is not None:
+        for place in ROWS.test:
+            per_token[place] += test_loss - loss
+    run = TrialRun(
+        overrides={"learning_rate": rate},
+        seed=0,
+        num_steps=60,
+        row_ids=tuple(range(NUM_ROWS)),
+        row_losses=tuple(10 * per_token),
+        row_num_trainable_tokens=(10,) * NUM_ROWS,
+        eval_loss=float(per_token.mean()),
+        num_tokens=1000,
+        num_eval_tokens=100,
+        seconds=1.0,
+        total_seconds=2.0,
+        peak_memory_bytes=1,
+    )
+    return replace(run, **changes)
+
+
+def judged(*runs: TrialRun, design: Design = DESIGN, rows: Halves = ROWS) -> Judged:
+    finished = [Finished(n, dict(run.overrides), run) for n, run in enumerate(runs)]
+    return Judged(design, rows, finished)
+
+
+def diverged(rate: float) -> TrialRun:
+    return run_of(rate, 0, row_losses=(), row_num_trainable_tokens=(), diverged="not finite")
+
+
+BASIN = [run_of(rate, 0.2 * math.log(rate / 3e-4) ** 2) for rate in (1e-5, 3e-5, 1e-4, 3e-4, 9e-4)]
+
+
+def test_the_plateau_is_what_a_paired_test_cannot_tell_from_the_best() -> None:
+    flat = [run_of(1e-4, 1.0), run_of(2e-4, 1.0), run_of(3e-4, 1.0), run_of(9e-4, 1.5)]
+    low, high = judged(*flat).plateau()["learning_rate"]
+    assert (low, high) == (1e-4, 3e-4)
+    assert judged(*BASIN).plateau() == {"learning_rate": (3e-4, 3e-4)}
+
+
+def test_a_plateau_ends_where_a_value_between_is_worse() -> None:
+    runs = [run_of(1e-4, 1.0), run_of(2e-4, 1.4), run_of(4e-4, 0.999)]
+    assert judged(*runs).plateau() == {"learning_rate": (4e-4, 4e-4)}
+
+
+def test_what_diverged_is_never_the_best_and_is_told() -> None:
+    found = judged(*BASIN[:-1], diverged(9e-4))
+    assert found.best is not None and found.best.overrides == {"learning_rate": 3e-4}
+    assert found.tried(is_short=False)[-1].to_best is None
+    low, high = found.region()["learning_rate"]
+    assert low <= 3e-4 <= high <= 9e-4
+    alone = judged(diverged(1e-4))
+    assert alone.best is None and alone.plateau() == {} and alone.region() == {}
+    assert verdict(alone, None, None) == "every run diverged, so nothing was found"
+
+
+def test_a_better_value_is_taken_when_unseen_rows_say_so() -> None:
+    found = judged(*BASIN)
+    test = against_start(found)
+    assert test is not None and test.is_better and test.num_rows == len(ROWS.test)
+    assert taken(found, test, None) == {"learning_rate": 3e-4}
+    assert "0.0003 is taken" in verdict(found, test, {"learning_rate": 3e-4})
+
+
+def test_the_plans_own_stays_where_unseen_rows_do_not_agree() -> None:
+    found = judged(run_of(1e-4, 1.0), run_of(3e-4, 0.9, test_loss=1.0))
+    test = against_start(found)
+    assert test is not None and test.is_within_noise
+    assert taken(found, test, None) is None
+    assert "the plan's own stays" in verdict(found, test, None)
+    assert "noise" in verdict(found, test, None)
+
+
+def test_the_plans_own_stays_where_it_is_the_best() -> None:
+    found = judged(run_of(1e-4, 1.0), run_of(3e-4, 1.2))
+    assert against_start(found) is None and taken(found, None, None) is None
+    assert "it stays" in verdict(found, None, None)
+
+
+def test_where_the_plans_own_diverged_any_loss_is_better() -> None:
+    found = judged(diverged(1e-4), run_of(3e-5, 1.2))
+    assert taken(found, against_start(found), None) == {"learning_rate": 3e-5}
+    assert "diverged" in verdict(found, None, {"learning_rate": 3e-5})
+
+
+def test_only_an_identified_horizon_moves_the_rate() -> None:
+    found = judged(*BASIN)
+    test = against_start(found)
+    sure, unsure = Horizon(-0.5, -0.7, -0.3, 60, 20), Horizon(-0.5, -1.2, 0.2, 60, 20)
+    moved = taken(found, test, sure)
+    assert moved is not None
+    assert moved["learning_rate"] == pytest.approx(3e-4 * 10**-0.5, rel=0.02)
+    assert taken(found, test, unsure) == {"learning_rate": 3e-4}
+
+
+def test_a_shift_of_the_best_rate_with_the_length_is_found() -> None:
+    rates = np.geomspace(1e-5, 1e-3, 9)
+    long = judged(*[run_of(rate, 2 * math.log(rate / 5e-5) ** 2) for rate in rates])
+    short = judged(*[run_of(rate, 2 * math.log(rate / 2e-4) ** 2) for rate in rates])
+    found = fitted_horizon(long, short, "learning_rate")
+    assert found is not None and found.is_identified
+    # The best rate is 4 times less at 3 times the length.
+    assert found.exponent == pytest.approx(-math.log(4) / math.log(3), abs=0.35)
+    same = fitted_horizon(long, long, "learning_rate")
+    assert same is not None and not same.is_identified
+    assert fitted_horizon(long, judged(*BASIN[:2]), "learning_rate") is None

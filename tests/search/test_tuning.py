@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import tiny_config, write_rows
+
+import trimtab
+from trimtab.engine.observer import Silent
+from trimtab.errors import ConfigError, DataError, Interrupted
+from trimtab.search.record import TuneResult
+
+BUDGET: dict[str, Any] = {"budget": 7.5, "num_trials": 5}
+START = 1e-4
+
+
+class Told(Silent):
+    """Keeps notes, and counts updates; `at_update` is called with how many were told."""
+
+    def __init__(self, at_update: Any = lambda number: None) -> None:
+        self.notes: list[str] = []
+        self.num_updates = 0
+        self._at_update = at_update
+        self._is_run = False
+
+    def noted(self, text: str) -> None:
+        self.notes.append(text)
+
+    def activity(self, name: str, total: int | None = None) -> None:
+        self._is_run = name.startswith("run ")
+
+    def advanced(self, amount: int) -> None:
+        if self._is_run:
+            self.num_updates += amount
+            self._at_update(self.num_updates)
+
+
+def config_of(folder: Path, model: Path, **changes: Any) -> dict[str, Any]:
+    write_rows(folder / "rows.jsonl", num_rows=96)
+    asked: dict[str, Any] = {
+        "max_steps": 12,
+        "eval_dataset": 0.4,
+        "output_dir": str(folder / "tune"),
+        "method": "full",
+        "learning_rate": START,
+    }
+    return tiny_config(folder, model, **asked | changes)
+
+
+def without_costs(result: TuneResult) -> TuneResult:
+    runs = tuple(replace(run, seconds=0.0) for run in result.runs)
+    return replace(result, runs=runs, cost=replace(result.cost, seconds=0.0), folder="")
+
+
+@pytest.fixture(scope="module")
+def tuned(
+    tmp_path_factory: pytest.TempPathFactory, tiny_llama_folder: Path
+) -> tuple[dict[str, Any], TuneResult, list[str]]:
+    config = config_of(tmp_path_factory.mktemp("tuned"), tiny_llama_folder)
+    told = Told()
+    return config, trimtab.tune(config, observer=told, **BUDGET), told.notes
+
+
+def test_it_moves_from_a_rate_that_is_far_too_low(tuned: Any) -> None:
+    _, result, _ = tuned
+    assert result.is_changed and result.test.is_better
+    assert result.start == {"learning_rate": START}
+    assert result.values["learning_rate"] > 3 * START
+    losses = {run.values["learning_rate"]: run.search_loss for run in result.runs}
+    assert min(losses, key=losses.__getitem__) == result.best["learning_rate"]
+    # No run is made twice: where the sampler proposes nothing new there are fewer.
+    assert 4 <= len(losses) == len(result.runs) <= 5
+    assert result.runs[0].is_start
+    assert result.num_search_rows == result.num_test_rows == 19
+
+
+def test_every_token_is_charged(tuned: Any) -> None:
+    _, result, _ = tuned
+    assert result.cost.num_tokens == sum(run.num_tokens for run in result.runs) > 0
+    assert 0 < result.cost.share_of_run <= BUDGET["budget"]
+    assert result.cost.seconds == pytest.approx(sum(run.seconds for run in result.runs))
+
+
+def test_progress_tells_the_best_so_far(tuned: Any) -> None:
+    _, result, notes = tuned
+    told = [note for note in notes if "best so far learning_rate" in note]
+    assert len(told) == len({run.values["learning_rate"] for run in result.runs})
+    assert told[-1].endswith(f"best so far learning_rate {result.best['learning_rate']:g}")
+    assert any(note.startswith("a search of 5 runs of 12 updates") for note in notes)
+
+
+def test_asked_again_it_is_told_again_at_no_cost(tuned: Any) -> None:
+    config, result, _ = tuned
+    told = Told()
+    assert trimtab.tune(config, observer=told, **BUDGET) == result
+    assert told.num_updates == 0 and "finished" in told.notes[0]
+
+
+def test_another_search_does_not_take_its_folder(tuned: Any) -> None:
+    config, _, _ = tuned
+    with pytest.raises(ConfigError, match="another configuration, budget or sampler"):
+        trimtab.tune(config, budget=9.0)
+    with pytest.raises(ConfigError, match="output_dir"):
+        trimtab.train({**config, "learning_rate": 1e-3})
+
+
+def test_the_next_plan_takes_it_and_says_so(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_llama_folder)
+    prior = trimtab.plan({**config, "learning_rate": "auto"}).decision("learning_rate")
+    result = trimtab.tune(config, **BUDGET)
+    assert result.facts_kept
+    decision = trimtab.plan({**config, "learning_rate": "auto"}).decision("learning_rate")
+    assert (decision.value, decision.origin) == (result.values["learning_rate"], "measured")
+    assert result.verdict in decision.because and prior.value != decision.value
+    asked = trimtab.plan(config).decision("learning_rate")
+    assert asked.value == START and "of a finished tune" in asked.because
+    other = {**config, "learning_rate": "auto", "optim": "sgd"}
+    assert trimtab.plan(other).decision("learning_rate").origin == "rule"
+
+
+def test_the_plans_own_value_stays_where_nothing_is_gained(
+    tmp_path: Path, tiny_llama_folder: Path, tuned: Any
+) -> None:
+    rate = tuned[1].best["learning_rate"]
+    config = config_of(tmp_path, tiny_llama_folder, learning_rate=rate)
+    result = trimtab.tune(config, sampler="grid", budget=6.0, num_trials=4)
+    assert result.values == {"learning_rate": rate} or result.test.is_better
+    assert len(result.runs) == 4
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+def test_other_samplers_are_had_by_name_and_draw_alike_again(
+    tmp_path: Path, tiny_llama_folder: Path, sampler: Any
+) -> None:
+    results = [
+        trimtab.tune(
+            config_of(tmp_path, tiny_llama_folder, output_dir=str(tmp_path / place)),
+            sampler=sampler,
+            budget=6.0,
+            num_trials=4,
+        )
+        for place in ("one", "other")
+    ]
+    assert without_costs(results[0]) == without_costs(results[1])
+    assert len({run.values["learning_rate"] for run in results[0].runs}) == 4
+
+
+def test_several_at_once_and_one_without_a_start(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_llama_folder, learning_rate=1e-3)
+    result = trimtab.tune(config, ["learning_rate", "weight_decay"], budget=7.0, num_trials=4)
+    assert result.start == {"learning_rate": 1e-3, "weight_decay": 0.0}
+    assert len(result.runs) == 5 and result.runs[0].is_start
+    assert set(result.plateau) == {"learning_rate", "weight_decay"}
+
+
+def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, tiny_llama_folder: Path, tuned: Any
+) -> None:
+    def interrupt(number: int) -> None:
+        if number == 30:
+            signal.raise_signal(signal.SIGINT)
+
+    config = config_of(tmp_path, tiny_llama_folder)
+    with pytest.raises(Interrupted, match="2 finished runs are kept"):
+        trimtab.tune(config, observer=Told(interrupt), **BUDGET)
+    told = Told()
+    result = trimtab.tune(config, observer=told, **BUDGET)
+    assert told.num_updates == (len(result.runs) - 2) * 12
+    assert without_costs(result).runs == without_costs(tuned[1]).runs
+    assert result.verdict == tuned[1].verdict
+
+
+def test_a_search_that_is_killed_goes_on(
+    tmp_path: Path, tiny_llama_folder: Path, tuned: Any
+) -> None:
+    config = config_of(tmp_path, tiny_llama_folder)
+    code = (
+        "import json, sys, trimtab; "
+        "trimtab.tune(json.loads(sys.argv[1]), **json.loads(sys.argv[2]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(config), json.dumps(BUDGET)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    database = tmp_path / "tune" / "trials.db"
+    deadline = time.monotonic() + 120
+    while _num_finished(database) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    finished = _num_finished(database)
+    assert 2 <= finished < len(tuned[1].runs)
+    told = Told()
+    result = trimtab.tune(config, observer=told, **BUDGET)
+    assert told.num_updates == (len(result.runs) - finished) * 12
+    assert without_costs(result).runs == without_costs(tuned[1]).runs
+
+
+def _num_finished(database: Path) -> int:
+    import sqlite3
+    from contextlib import closing
+
+    if not database.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(database, timeout=1)) as connection:
+            asked = "SELECT COUNT(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')"
+            return int(connection.execute(asked).fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_a_storage_of_ones_own(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    import optuna
+
+    config = config_of(tmp_path, tiny_llama_folder)
+    url = f"sqlite:///{tmp_path / 'own.db'}"
+    result = trimtab.tune(config, storage=url, budget=6.0, num_trials=4)
+    assert not (tmp_path / "tune" / "trials.db").exists()
+    storage = optuna.storages.RDBStorage(url)
+    (study,) = optuna.get_all_study_summaries(storage)
+    assert study.best_trial is not None
+    assert study.best_trial.value == min(
+        run.search_loss for run in result.runs if run.search_loss is not None
+    )
+    storage.remove_session()
+    storage.engine.dispose()
+    with pytest.raises(ConfigError, match="storage cannot be opened"):
+        trimtab.tune(
+            {**config, "output_dir": str(tmp_path / "other")}, storage="nosuch://x", **BUDGET
+        )
+
+
+def test_too_small_a_budget_and_too_few_rows_say_what_to_do(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    config = config_of(tmp_path, tiny_llama_folder)
+    with pytest.raises(ConfigError, match="--budget"):
+        trimtab.tune(config, budget=0.3)
+    with pytest.raises(DataError, match="Set eval_dataset"):
+        trimtab.tune({**config, "eval_dataset": 0.1}, **BUDGET)
+    assert not (tmp_path / "tune").exists()
