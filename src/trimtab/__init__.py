@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     )
     from trimtab.hyperparameters.config import TrainingConfig
     from trimtab.hyperparameters.rendering import explain
+    from trimtab.interop.exporting import export_config
+    from trimtab.interop.hub import push_to_hub
+    from trimtab.interop.importing import import_config
+    from trimtab.interop.results import export_result
     from trimtab.planning.forecast import Forecast
     from trimtab.planning.plan import Plan
     from trimtab.report.page import write_report
@@ -53,10 +57,14 @@ _HOMES = {
     "TuneResult": "trimtab.search.record",
     "demo": "trimtab.workflow.demo",
     "explain": "trimtab.hyperparameters.rendering",
+    "export_config": "trimtab.interop.exporting",
+    "export_result": "trimtab.interop.results",
     "forecast_plan": "trimtab.workflow.forecasting",
     "generate": "trimtab.workflow.generating",
+    "import_config": "trimtab.interop.importing",
     "inspect": "trimtab.workflow.inspecting",
     "plan": "trimtab.workflow.planning",
+    "push_to_hub": "trimtab.interop.hub",
     "resume": "trimtab.workflow.resuming",
     "train": "trimtab.workflow.training",
     "tune": "trimtab.search.tuning",
@@ -78,10 +86,14 @@ __all__ = [
     "TuneResult",
     "demo",
     "explain",
+    "export_config",
+    "export_result",
     "forecast_plan",
     "generate",
+    "import_config",
     "inspect",
     "plan",
+    "push_to_hub",
     "resume",
     "train",
     "tune",

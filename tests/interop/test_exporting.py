@@ -14,7 +14,7 @@ from planning.facts import DATA, planned
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.interop.dialects.writers import WRITERS
-from trimtab.interop.exporting import export_config, write_config
+from trimtab.interop.exporting import export_config, rendered_config
 from trimtab.interop.importing import import_config
 from trimtab.planning.plan import Plan
 
@@ -76,8 +76,7 @@ def plan_of(row_format: str, **values: Any) -> Plan:
 def read_back(plan: Plan, tool: str, folder: Path) -> dict[str, Any]:
     """The values that the exported file gives, for what it is said to carry."""
     exported = export_config(plan, tool, folder)
-    file = write_config(exported, folder)
-    imported = import_config(file)
+    imported = import_config(exported.file)
     assert imported is not None
     assert imported.dialect.name == tool
     assert [one for one in imported.not_carried if one.changes_result] == []
@@ -129,7 +128,7 @@ def test_what_is_written_reads_back_the_same(
 def test_every_hyperparameter_is_written_or_told(tool: str, tmp_path: Path) -> None:
     for row_format in FORMATS:
         plan = plan_of(row_format)
-        exported = export_config(plan, tool, tmp_path)
+        exported = rendered_config(plan, tool, tmp_path)
         left = [one.name for one in exported.not_carried]
         assert len(left) == len(set(left))
         for one in exported.not_carried:
@@ -153,18 +152,22 @@ def test_every_hyperparameter_is_written_or_told(tool: str, tmp_path: Path) -> N
 def test_what_changes_the_result_and_has_no_name_is_told(
     tool: str, row_format: str, values: dict[str, Any], lost: str, tmp_path: Path
 ) -> None:
-    exported = export_config(plan_of(row_format, **values), tool, tmp_path)
+    exported = rendered_config(plan_of(row_format, **values), tool, tmp_path)
     assert {one.name: one.changes_result for one in exported.not_carried}[lost] is True
 
 
 def test_numbers_are_numbers_to_readers_of_yaml_1_1(tmp_path: Path) -> None:
     plan = plan_of("messages", learning_rate=1e-5, eval_strategy="no", eval_dataset="none")
-    text = export_config(plan, "trl", tmp_path).files["trl.yaml"]
+    text = rendered_config(plan, "trl", tmp_path).files["trl.yaml"]
     assert "learning_rate: 1.0e-05\n" in text
     assert 'eval_strategy: "no"\n' in text
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    exported = export_config(plan_of("messages"), "trl", tmp_path)
     with pytest.raises(ConfigError, match="there already"):
-        write_config(exported, tmp_path)
+        export_config(plan_of("messages"), "trl", tmp_path)
+
+
+def test_another_tool_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it takes axolotl, llamafactory, trl"):
+        export_config(plan_of("messages"), "unsloth", tmp_path / "theirs")

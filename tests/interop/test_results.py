@@ -17,9 +17,9 @@ from trimtab.engine.observer import Silent
 from trimtab.errors import ConfigError
 from trimtab.interop import gguf_writing, results
 from trimtab.interop.gguf_writing import pre_tokenizer_name, refuse_unmappable, write_gguf
-from trimtab.interop.hub import planned_upload, push
+from trimtab.interop.hub import push_to_hub
 from trimtab.interop.ollama import turn_texts
-from trimtab.interop.results import export_result
+from trimtab.interop.results import Comparison, export_result
 from trimtab.models.gguf import load_gguf
 
 # peft asks a model by the older of transformers' two names.
@@ -78,6 +78,7 @@ def test_an_export_that_answers_otherwise_says_so(
     done = export_result(finished_run, "gguf", tmp_path / "out", Silent())
     assert done.comparison.num_same_answers is not None
     assert done.comparison.num_same_answers < 20
+    assert len(done.comparison.parting_gaps) == 20 - done.comparison.num_same_answers
     told = f"{20 - done.comparison.num_same_answers} do not"
     assert told in done.comparison.sentence
     assert told in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
@@ -208,11 +209,12 @@ def test_a_dry_run_lists_what_would_be_sent_and_asks_nobody(
 
 def test_the_hub_out_of_reach_is_told(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("a card", encoding="utf-8")
-    assert planned_upload(tmp_path, "me/mine").files == (("README.md", 6),)
+    planned = push_to_hub(tmp_path, "me/mine", dry_run=True)
+    assert (planned.files, planned.address) == ((("README.md", 6),), None)
     with pytest.raises(ConfigError, match="no repository's name"):
-        planned_upload(tmp_path, "a/b/c")
+        push_to_hub(tmp_path, "a/b/c", dry_run=True)
     with pytest.raises(ConfigError, match="the Hub did not take it"):
-        push(tmp_path, "me/mine")
+        push_to_hub(tmp_path, "me/mine")
 
 
 @pytest.mark.parametrize(
@@ -260,3 +262,17 @@ def test_the_tokenizer_of_an_export_loads_by_itself(finished_run: Path, tmp_path
     export_result(finished_run, "merged", tmp_path / "out", Silent())
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.chat_template == CHATML
+
+
+def test_where_answers_part_is_told() -> None:
+    near_tie = Comparison(20, 32, 0.065, 19, (0.0052,)).sentence
+    assert "19 of 20 prompts have the same 32 greedy tokens" in near_tie
+    assert "1 does not, parting where the run's two best logits are 0.0052 apart" in near_tie
+    assert "are 0.1 to 0.3 apart" in Comparison(20, 32, 1.5, 17, (0.1, 0.3, 0.2)).sentence
+
+
+def test_every_other_answer_has_its_gap(finished_run: Path, tmp_path: Path) -> None:
+    done = export_result(finished_run, "gguf", tmp_path / "out", quantization="q8_0").comparison
+    assert done.num_same_answers is not None
+    assert len(done.parting_gaps) == 20 - done.num_same_answers
+    assert all(0 <= gap < 2 * (done.max_logit_difference or 0) for gap in done.parting_gaps)

@@ -107,21 +107,20 @@ def exported_config(
     """Write the configuration; what is told as JSON."""
     from trimtab.cli.console import Consoles
     from trimtab.cli.import_screen import losses_table
-    from trimtab.interop.exporting import export_config, refuse_taken_folder, write_config
+    from trimtab.interop.exporting import export_config, refuse_taken_folder
 
     source = Path(arguments[0]) if arguments else None
     folder = output or _default_folder(source, tool)
     refuse_taken_folder(folder)
     plan = _plan(arguments, foreign, observer, quick=quick)
     exported = export_config(plan, tool, folder)
-    file = write_config(exported, folder)
     console = Consoles().err
     if exported.not_carried:
         console.print(losses_table(exported.not_carried))
-    command = exported.command.format(file=file)
+    command = exported.command.format(file=exported.file)
     console.print(f"Start it with: {command}", markup=False)
     return {
-        "path": str(file),
+        "path": str(exported.file),
         "command": command,
         "keys": dict(exported.keys),
         "not_carried": [
@@ -182,24 +181,27 @@ def exported_result(
     """Write the result, compare it, send it where asked; what is told as JSON."""
     from trimtab.cli.console import Consoles
     from trimtab.interop.exporting import refuse_taken_folder
-    from trimtab.interop.hub import planned_upload, push
+    from trimtab.interop.hub import check_repository, push_to_hub
     from trimtab.interop.results import export_result
 
     folder = output or _default_folder(run, to)
     refuse_taken_folder(folder)
+    if repository is not None:
+        check_repository(repository)
     done = export_result(run, to, folder, observer, quantization=quantization)  # type: ignore[arg-type]
     told: dict[str, object] = {
         "path": str(folder),
         "num_prompts": done.comparison.num_prompts,
         "num_same_answers": done.comparison.num_same_answers,
         "max_logit_difference": done.comparison.max_logit_difference,
+        "parting_gaps": list(done.comparison.parting_gaps),
         "notes": list(done.notes),
     }
     console = Consoles().err
     for sentence in (done.comparison.sentence, *done.notes):
         console.print(sentence, markup=False)
     if repository is not None:
-        upload = planned_upload(folder, repository)
+        upload = push_to_hub(folder, repository, dry_run=True)
         told["upload"] = dict(upload.files)
         console.print(
             f"{'Would send' if dry_run else 'Sending'} {len(upload.files)} files, "
@@ -209,5 +211,5 @@ def exported_result(
         for name, size in upload.files:
             console.print(f"  {size:>14,}  {name}", markup=False)
         if not dry_run:
-            told["address"] = push(folder, repository)
+            told["address"] = push_to_hub(folder, repository).address
     return told

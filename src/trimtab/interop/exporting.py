@@ -30,22 +30,43 @@ class ExportedConfig:
     """A plan in another tool's words.
 
     files: texts by file name; the first is the configuration. command: what starts the tool, with
-    `{file}` for the configuration's path.
+    `{file}` for the configuration's path. folder: where they lie, or will.
     """
 
     tool: str
+    folder: Path
     keys: Mapping[str, Any]
     files: Mapping[str, str]
     not_carried: tuple[NotCarried, ...]
     command: str
 
+    @property
+    def file(self) -> Path:
+        """The configuration's path."""
+        return self.folder / f"{self.tool}.yaml"
 
-def export_config(plan: Plan, tool: str, folder: Path) -> ExportedConfig:
-    """The plan for `axolotl`, `llamafactory` or `trl`, every `auto` resolved.
 
-    Every hyperparameter is written, or listed with the reason. `folder` is where the files will
-    lie, which LLaMA-Factory's must name.
+def export_config(plan: Plan, tool: str, folder: str | Path) -> ExportedConfig:
+    """Write a plan as the configuration of `axolotl`, `llamafactory` or `trl`, all files or none.
+
+    Every `auto` is resolved, and every hyperparameter is written, or listed with the reason.
+    Raises ConfigError for another tool, and where the folder is there already.
     """
+    if tool not in WRITERS:
+        raise ConfigError(f"tool is {tool!r}; it takes {', '.join(WRITERS)}.")
+    folder = Path(folder)
+    refuse_taken_folder(folder)
+    exported = rendered_config(plan, tool, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with staged_folder(folder) as staged:
+        for name, text in exported.files.items():
+            (staged / name).write_text(text, encoding="utf-8")
+    return exported
+
+
+def rendered_config(plan: Plan, tool: str, folder: Path) -> ExportedConfig:
+    """What `export_config` writes. `folder` is where the files will lie, which LLaMA-Factory's
+    must name."""
     writing = Writing.of(plan)
     WRITERS[tool](writing)
     assert not writing.untold, f"{tool}: {', '.join(writing.untold)}"
@@ -57,24 +78,12 @@ def export_config(plan: Plan, tool: str, folder: Path) -> ExportedConfig:
     files[f"{tool}.yaml"] = _yaml(writing, tool)
     return ExportedConfig(
         tool=tool,
+        folder=folder,
         keys=dict(writing.keys),
         files=files,
         not_carried=tuple(writing.not_carried),
         command=COMMANDS[tool],
     )
-
-
-def write_config(exported: ExportedConfig, folder: Path) -> Path:
-    """Write the files, all or none; returns the configuration's path.
-
-    Raises ConfigError where the folder is there already.
-    """
-    refuse_taken_folder(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with staged_folder(folder) as staged:
-        for name, text in exported.files.items():
-            (staged / name).write_text(text, encoding="utf-8")
-    return folder / f"{exported.tool}.yaml"
 
 
 def refuse_taken_folder(folder: Path) -> None:

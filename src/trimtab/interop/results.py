@@ -12,7 +12,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from trimtab.engine.observer import Observer
+from trimtab.engine.observer import Observer, Silent
+from trimtab.interop.exporting import refuse_taken_folder
 from trimtab.interop.gguf_writing import Quantization, refuse_unmappable, write_gguf
 from trimtab.interop.model_card import card
 from trimtab.interop.ollama import modelfile
@@ -61,13 +62,16 @@ class Comparison:
     """What is written against the run's own result, both in fp32 on the CPU.
 
     max_logit_difference: over the tokens of the prompts. num_same_answers: prompts of which all
-    greedy tokens are the same. not_compared: why nothing was, None where it was.
+    greedy tokens are the same. parting_gaps: of the others, how far the run's two best logits are
+    apart where the answers part; small ones are ties that rounding decides. not_compared: why
+    nothing was, None where it was.
     """
 
     num_prompts: int
     num_new_tokens: int
     max_logit_difference: float | None
     num_same_answers: int | None
+    parting_gaps: tuple[float, ...] = ()
     not_compared: str | None = None
 
     @property
@@ -80,7 +84,12 @@ class Comparison:
             f"{self.num_new_tokens} greedy tokens as the run's own result"
         )
         if self.num_same_answers < self.num_prompts:
-            same += f"; {self.num_prompts - self.num_same_answers} do not"
+            others = self.num_prompts - self.num_same_answers
+            same += f"; {others} {'does' if others == 1 else 'do'} not"
+        if self.parting_gaps:
+            low, high = min(self.parting_gaps), max(self.parting_gaps)
+            apart = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+            same += f", parting where the run's two best logits are {apart} apart"
         return f"{same}. The largest difference of a logit is {self.max_logit_difference:.2g}."
 
 
@@ -96,8 +105,8 @@ class ExportedResult:
 def export_result(
     run: str | Path,
     kind: Kind,
-    folder: Path,
-    observer: Observer,
+    folder: str | Path,
+    observer: Observer | None = None,
     *,
     quantization: Quantization = "f16",
 ) -> ExportedResult:
@@ -107,6 +116,8 @@ def export_result(
     run's own result. Raises ConfigError where the folder is no run or has no result, is there
     already, or where the architecture or tokenizer cannot be written; nothing is left then.
     """
+    folder, observer = Path(folder), observer or Silent()
+    refuse_taken_folder(folder)
     run_folder = open_run(Path(run))
     plan = read_plan(run_folder)
     observer.activity("loading the model")
@@ -140,7 +151,7 @@ def export_result(
                 (staged / "Modelfile").write_text(text, encoding="utf-8")
             merged.generation_config.save_pretrained(staged)
             found = _read_gguf(file)
-        comparison = _compared(wanted, found, tokenizer, prompts)
+        comparison = _compared(merged, wanted, found, tokenizer, prompts)
         write_json(staged / "comparison.json", _record(comparison))
         text = card(run_folder, plan, kind, quantization, comparison.sentence)
         (staged / "README.md").write_text(text, encoding="utf-8")
@@ -154,6 +165,7 @@ def _record(comparison: Comparison) -> dict[str, Any]:
         "num_new_tokens": comparison.num_new_tokens,
         "max_logit_difference": comparison.max_logit_difference,
         "num_same_answers": comparison.num_same_answers,
+        "parting_gaps": list(comparison.parting_gaps),
         "not_compared": comparison.not_compared,
     }
 
@@ -227,16 +239,17 @@ def _answers(model: Model, tokenizer: Tokenizer, prompts: Sequence[list[int]]) -
 
 
 def _compared(
+    model: PreTrainedModel,
     wanted: _Answers,
     found: tuple[PreTrainedModel, Tokenizer] | str,
     tokenizer: Tokenizer,
     prompts: Sequence[list[int]],
 ) -> Comparison:
     if isinstance(found, str):
-        return Comparison(len(prompts), NUM_NEW_TOKENS, None, None, found)
-    model, other_tokenizer = found
+        return Comparison(len(prompts), NUM_NEW_TOKENS, None, None, not_compared=found)
+    other_model, other_tokenizer = found
     again = _prompts(other_tokenizer)
-    got = _answers(model, tokenizer, prompts)
+    got = _answers(other_model, tokenizer, prompts)
     difference = max(
         float((one - other).abs().max())
         for one, other in zip(wanted.logits, got.logits, strict=True)
@@ -245,7 +258,25 @@ def _compared(
         one == other and ids == its
         for one, other, ids, its in zip(wanted.tokens, got.tokens, prompts, again, strict=True)
     )
-    return Comparison(len(prompts), NUM_NEW_TOKENS, difference, same)
+    gaps = tuple(
+        _gap(model, [*ids, *one[: _first_difference(one, other)]])
+        for one, other, ids in zip(wanted.tokens, got.tokens, prompts, strict=True)
+        if one != other
+    )
+    return Comparison(len(prompts), NUM_NEW_TOKENS, difference, same, gaps)
+
+
+def _first_difference(one: Sequence[int], other: Sequence[int]) -> int:
+    """Where the two part; the shorter one's end where it begins the longer."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+@torch.no_grad()
+def _gap(model: PreTrainedModel, ids: Sequence[int]) -> float:
+    """Between the two best logits of the token after these."""
+    best, second = model(torch.tensor([list(ids)])).logits[0, -1].topk(2).values
+    return float(best - second)
 
 
 def _read_merged(folder: Path) -> tuple[PreTrainedModel, Tokenizer]:
