@@ -24,9 +24,10 @@ VERBS = {
     "push_to_hub",
     "resume",
     "train",
+    "tune",
     "write_report",
 }
-VALUES = {"Answer", "Forecast", "Inspection", "Plan", "TrainingConfig"}
+VALUES = {"Answer", "Forecast", "Inspection", "Plan", "TrainingConfig", "TuneResult"}
 ERRORS = {
     "ConfigError",
     "DataError",
