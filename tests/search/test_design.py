@@ -82,3 +82,10 @@ def test_names_are_the_catalogues_or_refused_with_what_to_say_instead() -> None:
         searched_names(("optim",))
     with pytest.raises(ConfigError, match="twice"):
         searched_names(("lr", "learning_rate"))
+
+
+def test_a_warmup_starts_from_the_plans_share() -> None:
+    plan = plan_of(warmup_steps=20)
+    (space,) = design(plan, "warmup_ratio").spaces
+    assert space.start == pytest.approx(plan.settings().warmup_steps / 400, rel=0.01)
+    assert (space.low, space.high) == pytest.approx((0.0125, 0.2))

@@ -86,6 +86,7 @@ def test_a_proxy_is_annealed_over_its_own_length(tmp_path: Path, tiny_llama_fold
     settings = bench.order(num_steps=10).settings
     assert (settings.num_train_steps, settings.warmup_steps) == (10, 2)
     assert settings.learning_rate == bench.plan.settings().learning_rate
+    assert bench.order({"warmup_ratio": 0.3}, num_steps=10).settings.warmup_steps == 3
 
 
 def test_a_moved_batch_takes_the_same_rows(bench: TrialBench) -> None:

@@ -543,6 +543,7 @@ class TrainingConfig(BaseModel):
             guide_row=10,
             evidence="As for warmup_steps. Both in one layer is an error; across layers the later "
             "one wins.",
+            search=SearchRange(0.01, 0.3),
         ),
     ] = None
 

@@ -179,6 +179,14 @@ def make_design(
     )
 
 
+def planned_value(plan: Plan, name: str) -> Any:
+    """What the plan has for it; of a warmup the share of its updates, however it was decided."""
+    if name != "warmup_ratio":
+        return plan.decision(name).value
+    settings = plan.settings()
+    return rounded(settings.warmup_steps / settings.num_train_steps, 3)
+
+
 def _runs(number: int) -> float:
     return number + NUM_SHORT_TRIALS / SHORTER
 
@@ -187,7 +195,7 @@ def _space(plan: Plan, name: str) -> Space:
     """Around the plan's value, inside the catalogue's range where that holds the value."""
     declared = catalogue()[name].declaration.search
     assert declared is not None
-    start = float(plan.decision(name).value)
+    start = float(planned_value(plan, name))
     if start <= 0:
         return Space(name, declared.low, declared.high, None)
     width = WIDTH.get(name, OTHER_WIDTH)

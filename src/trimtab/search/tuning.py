@@ -21,6 +21,7 @@ from trimtab.search.design import (
     Design,
     SamplerName,
     make_design,
+    planned_value,
     searched_names,
 )
 from trimtab.search.executors import Executor, LocalExecutor
@@ -183,8 +184,10 @@ class _Search:
         try:
             yield
         except (StopRequested, KeyboardInterrupt):
+            number = len(trials.finished())
+            kept = "1 finished run is kept" if number == 1 else f"{number} finished runs are kept"
             raise Interrupted(
-                f"{self.folder.root}: stopped; {len(trials.finished())} finished runs are kept.",
+                f"{self.folder.root}: stopped; {kept}.",
                 hint="Go on with the same command.",
             ) from None
         finally:
@@ -210,7 +213,7 @@ class _Search:
         self.tell(trials, found)
 
     def planned_values(self) -> dict[str, Any]:
-        return {name: self.bench.plan.decision(name).value for name in self.design.names}
+        return {name: planned_value(self.bench.plan, name) for name in self.design.names}
 
     def tell(self, trials: Trials, run: TrialRun) -> None:
         """One line: what it came to, and the best so far."""

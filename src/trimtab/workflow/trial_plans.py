@@ -34,6 +34,7 @@ HELD = (
 )
 """What the plan decides and a trial takes from it, whatever else the trial moves."""
 BATCH = ("global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
+WARMUP = {"warmup_steps", "warmup_ratio"}
 LENGTH = ("num_train_epochs", "max_steps")
 MOVABLE_FAMILIES = (
     "length and padding",
@@ -110,6 +111,8 @@ class TrialBench:
             for name in catalogue()
             if self.resolved.is_set(name) and name not in (*BATCH, *LENGTH)
         }
+        if WARMUP & moved.keys():
+            asked = {name: value for name, value in asked.items() if name not in WARMUP}
         held = {name: self.plan.decision(name).value for name in HELD}
         batch = self._batch(moved)
         length = self._length(moved, num_steps)
@@ -154,7 +157,7 @@ class TrialBench:
         share = num_updates / base.num_train_steps
         changed: dict[str, Any] = {}
         has_warmup = values.get("warmup_steps", "auto") != "auto" or values.get("warmup_ratio")
-        if has_warmup and not {"warmup_steps", "warmup_ratio"} & moved.keys():
+        if has_warmup and not WARMUP & moved.keys():
             changed["warmup_steps"] = round(share * base.warmup_steps)
             changed["warmup_ratio"] = None
         arguments = values.get("lr_scheduler_kwargs")

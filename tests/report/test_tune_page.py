@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trimtab.errors import ConfigError
+from trimtab.report.tune_figures import plateau_points
+from trimtab.report.tune_page import render_tune_page, write_tune_page
+from trimtab.report.tune_story import headline, horizon_sentence, plateau_sentence
+from trimtab.runs.atomic import write_json
+from trimtab.search.paired import PairedDifference
+from trimtab.search.record import Cost, Horizon, TriedRun, TuneResult
+
+NEAR = PairedDifference(0.01, -0.02, 0.04, 0.015, 20)
+FAR = PairedDifference(0.5, 0.4, 0.6, 0.05, 20)
+SAME = PairedDifference(0.0, 0.0, 0.0, 0.0, 20)
+
+
+def run_of(rate: float, loss: float | None, near: PairedDifference | None) -> TriedRun:
+    diverged = None if loss is not None else "not finite at update 3: <b>loss</b>"
+    return TriedRun(
+        0, {"learning_rate": rate}, loss, near, diverged, rate == 1e-4, False, 20, 900, 90, 1.5
+    )
+
+
+RESULT = TuneResult(
+    folder="runs/tuned",
+    model="<i>model</i>",
+    method="lora",
+    names=("learning_rate",),
+    start={"learning_rate": 1e-4},
+    best={"learning_rate": 3e-4},
+    values={"learning_rate": 3e-4},
+    is_changed=True,
+    verdict="learning_rate 0.0003 is taken",
+    runs=(
+        run_of(3e-4, 1.0, SAME),
+        run_of(1e-4, 1.5, FAR),
+        run_of(6e-4, 1.01, NEAR),
+        run_of(2e-3, None, None),
+    ),
+    plateau={"learning_rate": (3e-4, 6e-4)},
+    region={"learning_rate": (2e-4, 9e-4)},
+    test=FAR,
+    horizon=None,
+    cost=Cost(3600, 360, 6.0, 0.3),
+    num_steps=20,
+    run_num_steps=400,
+    num_search_rows=20,
+    num_test_rows=20,
+    sampler="local",
+    seed=42,
+    facts_kept=True,
+)
+
+
+def test_the_figures_data_is_sorted_and_has_what_diverged() -> None:
+    points = plateau_points(RESULT, "learning_rate")
+    assert points is not None
+    assert points.values == (1e-4, 3e-4, 6e-4)
+    assert points.losses == (1.5, 1.0, 1.01)
+    assert points.half_widths == pytest.approx((0.1, 0.0, 0.03))
+    assert (points.diverged, points.start, points.region) == ((2e-3,), 1e-4, (2e-4, 9e-4))
+    assert plateau_points(replace(RESULT, best=None), "learning_rate") is None
+
+
+def test_the_page_says_it_all_and_runs_nothing() -> None:
+    page = render_tune_page(RESULT)
+    assert "default-src 'none'" in page
+    assert "<script" not in page and " style=" not in page
+    assert "<b>loss</b>" not in page and "<i>model</i>" not in page
+    assert 'class="chart chart-plateau-learning_rate"' in page
+    for told in ("3e-4 to 6e-4", "3,600 tokens trained and 360 scored", "seed 42", "2e-3"):
+        assert told in page
+
+
+def test_a_page_of_nothing_but_divergence() -> None:
+    lost = replace(
+        RESULT,
+        best=None,
+        runs=RESULT.runs[-1:],
+        plateau={},
+        region={},
+        test=None,
+        is_changed=False,
+        verdict="every run diverged, so nothing was found",
+    )
+    page = render_tune_page(lost)
+    assert "Every run diverged" in page and "chart-plateau" not in page
+
+
+def test_sentences() -> None:
+    assert "next plan" in headline(RESULT)
+    both = replace(
+        RESULT,
+        names=("learning_rate", "weight_decay"),
+        values={"learning_rate": 3e-4, "weight_decay": 0.05},
+    )
+    assert "--learning-rate 3e-4 --weight-decay 0.05" in headline(both)
+    assert "3e-4 to 6e-4" in plateau_sentence(RESULT)
+    assert "was not measured" in horizon_sentence(RESULT)
+    open_ = Horizon(-0.3, -0.9, 0.3, 60, 20)
+    assert "unidentified, and not used" in horizon_sentence(replace(RESULT, horizon=open_))
+    sure = Horizon(-0.3, -0.4, -0.2, 60, 20)
+    assert "unidentified" not in horizon_sentence(replace(RESULT, horizon=sure))
+
+
+def test_written_and_read_back(tmp_path: Path) -> None:
+    assert TuneResult.from_json(RESULT.to_json()) == RESULT
+    with pytest.raises(ConfigError, match="no folder of a finished search"):
+        write_tune_page(tmp_path)
+    write_json(tmp_path / "tune.json", RESULT.to_json())
+    assert write_tune_page(tmp_path).read_text(encoding="utf-8") == render_tune_page(RESULT)
+    (tmp_path / "tune.json").write_text("{}")
+    with pytest.raises(ConfigError, match="damaged"):
+        write_tune_page(tmp_path)
