@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.jobs import first_state, run_to_end, tiny_job, weights_of
 
 from trimtab.engine.checkpoint import (
+    WEIGHTS,
     ledger_sizes,
     load_best,
+    load_checkpoint,
     remove_best,
     retire_best,
     save_best,
@@ -33,14 +36,14 @@ def test_the_best_of_a_checkpoint_stays_as_long_as_the_checkpoint(tmp_path: Path
     def save(step: int, best_step: int) -> None:
         at_step = replace(state, num_updates=step, best_step=best_step)
         folder = checkpoints / checkpoint_name(step)
-        save_checkpoint(folder, job.model, job.optimizer, at_step)
+        save_checkpoint(folder, job.optimizer, at_step)
 
-    save_best(checkpoints, job.model, 1)
+    save_best(checkpoints, job.optimizer, 1)
     save(2, best_step=1)
-    save_best(checkpoints, job.model, 3)
-    save_best(checkpoints, job.model, 4)
+    save_best(checkpoints, job.optimizer, 3)
+    save_best(checkpoints, job.optimizer, 4)
     assert bests(checkpoints) == ["best-000001", "best-000004"]
-    assert load_best(checkpoints, job.model, 1) == ()
+    assert load_best(checkpoints, job.optimizer, 1) == ()
     save(5, best_step=4)
     retire(checkpoints, 1)
     retire_best(checkpoints, 4)
@@ -52,10 +55,10 @@ def test_the_best_of_a_checkpoint_stays_as_long_as_the_checkpoint(tmp_path: Path
 def test_a_checkpoint_tells_how_far_the_ledgers_had_come(tmp_path: Path) -> None:
     job = tiny_job(tmp_path / "checkpoints")
     folder = tmp_path / "checkpoints" / checkpoint_name(1)
-    save_checkpoint(folder, job.model, job.optimizer, first_state(job))
+    save_checkpoint(folder, job.optimizer, first_state(job))
     assert ledger_sizes(folder).metrics_bytes == 0
     Ledger(tmp_path / "metrics.jsonl").append({"step": 1})
-    save_checkpoint(folder, job.model, job.optimizer, first_state(job))
+    save_checkpoint(folder, job.optimizer, first_state(job))
     sizes = ledger_sizes(folder)
     assert (sizes.metrics_bytes, sizes.events_bytes) == (len(b'{"step": 1}\n'), 0)
 
@@ -77,3 +80,45 @@ def test_a_held_out_pass_leaves_the_weights_in_training_as_they_were(
     assert all(torch.equal(before[name], after[name]) for name in before)
     is_same = all(torch.equal(before[name], averaged[name]) for name in before)
     assert is_same is (optim == "adamw")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"method": "lora"}, {"method": "full"}, {"method": "full", "precision": "bf16"}]
+)
+def test_weights_go_there_and_back(changes: dict[str, str], tmp_path: Path) -> None:
+    job = tiny_job(tmp_path / "checkpoints", **changes)
+    folder = tmp_path / "checkpoints" / checkpoint_name(1)
+    save_checkpoint(folder, job.optimizer, first_state(job))
+    saved = load_file(folder / WEIGHTS)
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert "lm_head.weight" not in saved  # tied: once, as the embedding
+    if changes["method"] == "lora":
+        assert all("lora_" in name for name in saved)
+    in_the_model = {name: weight.clone() for name, weight in job.model.named_parameters()}
+    with torch.no_grad():
+        for weight in job.optimizer.parameters:
+            weight.add_(1.0)
+    job.optimizer.publish()
+    assert any(not torch.equal(w, in_the_model[n]) for n, w in job.model.named_parameters())
+    load_checkpoint(folder, job.optimizer)
+    assert all(torch.equal(w, in_the_model[n]) for n, w in job.model.named_parameters())
+
+
+def test_weights_of_another_model_change_nothing(tmp_path: Path) -> None:
+    job = tiny_job(tmp_path / "checkpoints", method="full")
+    folder = tmp_path / "checkpoints" / checkpoint_name(1)
+    save_checkpoint(folder, job.optimizer, first_state(job))
+    saved = load_file(folder / WEIGHTS)
+    before = {name: weight.detach().clone() for name, weight in job.optimizer.weights.items()}
+    *_, last = saved
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in saved.items()}
+    for wrong in (
+        {name: tensor for name, tensor in zeros.items() if name != last},
+        {**zeros, "another": torch.zeros(1)},
+        {**zeros, last: torch.zeros(3)},
+        {**zeros, last: zeros[last].bfloat16()},
+    ):
+        save_file(wrong, folder / WEIGHTS)
+        with pytest.raises(ValueError, match="another model"):
+            load_checkpoint(folder, job.optimizer)
+        assert all(torch.equal(w, before[n]) for n, w in job.optimizer.weights.items())

@@ -200,7 +200,7 @@ def test_a_resumed_run_ends_bitwise_as_the_uninterrupted_one(
     torch.manual_seed(99)
     newest, _ = newest_verified(tmp_path / "cut")
     assert newest is not None
-    state = load_checkpoint(newest, later.model, later.optimizer)
+    state = load_checkpoint(newest, later.optimizer)
     _, rest = run_to_end(later, state)
 
     losses = [record.loss for record in [*memory.updates, *rest.updates]]

@@ -106,12 +106,6 @@ def test_precisions_compute_in_their_own_format(tmp_path: Path) -> None:
     assert losses["fp16"] == pytest.approx(losses["fp32"], rel=5e-3)
 
 
-def test_masters_stay_fp32_in_every_precision(tmp_path: Path) -> None:
-    job = tiny_job(tmp_path, precision="bf16")
-    step(job)
-    assert {parameter.dtype for parameter in job.model.parameters()} == {torch.float32}
-
-
 def accumulated(job: Job, *, sizes: Sequence[int], loss_scale: float | None = None) -> StepResult:
     """A step over the ragged rows, divided into micro-batches of the given sizes."""
     rows = iter(ragged_rows())

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.tiny import CHATML, VOCABULARY_SIZE
+from support.tiny import CHATML
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig
 
 from trimtab.models.adapters import add_lora, trainable_parameters
 from trimtab.models.loading import load_tokenizer
-from trimtab.models.saving import load_trainable_state, save_result, trainable_state
+from trimtab.models.saving import save_result
 from trimtab.models.source import ModelSource
 
 FRESH_PROCESS = """
@@ -179,38 +179,3 @@ def test_a_generation_config_that_transformers_reads_but_does_not_write(
     model.generation_config.do_sample = False
     save(model, tmp_path, tiny_sources["llama"])
     assert GenerationConfig.from_pretrained(tmp_path).pad_token_id == 5
-
-
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_trainable_state_goes_there_and_back(method: str, load: Any) -> None:
-    model = trained(load("llama"), method)
-    state = {name: tensor.clone() for name, tensor in trainable_state(model).items()}
-    assert "lm_head.weight" not in state  # tied: once, as the embedding
-    if method == "lora":
-        assert all("lora_" in name for name in state)
-    else:
-        assert sum(tensor.numel() for tensor in state.values()) == model.num_parameters()
-    ids = torch.arange(6, VOCABULARY_SIZE, 7)[None]
-    expected = model.eval()(input_ids=ids).logits
-    with torch.no_grad():
-        for parameter in trainable_parameters(model).values():
-            parameter.zero_()
-    load_trainable_state(model, state)
-    assert torch.equal(model(input_ids=ids).logits, expected)
-    assert all(parameter.requires_grad for parameter in trainable_parameters(model).values())
-
-
-def test_a_state_of_another_model_changes_nothing(load: Any) -> None:
-    model = load("llama")
-    before = {name: tensor.clone() for name, tensor in trainable_state(model).items()}
-    first, *_, last = before
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
-    for wrong in (
-        {name: tensor for name, tensor in zeros.items() if name != last},
-        {**zeros, "another": torch.zeros(1)},
-        {**zeros, last: torch.zeros(3)},
-        {**zeros, last: zeros[last].bfloat16()},
-    ):
-        with pytest.raises(ValueError, match="another model"):
-            load_trainable_state(model, wrong)
-        assert torch.equal(trainable_state(model)[first], before[first])

@@ -71,6 +71,7 @@ def test_overflow_is_told() -> None:
     broken = tiny_bench(precision="bf16")
     with torch.no_grad():
         broken.optimizer.parameters[0].fill_(torch.inf)
+    broken.optimizer.publish()
     found, _ = outcomes_of(("bf16",), {"fp32": bench, "bf16": broken})
     assert found["bf16"].overflows
     assert found["bf16"].gradient_cosine is None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,8 +19,6 @@ from torch import Tensor
 from trimtab.engine.optimizer import OptimizerSet
 from trimtab.engine.random_states import random_states, set_random_states
 from trimtab.engine.state import TrainingState
-from trimtab.models.adapters import Model
-from trimtab.models.saving import load_trainable_state, trainable_state
 from trimtab.runs.atomic import remove_folder, staged_folder, write_json
 from trimtab.runs.checkpoints import step_checkpoints
 from trimtab.runs.folder import RunFolder
@@ -43,9 +42,7 @@ class LedgerSizes:
     events_bytes: int
 
 
-def save_checkpoint(
-    folder: Path, model: Model, optimizer: OptimizerSet, state: TrainingState
-) -> None:
+def save_checkpoint(folder: Path, optimizer: OptimizerSet, state: TrainingState) -> None:
     """Write the checkpoint; it is complete or absent. Raises OSError where it cannot be written.
 
     `folder` is in a run's `checkpoints`; how far the run's ledgers had come is saved with it.
@@ -53,7 +50,7 @@ def save_checkpoint(
     tensors, scalars = _flattened(optimizer)
     run = RunFolder(folder.parents[1])
     with staged_folder(folder) as staged:
-        _save_tensors(trainable_state(model), staged / WEIGHTS)
+        _save_tensors(optimizer.weights, staged / WEIGHTS)
         _save_tensors(tensors, staged / OPTIMIZER)
         _save_tensors(random_states(), staged / RANDOM)
         write_json(staged / OPTIMIZER_SCALARS, scalars)
@@ -66,12 +63,12 @@ def save_checkpoint(
         write_manifest(staged)
 
 
-def load_checkpoint(folder: Path, model: Model, optimizer: OptimizerSet) -> TrainingState:
+def load_checkpoint(folder: Path, optimizer: OptimizerSet) -> TrainingState:
     """Put weights, optimizer and random states back, and return the state that was saved.
 
     The folder must have been verified against its manifest before.
     """
-    load_trainable_state(model, load_file(folder / WEIGHTS))
+    _load_weights(folder, optimizer)
     scalars = json.loads((folder / OPTIMIZER_SCALARS).read_text(encoding="utf-8"))
     _restore(optimizer, load_file(folder / OPTIMIZER), scalars)
     set_random_states(load_file(folder / RANDOM))
@@ -83,10 +80,10 @@ def ledger_sizes(folder: Path) -> LedgerSizes:
     return LedgerSizes(**json.loads((folder / LEDGERS).read_text(encoding="utf-8")))
 
 
-def save_best(checkpoints: Path, model: Model, step: int) -> None:
+def save_best(checkpoints: Path, optimizer: OptimizerSet, step: int) -> None:
     """Keep these trainable weights as the best. Raises OSError where they cannot be written."""
     with staged_folder(_best_folder(checkpoints, step)) as staged:
-        _save_tensors(trainable_state(model), staged / WEIGHTS)
+        _save_tensors(optimizer.weights, staged / WEIGHTS)
         write_manifest(staged)
     retire_best(checkpoints, step)
 
@@ -116,7 +113,7 @@ def _best_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"{BEST_PREFIX}{step:06d}"
 
 
-def load_best(checkpoints: Path, model: Model, step: int) -> tuple[str, ...]:
+def load_best(checkpoints: Path, optimizer: OptimizerSet, step: int) -> tuple[str, ...]:
     """Put the best weights, which `save_best` kept, into the model.
 
     Returns what is wrong with them where they are damaged or gone; the model is then untouched.
@@ -124,8 +121,24 @@ def load_best(checkpoints: Path, model: Model, step: int) -> tuple[str, ...]:
     folder = _best_folder(checkpoints, step)
     problems = verify(folder)
     if not problems:
-        load_trainable_state(model, load_file(folder / WEIGHTS))
+        _load_weights(folder, optimizer)
     return problems
+
+
+@torch.no_grad()
+def _load_weights(folder: Path, optimizer: OptimizerSet) -> None:
+    """Raises ValueError, before any weight is changed, where names, shapes or dtypes differ."""
+    weights, saved = optimizer.weights, load_file(folder / WEIGHTS)
+    differing = sorted(weights.keys() ^ saved.keys()) or sorted(
+        name
+        for name, weight in weights.items()
+        if weight.shape != saved[name].shape or weight.dtype != saved[name].dtype
+    )
+    if differing:
+        raise ValueError(f"the saved weights are of another model: {', '.join(differing[:3])} …")
+    for name, weight in weights.items():
+        weight.copy_(saved[name])
+    optimizer.publish()
 
 
 def remove_best(checkpoints: Path) -> None:

@@ -244,7 +244,7 @@ def _evaluate(
         state.best_step = state.num_updates
         if job.checkpoints is not None and state.num_updates < job.settings.num_train_steps:
             job.optimizer.for_evaluation()
-            checkpoint.save_best(job.checkpoints, job.model, state.num_updates)
+            checkpoint.save_best(job.checkpoints, job.optimizer, state.num_updates)
             job.optimizer.for_training()
 
 
@@ -290,7 +290,7 @@ def save(job: Job, state: TrainingState, observer: Observer) -> None:
         return
     started = time.perf_counter()
     folder = job.checkpoints / checkpoint_name(state.num_updates)
-    checkpoint.save_checkpoint(folder, job.model, job.optimizer, state)
+    checkpoint.save_checkpoint(folder, job.optimizer, state)
     settings = job.settings
     # A rewind's target, which checkpoints of interruptions must not push out.
     spared_every = settings.save_steps if settings.on_loss_spike == "rewind" else 0

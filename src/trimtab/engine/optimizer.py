@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from trimtab.engine.masters import has_masters, take_masters
+from trimtab.engine.precision import COMPUTE_DTYPES
 from trimtab.errors import ConfigError
 from trimtab.planning.settings import Settings
 
@@ -48,20 +50,28 @@ def weight_groups(model: nn.Module) -> WeightGroups:
 class OptimizerSet:
     """One or more torch optimizers that together update every trainable weight once.
 
-    `parameters` are all of them, in the order that checkpoints rely on. `for_training` and
-    `for_evaluation` swap the weights where the method keeps two sets of them (schedule-free).
+    `weights` are all of them by the model's names, in the order that checkpoints rely on: the
+    model's own or their fp32 masters. Whoever writes to them calls `publish` afterwards, which puts
+    masters into the model. `for_training` and `for_evaluation` swap the weights where the method
+    keeps two sets of them (schedule-free).
     """
 
     optimizers: tuple[Optimizer, ...]
-    parameters: tuple[nn.Parameter, ...]
+    weights: Mapping[str, nn.Parameter]
+    publish: Callable[[], None]
     for_training: Callable[[], None]
     for_evaluation: Callable[[], None]
+
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        return tuple(self.weights.values())
 
     def step(self, learning_rate: float) -> None:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
+        self.publish()
 
     def zero_grad(self) -> None:
         for optimizer in self.optimizers:
@@ -71,20 +81,30 @@ class OptimizerSet:
 def make_optimizer(model: nn.Module, settings: Settings) -> OptimizerSet:
     """The optimizer that `settings.optim` names, over the model's trainable parameters.
 
-    Raises ConfigError where it needs a package that is not installed.
+    Where the settings have masters, the model's trained weights are in 16 bits afterwards: once a
+    model. Raises ConfigError where it needs a package that is not installed.
     """
     groups = weight_groups(model)
-    parameters = (*groups.decayed.values(), *groups.exempt.values())
+    weights = {**groups.decayed, **groups.exempt}
+    publish = _nothing
+    if has_masters(settings.precision, settings.method):
+        weights, publish = take_masters(weights, COMPUTE_DTYPES[settings.precision])
+        groups = WeightGroups(
+            {name: weights[name] for name in groups.decayed},
+            {name: weights[name] for name in groups.exempt},
+        )
     if settings.optim == "muon":
         optimizers = _muon(groups, settings)
     else:
         optimizers = (_BUILDERS[settings.optim](_decay_groups(groups, settings), settings),)
     if settings.optim == "adamw_schedule_free":
-        return _schedule_free(optimizers[0], parameters)
-    return OptimizerSet(optimizers, parameters, _nothing, _nothing)
+        return _schedule_free(optimizers[0], weights, publish)
+    return OptimizerSet(optimizers, weights, publish, _nothing, _nothing)
 
 
-def _schedule_free(optimizer: Any, parameters: tuple[nn.Parameter, ...]) -> OptimizerSet:
+def _schedule_free(
+    optimizer: Any, weights: Mapping[str, nn.Parameter], publish: Callable[[], None]
+) -> OptimizerSet:
     """The averaged weights are computed from those in training and back again, which rounds.
 
     So the ones in training are set aside meanwhile: a run is then the same however often it is
@@ -95,17 +115,19 @@ def _schedule_free(optimizer: Any, parameters: tuple[nn.Parameter, ...]) -> Opti
 
     def for_evaluation() -> None:
         if not set_aside:
-            set_aside.extend(parameter.detach().clone() for parameter in parameters)
+            set_aside.extend(weight.detach().clone() for weight in weights.values())
             optimizer.eval()
+            publish()
 
     @torch.no_grad()
     def for_training() -> None:
         optimizer.train()
-        for parameter, value in zip(parameters, set_aside, strict=False):
-            parameter.copy_(value)
+        for weight, value in zip(weights.values(), set_aside, strict=False):
+            weight.copy_(value)
         set_aside.clear()
+        publish()
 
-    return OptimizerSet((optimizer,), parameters, for_training, for_evaluation)
+    return OptimizerSet((optimizer,), weights, publish, for_training, for_evaluation)
 
 
 def _nothing() -> None:

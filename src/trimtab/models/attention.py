@@ -92,7 +92,7 @@ def _on_cpu(
         x.transpose(1, 2).flatten(0, 1) for x in (query_BHLD, key_BGLD, value_BGLD)
     )
     attended_THD = causal_documents_attention(query, key, value, lengths * B, scaling)
-    return attended_THD.unflatten(0, (B, -1))
+    return attended_THD.view(B, -1, *attended_THD.shape[1:])
 
 
 def _blocks(

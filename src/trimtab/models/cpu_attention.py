@@ -11,7 +11,6 @@ Q), Q positions of a block of queries, K positions that a block sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -46,15 +45,9 @@ def causal_documents_attention(
     return attended
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Documents of as many blocks: where their positions are, int64 [N, L]; T where padded."""
-
-    positions_NL: Tensor
-
-
 @lru_cache(maxsize=64)
-def _groups(lengths: tuple[int, ...]) -> tuple[_Group, ...]:
+def _groups(lengths: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Where documents of as many blocks have their positions, int64 [N, L]; T where padded."""
     starts = [0, *accumulate(lengths)]
     by_num_blocks: dict[int, list[Tensor]] = {}
     for start, length in zip(starts, lengths, strict=False):
@@ -63,7 +56,7 @@ def _groups(lengths: tuple[int, ...]) -> tuple[_Group, ...]:
         positions_L[:length] = torch.arange(start, start + length)
         by_num_blocks.setdefault(num_blocks, []).append(positions_L)
     return tuple(
-        _Group(_without_unused_columns(torch.stack(rows), starts[-1]))
+        _without_unused_columns(torch.stack(rows), starts[-1])
         for _, rows in sorted(by_num_blocks.items())
     )
 
@@ -76,16 +69,16 @@ def _without_unused_columns(positions_NL: Tensor, padded: int) -> Tensor:
 class _CausalDocuments(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, groups: Sequence[_Group], scale: float
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, groups: Sequence[Tensor], scale: float
     ) -> Tensor:
         T, H, D = query.shape
         attended_THD = query.new_empty(T + 1, H, D)
         log_sums_TH = query.new_empty(T + 1, H, dtype=torch.promote_types(query.dtype, torch.float))
         sources = [_with_zero_row(x) for x in (query, key, value)]
-        for group in groups:
-            gathered = (_gathered(x, group.positions_NL).transpose(1, 2) for x in sources)
+        for positions_NL in groups:
+            gathered = (_gathered(x, positions_NL).transpose(1, 2) for x in sources)
             attended_NHLD, log_sums_NHL = _FLASH(*gathered, 0.0, True, scale=scale)
-            positions = group.positions_NL.flatten()
+            positions = positions_NL.flatten()
             attended_THD.index_copy_(0, positions, attended_NHLD.transpose(1, 2).flatten(0, 1))
             log_sums_TH.index_copy_(0, positions, log_sums_NHL.transpose(1, 2).flatten(0, 1))
         attended: Tensor = attended_THD[:T]
@@ -106,13 +99,13 @@ class _CausalDocuments(torch.autograd.Function):
         )
         sources = [_with_zero_row(x) for x in extended]
         found = [torch.empty_like(_with_zero_row(x)) for x in (query_THD, key_TGD, value_TGD)]
-        for group in ctx.groups:
-            _group_gradients(group.positions_NL, sources, found)
+        for positions_NL in ctx.groups:
+            _write_gradients(positions_NL, sources, found)
         query_gradient, key_gradient, value_gradient = (x[:-1] for x in found)
         return query_gradient.mul_(ctx.scale), key_gradient, value_gradient, None, None
 
 
-def _group_gradients(
+def _write_gradients(
     positions_NL: Tensor, sources: Sequence[Tensor], found: Sequence[Tensor]
 ) -> None:
     """Write the gradients of one group's queries, keys and values where its positions are."""

@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from peft import PeftModel
-from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from trimtab.models.adapters import Model, causal_model, trainable_parameters
+from trimtab.models.adapters import Model, causal_model
 from trimtab.models.pad_token import end_of_turn_token_ids
 from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
-
-
-def trainable_state(model: Model) -> dict[str, Tensor]:
-    """The weights that training changes, by parameter name; tied ones once. They are not copied."""
-    return {name: parameter.detach() for name, parameter in trainable_parameters(model).items()}
-
-
-@torch.no_grad()
-def load_trainable_state(model: Model, state: Mapping[str, Tensor]) -> None:
-    """Put weights of `trainable_state` back.
-
-    Raises ValueError, before any weight is changed, where names, shapes or dtypes differ.
-    """
-    parameters = trainable_parameters(model)
-    differing = sorted(parameters.keys() ^ state.keys()) or sorted(
-        name
-        for name, parameter in parameters.items()
-        if parameter.shape != state[name].shape or parameter.dtype != state[name].dtype
-    )
-    if differing:
-        raise ValueError(f"the saved weights are of another model: {', '.join(differing[:3])} …")
-    for name, parameter in parameters.items():
-        parameter.copy_(state[name])
 
 
 def save_result(
@@ -51,8 +25,8 @@ def save_result(
 ) -> None:
     """Write the adapter (peft's format) or the whole model (transformers') with its tokenizer.
 
-    Weights keep the dtype that they were trained in (fp32), so that what is loaded again is what
-    was evaluated. An adapter names its base by folder. `chat_template` is the one that training
+    Weights keep the dtype that the model holds them in, so that what is loaded again is what was
+    evaluated. An adapter names its base by folder. `chat_template` is the one that training
     used, None where it used none: the tokenizer then keeps its own. Generation stops at the end
     of turn that training taught, and at what the base stopped at.
 

@@ -74,6 +74,7 @@ def weights_put_back(bench: Bench) -> Iterator[list[torch.Tensor]]:
         with torch.no_grad():
             for parameter, copy in zip(bench.optimizer.parameters, copies, strict=True):
                 parameter.copy_(copy)
+        bench.optimizer.publish()
 
 
 def finite_update(

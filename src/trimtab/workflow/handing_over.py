@@ -49,7 +49,7 @@ def _take_best(session: Session, progress: Progress) -> None:
     state = progress.state
     if state.best_step is None or state.best_step == state.num_updates:
         return
-    problems = load_best(session.run.checkpoints, progress.job.model, state.best_step)
+    problems = load_best(session.run.checkpoints, progress.job.optimizer, state.best_step)
     if not problems:
         session.observer.noted(
             f"Keeping the weights of update {state.best_step}, the best by held-out loss."

@@ -181,7 +181,7 @@ def _go_back(
         torch.manual_seed(session.settings.seed)
         progress.state = TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
     else:
-        progress.state = load_checkpoint(checkpoint, progress.job.model, progress.job.optimizer)
+        progress.state = load_checkpoint(checkpoint, progress.job.optimizer)
     _adopt(progress, recipe)
     state = progress.state
     state.base_eval_loss = before.base_eval_loss

@@ -94,7 +94,7 @@ def resume(
         settings = Recipe(**record["recipe"]).applied_to(session.settings)
         job = make_job(settings, session.materials, session.rows, folder)
         try:
-            state = load_checkpoint(start.checkpoint, job.model, job.optimizer)
+            state = load_checkpoint(start.checkpoint, job.optimizer)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"what was saved does not fit what the run has become: {first_sentence(error)}",

@@ -14,7 +14,6 @@ from trimtab.engine.observer import Observer, Silent
 from trimtab.engine.state import TrainingState
 from trimtab.errors import DataError, DoesNotFit
 from trimtab.models.memory_errors import is_out_of_memory
-from trimtab.models.saving import trainable_state
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.recipe import Recipe
@@ -118,9 +117,7 @@ def prepare(session: Session) -> Job:
     write_json(session.run.data_json, data_record(session.materials, session.rows).to_json())
     job = make_job(session.settings, session.materials, session.rows, session.run)
     session.observer.activity_done()
-    trainable_bytes = sum(
-        each.numel() * each.element_size() for each in trainable_state(job.model).values()
-    )
+    trainable_bytes = sum(each.numel() * each.element_size() for each in job.optimizer.parameters)
     num_checkpoints = session.settings.save_total_limit + 1
     check_room_on_disk(
         session.run.root, trainable_bytes * (num_checkpoints * (1 + ADAM_STATES) + 2)
