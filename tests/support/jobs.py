@@ -13,6 +13,7 @@ from support.models import packed_model
 from support.settings import tiny_settings
 from trimtab.data.rows import TokenRow
 from trimtab.engine.building import adapted, batching
+from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.loop import Job, run_updates
 from trimtab.engine.observer import Silent
 from trimtab.engine.optimizer import make_optimizer
@@ -20,6 +21,7 @@ from trimtab.engine.precision import LossScale
 from trimtab.engine.schedule import make_schedule
 from trimtab.engine.state import TrainingState
 from trimtab.models.adapters import Model
+from trimtab.models.sharding import shard
 from trimtab.planning.recipe import Recipe
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
 
@@ -48,13 +50,16 @@ def tiny_job(
     train_rows: Sequence[TokenRow] | None = None,
     eval_rows: Sequence[TokenRow] = (),
     model: Model | None = None,
+    ranks: Ranks = ALONE,
     **changes: Any,
 ) -> Job:
-    """A job with the tiny settings changed as given."""
+    """A job with the tiny settings changed as given; `model` is sharded where `ranks` are."""
     settings = tiny_settings(**changes)
     if model is None:
         torch.manual_seed(settings.seed)
         model = adapted(packed_model(), settings)
+    if not ranks.holds_replica:
+        shard(model, torch.device("cpu"))
     return Job(
         settings=settings,
         model=model,
@@ -63,8 +68,9 @@ def tiny_job(
         device=torch.device("cpu"),
         train_rows=ragged_rows(range(3, 27)) if train_rows is None else train_rows,
         eval_rows=eval_rows,
-        batching=batching(settings),
+        batching=batching(settings, ranks),
         checkpoints=checkpoints,
+        ranks=ranks,
     )
 
 

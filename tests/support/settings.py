@@ -33,6 +33,8 @@ _DEFAULTS: dict[str, Any] = {
     "per_device_eval_batch_size": 4,
     "gradient_accumulation_steps": 1,
     "global_batch_size": 4,
+    "parallelism": "replicate",
+    "num_ranks": 1,
     "num_train_epochs": 1.0,
     "num_train_steps": 10,
     "learning_rate": 1e-3,

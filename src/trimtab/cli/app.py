@@ -28,6 +28,12 @@ from trimtab.cli.common import (
 from trimtab.cli.configs import AllowLossy, Dialect, Foreign, TheirDefaults, config_and_options
 from trimtab.cli.export_command import export
 from trimtab.cli.plan_command import plan
+from trimtab.cli.processes import (
+    NumProcesses,
+    follow_quietly,
+    is_alone_or_first,
+    started_processes,
+)
 from trimtab.cli.tune_command import tune
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
 
@@ -58,7 +64,9 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     debug = "--debug" in arguments
     try:
-        app(args=list(arguments) or ["--help"], standalone_mode=False)
+        if not is_alone_or_first():
+            return follow_quietly(arguments)
+        code = app(args=list(arguments) or ["--help"], standalone_mode=False)
     except TrimtabError as error:
         return _told(error, debug, "" if isinstance(error, Interrupted) else "Error: ")
     except TyperException as error:
@@ -79,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
             "--debug shows where."
         )
         return 1
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _told(error: TrimtabError, debug: bool, prefix: str) -> int:
@@ -102,16 +110,21 @@ def train(
     dialect: Dialect = None,
     allow_lossy: AllowLossy = False,
     their_defaults: TheirDefaults = False,
+    num_processes: NumProcesses = None,
     json_: Json = False,
     debug: Debug = False,
-) -> None:
+) -> int:
     """Plan, train, guard and report."""
+    code = started_processes(num_processes, sys.argv[1:])
+    if code is not None:
+        return code
     import trimtab
 
     config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
     with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.train(config, options=options, observer=observer)
     _show_end(summary, json_)
+    return 0
 
 
 @app.command()
@@ -124,15 +137,20 @@ def resume(
             help="Go on although settings, rows, libraries, model or device are others now.",
         ),
     ] = False,
+    num_processes: NumProcesses = None,
     json_: Json = False,
     debug: Debug = False,
-) -> None:
+) -> int:
     """Go on with an interrupted run, exactly where it was saved."""
+    code = started_processes(num_processes, sys.argv[1:])
+    if code is not None:
+        return code
     import trimtab
 
     with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.resume(run_folder, allow_changed=allow_changed, observer=observer)
     _show_end(summary, json_)
+    return 0
 
 
 @app.command()

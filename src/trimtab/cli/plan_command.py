@@ -12,6 +12,7 @@ import typer
 
 from trimtab.cli.common import Arguments, Debug, Json, observing, print_json
 from trimtab.cli.configs import AllowLossy, Dialect, Foreign, TheirDefaults, config_and_options
+from trimtab.cli.processes import NumProcesses
 from trimtab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def plan(
     dialect: Dialect = None,
     allow_lossy: AllowLossy = False,
     their_defaults: TheirDefaults = False,
+    num_processes: NumProcesses = None,
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -93,6 +95,7 @@ def plan(
             quick=quick,
             refresh=refresh,
             noise_scale=noise_scale,
+            num_ranks=num_processes or 1,
         )
     _show_planned(made, name, is_quick=quick, json_wanted=json_)
 

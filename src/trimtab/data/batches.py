@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,10 @@ class Batching:
     """How rows become micro-batches and updates; names and units are the catalogue's.
 
     With `packing` the unit of a batch is a packed row of at most `max_length` tokens, laid out
-    without padding whatever `padding` says.
+    without padding whatever `padding` says. Of `num_ranks` processes that train together this is
+    the one numbered `rank`. `even_rounds` gives every rank as many micro-batches as the first,
+    idle ones at the end where there is no more to do: ranks that hold shards of the weights must
+    make their forward passes together.
     """
 
     per_device_train_batch_size: int
@@ -38,6 +41,9 @@ class Batching:
     pad_token_id: int
     pad_to_multiple_of: int | None
     data_seed: int
+    rank: int = 0
+    num_ranks: int = 1
+    even_rounds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +58,16 @@ class DataPosition:
 class Update:
     """The micro-batches of one weight update.
 
-    `epoch` is the number of epochs seen once it is done, a fraction inside one; `position` is
-    where the update after it starts.
+    `micro_batches` are those of this rank; `row_ids` the examples of all ranks, in order, with
+    `num_trainable_tokens` in them. `epoch` is the number of epochs seen once it is done, a
+    fraction inside one; `position` is where the update after it starts.
     """
 
     micro_batches: tuple[MicroBatch, ...]
+    row_ids: tuple[int, ...]
+    num_trainable_tokens: int
     epoch: float
     position: DataPosition
-
-    @property
-    def row_ids(self) -> tuple[int, ...]:
-        """The examples of all micro-batches, in order."""
-        return tuple(row_id for batch in self.micro_batches for row_id in batch.row_ids)
 
 
 def collate(
@@ -150,7 +154,8 @@ def updates(rows: Sequence[TokenRow], batching: Batching, start: DataPosition) -
 
     Each row comes exactly once in an epoch, in an order seeded by (data_seed, epoch); the last
     update of an epoch has what is left. Which rows an update holds depends on the global batch
-    and not on its division into micro-batches.
+    and not on its division into micro-batches, nor on the number of ranks, to which these are
+    dealt in turn.
 
     Raises ValueError without rows, or where `start` lies behind its epoch's last update.
     """
@@ -166,13 +171,13 @@ def updates(rows: Sequence[TokenRow], batching: Batching, start: DataPosition) -
         for index in range(first_update, num_updates):
             stop = min((index + 1) * global_batch_size, len(units))
             is_last = index + 1 == num_updates
+            held = units[index * global_batch_size : stop]
+            examples = [rows[i] for unit in held for i in unit]
+            size = batching.per_device_train_batch_size
             yield Update(
-                micro_batches=_micro_batches(
-                    rows,
-                    units[index * global_batch_size : stop],
-                    batching.per_device_train_batch_size,
-                    batching,
-                ),
+                micro_batches=dealt_micro_batches(rows, held, size, batching),
+                row_ids=tuple(row.row_id for row in examples),
+                num_trainable_tokens=sum(row.num_trainable_tokens for row in examples),
                 epoch=epoch + stop / len(units),
                 position=DataPosition(epoch + 1, 0) if is_last else DataPosition(epoch, index + 1),
             )
@@ -194,17 +199,23 @@ def num_batch_rows(rows: Sequence[TokenRow], batching: Batching) -> int:
 def eval_batches(
     rows: Sequence[TokenRow], batch_size: int, batching: Batching
 ) -> Iterator[MicroBatch]:
-    """Every row once, in a fixed order, `batch_size` of them (packed rows under `packing`)."""
+    """Every row once, in a fixed order, `batch_size` of them (packed rows under `packing`).
+
+    They are dealt to the ranks in turn, and each rank gets as many, idle ones included.
+    """
     if batching.packing:
         units = best_fit_decreasing([row.num_tokens for row in rows], batching.max_length)
     else:
         units = [[index] for index in range(len(rows))]
-    for start in range(0, len(units), batch_size):
-        yield from _micro_batches(rows, units[start : start + batch_size], batch_size, batching)
+    a_round = batch_size * batching.num_ranks
+    even = replace(batching, even_rounds=True)
+    for start in range(0, len(units), a_round):
+        yield from dealt_micro_batches(rows, units[start : start + a_round], batch_size, even)
 
 
 def _global_batch_size(batching: Batching) -> int:
-    return batching.per_device_train_batch_size * batching.gradient_accumulation_steps
+    per_rank = batching.per_device_train_batch_size * batching.gradient_accumulation_steps
+    return per_rank * batching.num_ranks
 
 
 def batch_rows(rows: Sequence[TokenRow], batching: Batching, epoch: int = 0) -> list[list[int]]:
@@ -235,10 +246,31 @@ def micro_batch(
     )
 
 
-def _micro_batches(
+def dealt_micro_batches(
     rows: Sequence[TokenRow], ordered: Sequence[BatchRow], size: int, batching: Batching
 ) -> tuple[MicroBatch, ...]:
-    return tuple(
+    """The micro-batches of this rank, of `size` batch rows each but the last.
+
+    All ranks' together, in rounds, are what a single rank makes of the same rows. There may be
+    none for a rank where the rows are few, unless `even_rounds` asks for an idle one.
+    """
+    starts = range(0, len(ordered), size)
+    own = [
         micro_batch(rows, ordered[start : start + size], batching)
-        for start in range(0, len(ordered), size)
+        for start in starts[batching.rank :: batching.num_ranks]
+    ]
+    num_rounds = math.ceil(len(starts) / batching.num_ranks)
+    if batching.even_rounds and len(own) < num_rounds:
+        own.append(_idle(micro_batch(rows, ordered[:size], batching)))
+    return tuple(own)
+
+
+def _idle(batch: MicroBatch) -> MicroBatch:
+    """Something to pass through the model that counts for nothing: its loss and gradient are 0."""
+    return replace(
+        batch,
+        targets=batch.targets.new_full(batch.targets.shape, IGNORED),
+        num_tokens=0,
+        num_trainable_tokens=0,
+        row_ids=(),
     )

@@ -37,10 +37,10 @@ class RowLengths:
 def update_sizes(
     rows: Sequence[TokenRow], batching: Batching, num_updates: int
 ) -> Iterator[tuple[MicroBatchSize, ...]]:
-    """The micro-batches' sizes of the first `num_updates` updates, in the run's seeded order."""
+    """The sizes of this rank's micro-batches in the first `num_updates` updates, in their order."""
     lengths = RowLengths.of(rows)
     size = batching.per_device_train_batch_size
-    global_batch_size = size * batching.gradient_accumulation_steps
+    global_batch_size = size * batching.gradient_accumulation_steps * batching.num_ranks
     epoch = 0
     while num_updates > 0:
         units = batch_rows(rows, batching, epoch)
@@ -49,7 +49,7 @@ def update_sizes(
             update = units[start : start + global_batch_size]
             yield tuple(
                 group_size(rows, lengths, update[first : first + size], batching)
-                for first in range(0, len(update), size)
+                for first in range(0, len(update), size)[batching.rank :: batching.num_ranks]
             )
         num_updates -= num_taken
         epoch += 1

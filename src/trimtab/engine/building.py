@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab.data.batches import Batching
+from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.precision import LossScale, weight_dtype
 from trimtab.hyperparameters.config import Precision
 from trimtab.models.adapters import Model, add_lora
@@ -46,8 +47,12 @@ def adapted(base: PreTrainedModel, settings: Settings) -> Model:
     return model
 
 
-def batching(settings: Settings) -> Batching:
+def batching(settings: Settings, ranks: Ranks = ALONE) -> Batching:
+    """The layout of this rank's batches; without `ranks` that of the first of the settings'."""
     return Batching(
+        rank=ranks.rank,
+        num_ranks=settings.num_ranks,
+        even_rounds=not ranks.holds_replica,
         per_device_train_batch_size=settings.per_device_train_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         packing=settings.packing,

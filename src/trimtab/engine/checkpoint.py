@@ -16,9 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.optimizer import OptimizerSet
-from trimtab.engine.random_states import random_states, set_random_states
+from trimtab.engine.random_states import set_state_of_rank, states_of_all
 from trimtab.engine.state import TrainingState
+from trimtab.models.sharding import like, whole
 from trimtab.runs.atomic import remove_folder, staged_folder, write_json
 from trimtab.runs.checkpoints import step_checkpoints
 from trimtab.runs.folder import RunFolder
@@ -42,17 +44,26 @@ class LedgerSizes:
     events_bytes: int
 
 
-def save_checkpoint(folder: Path, optimizer: OptimizerSet, state: TrainingState) -> None:
+def save_checkpoint(
+    folder: Path, optimizer: OptimizerSet, state: TrainingState, ranks: Ranks = ALONE
+) -> None:
     """Write the checkpoint; it is complete or absent. Raises OSError where it cannot be written.
 
-    `folder` is in a run's `checkpoints`; how far the run's ledgers had come is saved with it.
+    `folder` is in a run's `checkpoints`; how far the run's ledgers had come is saved with it. All
+    ranks take part and the first one writes: whole tensors, whatever they are shards of, so that
+    any number of ranks can go on from them.
     """
-    tensors, scalars = _flattened(optimizer)
+    flattened, scalars = _flattened(optimizer)
+    weights = gathered(optimizer.weights, ranks)
+    tensors = gathered(flattened, ranks)
+    states = states_of_all(ranks)
+    if not ranks.is_first:
+        return
     run = RunFolder(folder.parents[1])
     with staged_folder(folder) as staged:
-        _save_tensors(optimizer.weights, staged / WEIGHTS)
+        _save_tensors(weights, staged / WEIGHTS)
         _save_tensors(tensors, staged / OPTIMIZER)
-        _save_tensors(random_states(), staged / RANDOM)
+        _save_tensors(states, staged / RANDOM)
         write_json(staged / OPTIMIZER_SCALARS, scalars)
         write_json(staged / STATE, state.to_json())
         sizes = LedgerSizes(
@@ -63,16 +74,20 @@ def save_checkpoint(folder: Path, optimizer: OptimizerSet, state: TrainingState)
         write_manifest(staged)
 
 
-def load_checkpoint(folder: Path, optimizer: OptimizerSet) -> TrainingState:
+def load_checkpoint(
+    folder: Path, optimizer: OptimizerSet, seed: int = 0, ranks: Ranks = ALONE
+) -> TrainingState:
     """Put weights, optimizer and random states back, and return the state that was saved.
 
-    The folder must have been verified against its manifest before.
+    The folder must have been verified against its manifest before. Every rank reads it. `seed`
+    is the run's, for ranks that it has not had before.
     """
     _load_weights(folder, optimizer)
     scalars = json.loads((folder / OPTIMIZER_SCALARS).read_text(encoding="utf-8"))
     _restore(optimizer, load_file(folder / OPTIMIZER), scalars)
-    set_random_states(load_file(folder / RANDOM))
-    return TrainingState.from_json(json.loads((folder / STATE).read_text(encoding="utf-8")))
+    state = TrainingState.from_json(json.loads((folder / STATE).read_text(encoding="utf-8")))
+    set_state_of_rank(load_file(folder / RANDOM), ranks, seed, state.num_updates)
+    return state
 
 
 def ledger_sizes(folder: Path) -> LedgerSizes:
@@ -80,10 +95,13 @@ def ledger_sizes(folder: Path) -> LedgerSizes:
     return LedgerSizes(**json.loads((folder / LEDGERS).read_text(encoding="utf-8")))
 
 
-def save_best(checkpoints: Path, optimizer: OptimizerSet, step: int) -> None:
+def save_best(checkpoints: Path, optimizer: OptimizerSet, step: int, ranks: Ranks = ALONE) -> None:
     """Keep these trainable weights as the best. Raises OSError where they cannot be written."""
+    weights = gathered(optimizer.weights, ranks)
+    if not ranks.is_first:
+        return
     with staged_folder(_best_folder(checkpoints, step)) as staged:
-        _save_tensors(optimizer.weights, staged / WEIGHTS)
+        _save_tensors(weights, staged / WEIGHTS)
         write_manifest(staged)
     retire_best(checkpoints, step)
 
@@ -137,7 +155,7 @@ def _load_weights(folder: Path, optimizer: OptimizerSet) -> None:
     if differing:
         raise ValueError(f"the saved weights are of another model: {', '.join(differing[:3])} …")
     for name, weight in weights.items():
-        weight.copy_(saved[name])
+        weight.copy_(like(saved[name], weight))
     optimizer.publish()
 
 
@@ -145,6 +163,18 @@ def remove_best(checkpoints: Path) -> None:
     """Drop the kept weights, once they are handed over."""
     for folder in checkpoints.glob(f"{BEST_PREFIX}*"):
         remove_folder(folder)
+
+
+def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """The tensors as they are, or whole on the first rank's CPU where they are shards."""
+    if ranks.holds_replica:
+        return dict(tensors)
+    on_first: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        joined = whole(tensor.detach())
+        if ranks.is_first:
+            on_first[name] = joined.cpu()
+    return on_first
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -195,13 +225,21 @@ def _restore(
 ) -> None:
     for number, torch_optimizer in enumerate(optimizer.optimizers):
         record = torch_optimizer.state_dict()
+        parameters = [each for group in torch_optimizer.param_groups for each in group["params"]]
         state: dict[int, dict[str, Any]] = {}
         for source in (tensors, scalars):
             for key, value in source.items():
                 parts = key.split("/")
                 if parts[0] == str(number) and len(parts) == 3:
-                    state.setdefault(int(parts[1]), {})[parts[2]] = value
+                    index = int(parts[1])
+                    state.setdefault(index, {})[parts[2]] = _as_shaped(value, parameters[index])
         record["state"] = state
         for group, saved in zip(record["param_groups"], scalars[f"{number}/groups"], strict=True):
             group.update(saved)
         torch_optimizer.load_state_dict(record)
+
+
+def _as_shaped(value: Any, parameter: Tensor) -> Any:
+    """State of a weight's own shape lies as the weight does."""
+    is_alike = isinstance(value, Tensor) and value.shape == parameter.shape
+    return like(value, parameter) if is_alike else value

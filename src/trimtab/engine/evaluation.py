@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from trimtab.data.rows import MicroBatch, TokenRow
+from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.loss import summed_loss, summed_row_losses
 from trimtab.engine.precision import autocast
 from trimtab.hyperparameters.config import Precision
@@ -46,8 +47,9 @@ def evaluate(
     precision: Precision,
     device: torch.device,
     on_tokens: Callable[[int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """The loss over the batches, each token weighted alike, so their size does not matter.
+    """The loss over the batches of all ranks, each token weighted alike, so sizes do not matter.
 
     `on_tokens` is told the tokens of every batch as it is done, and may raise to stop. Raises
     ValueError without batches.
@@ -59,7 +61,7 @@ def evaluate(
     num_tokens = num_trainable_tokens = 0
     try:
         for batch in batches:
-            with autocast(precision, device):
+            with ranks.failing_together(), autocast(precision, device):
                 total_loss += summed_loss(model, batch.to(device)).double().cpu()
             num_tokens += batch.num_tokens
             num_trainable_tokens += batch.num_trainable_tokens
@@ -67,12 +69,13 @@ def evaluate(
                 on_tokens(batch.num_tokens)
     finally:
         model.train(was_training)
-    if num_trainable_tokens == 0:
+    sums = ranks.sum(float(total_loss), num_tokens, num_trainable_tokens)
+    if sums[2] == 0:
         raise ValueError("no held-out token to evaluate on")
     return Evaluation(
-        eval_loss=float(total_loss) / num_trainable_tokens,
-        num_tokens=num_tokens,
-        num_trainable_tokens=num_trainable_tokens,
+        eval_loss=sums[0] / sums[2],
+        num_tokens=round(sums[1]),
+        num_trainable_tokens=round(sums[2]),
         seconds=time.perf_counter() - started,
     )
 

@@ -13,6 +13,7 @@ import torch
 from trimtab.data.batches import Batching, Update, eval_batches, updates
 from trimtab.data.rows import TokenRow
 from trimtab.engine import checkpoint
+from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.evaluation import Evaluation, evaluate
 from trimtab.engine.guard import judge_held_out_loss
 from trimtab.engine.memory import peak_memory_bytes
@@ -32,7 +33,7 @@ from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that one run's updates need, in one precision.
+    """Everything that one run's updates need on one of its ranks, in one precision.
 
     Where `checkpoints` is None nothing is saved.
     """
@@ -46,6 +47,7 @@ class Job:
     eval_rows: Sequence[TokenRow]
     batching: Batching
     checkpoints: Path | None
+    ranks: Ranks = ALONE
 
 
 def run_updates(
@@ -55,7 +57,8 @@ def run_updates(
 
     Raises UpdateStopped where the guard says so, RanOutOfMemory, and StopRequested after saving;
     `state` then stands at the end of the last update that was applied, random states included, and
-    the same call goes on from there.
+    the same call goes on from there. On every rank it is the same that ends it, since each learns
+    of it from all: a stop that one rank was asked for holds for all, at the same update.
     """
     num_steps = job.settings.num_train_steps
     if state.evaluation_is_due or (state.num_updates == 0 and state.base_eval_loss is None):
@@ -77,9 +80,10 @@ def run_updates(
         is_last = state.num_updates == num_steps
         if is_last or _due(state.num_updates, job.settings.eval_steps):
             _evaluate(job, state, observer, stop_requested)
-        if is_last or stop_requested() or _due(state.num_updates, job.settings.save_steps):
+        stops = job.ranks.any(stop_requested())
+        if is_last or stops or _due(state.num_updates, job.settings.save_steps):
             save(job, state, observer)
-        if stop_requested() and not is_last:
+        if stops and not is_last:
             raise StopRequested
 
 
@@ -92,7 +96,7 @@ def _applied_step(
 ) -> StepResult:
     """The step on this update's rows; where it stops, nothing of it is left but what was told."""
     job.model.train()
-    drawn_before = random_states()
+    drawn_before = random_states(job.ranks)
     phase: MemoryPhase = "update"
     try:
         return _step_at_a_scale_that_fits(job, state, update, learning_rate, observer)
@@ -108,13 +112,13 @@ def _applied_step(
     job.optimizer.zero_grad()
     set_random_states(drawn_before)
     _give_back_memory(job.device)
-    largest = max(update.micro_batches, key=lambda batch: batch.num_tokens)
+    largest = max(update.micro_batches, key=lambda batch: batch.num_tokens, default=None)
     raise RanOutOfMemory(
         phase,
         state.num_updates + 1,
         update.row_ids,
-        num_tokens=largest.num_tokens,
-        num_scored=largest.num_trainable_tokens,
+        num_tokens=0 if largest is None else largest.num_tokens,
+        num_scored=0 if largest is None else largest.num_trainable_tokens,
     )
 
 
@@ -131,7 +135,7 @@ def _step_at_a_scale_that_fits(
     watch = state.guard.watching(
         state.recipe.precision,
         num_examples=len(update.row_ids),
-        num_trainable_tokens=sum(batch.num_trainable_tokens for batch in update.micro_batches),
+        num_trainable_tokens=update.num_trainable_tokens,
     )
     while True:
         result = training_step(
@@ -144,6 +148,7 @@ def _step_at_a_scale_that_fits(
             device=job.device,
             loss_scale=state.loss_scale,
             accepts_loss=watch.accepts_loss,
+            ranks=job.ranks,
         )
         verdict = watch.judge(result, state.loss_scale)
         step = state.num_updates + 1
@@ -194,8 +199,7 @@ def _update_record(
     learning_rate: float,
     seconds: float,
 ) -> UpdateRecord:
-    first = update.micro_batches[0]
-    is_whole = len(update.micro_batches) == 1
+    norm = result.first_micro_batch_grad_norm
     return UpdateRecord(
         step=state.num_updates,
         epoch=state.epoch,
@@ -208,8 +212,10 @@ def _update_record(
         tokens_per_s=result.num_tokens / seconds,
         peak_memory_bytes=peak_memory_bytes(job.device),
         num_examples=len(update.row_ids),
-        first_micro_batch_num_examples=None if is_whole else len(first.row_ids),
-        first_micro_batch_grad_norm=result.first_micro_batch_grad_norm,
+        first_micro_batch_num_examples=(
+            None if norm is None else len(update.micro_batches[0].row_ids)
+        ),
+        first_micro_batch_grad_norm=norm,
     )
 
 
@@ -244,7 +250,7 @@ def _evaluate(
         state.best_step = state.num_updates
         if job.checkpoints is not None and state.num_updates < job.settings.num_train_steps:
             job.optimizer.for_evaluation()
-            checkpoint.save_best(job.checkpoints, job.optimizer, state.num_updates)
+            checkpoint.save_best(job.checkpoints, job.optimizer, state.num_updates, job.ranks)
             job.optimizer.for_training()
 
 
@@ -253,7 +259,7 @@ def _held_out_loss(
 ) -> Evaluation:
     def advanced(num_tokens: int) -> None:
         observer.advanced(num_tokens)
-        if stop_requested() and state.num_updates < job.settings.num_train_steps:
+        if job.ranks.any(stop_requested()) and state.num_updates < job.settings.num_train_steps:
             raise StopRequested
 
     observer.activity("held-out loss", sum(row.num_tokens for row in job.eval_rows))
@@ -266,6 +272,7 @@ def _held_out_loss(
             precision=job.settings.precision,
             device=job.device,
             on_tokens=advanced,
+            ranks=job.ranks,
         )
     except StopRequested:
         job.optimizer.for_training()
@@ -290,7 +297,9 @@ def save(job: Job, state: TrainingState, observer: Observer) -> None:
         return
     started = time.perf_counter()
     folder = job.checkpoints / checkpoint_name(state.num_updates)
-    checkpoint.save_checkpoint(folder, job.optimizer, state)
+    checkpoint.save_checkpoint(folder, job.optimizer, state, job.ranks)
+    if not job.ranks.is_first:
+        return
     settings = job.settings
     # A rewind's target, which checkpoints of interruptions must not push out.
     spared_every = settings.save_steps if settings.on_loss_spike == "rewind" else 0

@@ -61,7 +61,8 @@ def _logits_at(model: Model, batch: MicroBatch, kept_K: Tensor) -> Tensor:
     arguments = {} if batch.document_lengths is None else document_arguments(batch.document_lengths)
     if accepts_logits_to_keep(model):
         arguments["logits_to_keep"] = kept_K
-    logits: Tensor = model(
+    # Not through peft's wrapper, which goes past the hooks that gather shards.
+    logits: Tensor = causal_model(model)(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from trimtab.engine.masters import has_masters, take_masters
 from trimtab.engine.precision import COMPUTE_DTYPES
 from trimtab.errors import ConfigError
+from trimtab.models.sharding import is_sharded
 from trimtab.planning.settings import Settings
 
 
@@ -82,12 +83,12 @@ def make_optimizer(model: nn.Module, settings: Settings) -> OptimizerSet:
     """The optimizer that `settings.optim` names, over the model's trainable parameters.
 
     Where the settings have masters, the model's trained weights are in 16 bits afterwards: once a
-    model. Raises ConfigError where it needs a package that is not installed.
+    model. Shards stay fp32. Raises ConfigError where it needs a package that is not installed.
     """
     groups = weight_groups(model)
     weights = {**groups.decayed, **groups.exempt}
     publish = _nothing
-    if has_masters(settings.precision, settings.method):
+    if has_masters(settings.precision, settings.method) and not is_sharded(weights.values()):
         weights, publish = take_masters(weights, COMPUTE_DTYPES[settings.precision])
         groups = WeightGroups(
             {name: weights[name] for name in groups.decayed},

@@ -29,6 +29,7 @@ TruncationMode = Literal["keep_start", "drop", "split", "error"]
 Padding = Literal["none", "longest", "max_length"]
 PaddingSide = Literal["left", "right"]
 Precision = Literal["bf16", "fp16", "fp32"]
+Parallelism = Literal["replicate", "shard"]
 LossSpikeAnswer = Literal["stop", "skip", "rewind"]
 Optimizer = Literal[
     "adamw", "adam", "sgd", "adafactor", "muon", "adamw_8bit", "lion", "adamw_schedule_free"
@@ -420,6 +421,22 @@ class TrainingConfig(BaseModel):
             "gradient's noise scale, which arXiv 2505.23971 questions: a hint, no "
             "optimum.",
             search=SearchRange(4, 256),
+        ),
+    ] = AUTO
+
+    parallelism: Annotated[
+        Auto | Parallelism,
+        Hyperparameter(
+            "What each of several processes holds: the whole model, or a shard of every weight.",
+            "batch",
+            example="shard",
+            auto="`replicate` where the smallest micro-batch of a whole model fits each "
+            "process's memory with every layer recomputed, else `shard` (FSDP2). By "
+            "arithmetic: what exchanges take is not timed.",
+            evidence="Replicas exchange gradients once in an update. Shards exchange weights in "
+            "every layer, twice in each micro-batch, and hold 1/N of weights, gradients and "
+            "optimizer state (PyTorch FSDP, 2023, arXiv 2304.11277). Results are the same up "
+            "to rounding.",
         ),
     ] = AUTO
 

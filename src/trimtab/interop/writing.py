@@ -77,6 +77,7 @@ _OURS: Final = {
     "on_loss_spike": "the guard is trimtab's",
     "memory_limit": "a limit of the plan's",
     "device": "devices are chosen by how the tool is started",
+    "parallelism": "shards are chosen by how the tool is started",
     "report_samples": "of trimtab's page",
     "max_new_tokens": "of trimtab's page",
     "padding": "the loss is the same however rows are padded",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 from peft import PeftModel
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from trimtab.models.adapters import Model, causal_model
@@ -22,13 +24,15 @@ def save_result(
     base: ModelSource,
     chat_template: str | None,
     pad_token: str,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the adapter (peft's format) or the whole model (transformers') with its tokenizer.
 
     Weights keep the dtype that the model holds them in, so that what is loaded again is what was
     evaluated. An adapter names its base by folder. `chat_template` is the one that training
     used, None where it used none: the tokenizer then keeps its own. Generation stops at the end
-    of turn that training taught, and at what the base stopped at.
+    of turn that training taught, and at what the base stopped at. `weights` are the trained ones
+    in whole, by the model's names, where the model itself holds shards.
 
     Raises OSError where the folder cannot be written.
     """
@@ -41,11 +45,12 @@ def save_result(
     with quiet_transformers():
         if isinstance(model, PeftModel):
             model.active_peft_config.base_model_name_or_path = str(base.folder)
-            model.save_pretrained(str(folder), save_embedding_layers=False)
+            state = None if weights is None else dict(weights)
+            model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
             # peft's model card is a form with nothing filled in.
             (folder / "README.md").unlink()
         else:
-            _save_full(model, folder, generation_config)
+            _save_full(model, folder, generation_config, weights)
         saved.save_pretrained(folder)
         generation_config.save_pretrained(folder)
 
@@ -61,12 +66,17 @@ def save_merged(
         generation_config.save_pretrained(folder)
 
 
-def _save_full(model: PreTrainedModel, folder: Path, generation_config: GenerationConfig) -> None:
+def _save_full(
+    model: PreTrainedModel,
+    folder: Path,
+    generation_config: GenerationConfig,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """The configuration that is saved has the cache on, which training turned off."""
     use_cache, declared = model.config.use_cache, model.generation_config
     model.config.use_cache, model.generation_config = True, generation_config
     try:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=None if weights is None else dict(weights))
     finally:
         model.config.use_cache, model.generation_config = use_cache, declared
 

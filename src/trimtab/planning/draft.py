@@ -42,14 +42,15 @@ from trimtab.planning.rules.lengths import decide_lengths
 from trimtab.planning.rules.lora import adapter_weights, decide_lora
 from trimtab.planning.rules.memory import (
     OPTIMIZER_BYTES_PER_WEIGHT,
-    MemoryArithmetic,
+    Checkpointing,
     memory_arithmetic,
 )
 from trimtab.planning.rules.optimizer import decide_optimizer
+from trimtab.planning.rules.parallelism import Division, choose_parallelism, decide_parallelism
 from trimtab.planning.rules.precision import decide_precision
 from trimtab.planning.rules.ruling import Ruling
 from trimtab.planning.rules.schedule import decide_schedule
-from trimtab.planning.rules.stated import decide_stated
+from trimtab.planning.rules.stated import decide_stated, ranks_on_one_memory
 from trimtab.planning.step_time import PredictedTime, Split, StepTerms, datasheet_rates
 from trimtab.planning.timing import TimeModel, Work, update_time
 from trimtab.planning.trials import measured_points
@@ -59,7 +60,8 @@ from trimtab.planning.trials import measured_points
 class Draft:
     """The decisions made so far; later rules read the values of earlier ones.
 
-    num_ranks devices train together, of which `num_shards` hold one copy of what is trained.
+    num_ranks devices train together, of which `num_shards` hold one copy of what is trained; None
+    leaves that to the plan.
     is_final: nothing more will be measured, so that what does not fit is an error.
     """
 
@@ -67,7 +69,7 @@ class Draft:
     facts: Facts
     output_dir: str
     num_ranks: int
-    num_shards: int = 1
+    num_shards: int | None = None
     is_final: bool = False
     decisions: dict[str, Decision] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -80,12 +82,13 @@ class Draft:
     def plan(self) -> Plan:
         """Raises ConfigError, and DoesNotFit where the draft is final."""
         resolved, facts = self.resolved, self.facts
-        self._take(decide_stated(resolved, facts, self.output_dir))
+        self._take(decide_stated(resolved, facts, self.output_dir, self.num_ranks))
         self._take(decide_hold_out(resolved, facts))
         self._take(decide_lengths(resolved, facts))
         self._take(decide_precision(resolved, facts))
         self._take(decide_optimizer(resolved, facts))
         self._take(decide_lora(resolved, facts))
+        self._take(self._decide_parallelism())
         self._take(
             decide_batch(
                 resolved,
@@ -103,6 +106,7 @@ class Draft:
                 "num_train_steps": duration.num_train_steps,
                 "pad_token_id": facts.integer("model.pad_token_id"),
                 "num_eval_rows": choose_hold_out(resolved, facts).num_eval_rows,
+                "num_ranks": self.num_ranks,
             },
             facts=tuple(facts),
             predictions=self._predictions(duration),
@@ -113,18 +117,53 @@ class Draft:
     @cached_property
     def choice(self) -> Choice:
         """What the batch's sizes are chosen from; needs the decisions before them."""
-        asked = self.resolved.config.activation_checkpointing
+        points = measured_points(self.facts) if self._division == "replicate" else ()
         return Choice(
             given=self._given,
             target=self._target,
-            candidates=micro_batch_candidates(self._given, self._target.size),
-            ladder=LADDER if asked == "auto" else (asked,),
+            candidates=self._candidates,
+            ladder=self._ladder,
             memory=self._memory,
             room=self._room(),
             speed=self._speed,
-            died=tuple(
-                point.trial for point in measured_points(self.facts) if point.peak_bytes is None
-            ),
+            died=tuple(point.trial for point in points if point.peak_bytes is None),
+        )
+
+    @property
+    def _candidates(self) -> tuple[int, ...]:
+        return micro_batch_candidates(self._given, self._target.size)
+
+    @property
+    def _ladder(self) -> tuple[Checkpointing, ...]:
+        asked = self.resolved.config.activation_checkpointing
+        return LADDER if asked == "auto" else (asked,)
+
+    @cached_property
+    def _division(self) -> Division:
+        if self.num_shards is not None:
+            return "replicate" if self.num_shards == 1 else "shard"
+        least = self._least_bytes("replicate")
+        return choose_parallelism(self.resolved, self.num_ranks, least, self._room())
+
+    def _shards_of(self, division: Division) -> int:
+        if division == "replicate":
+            return 1
+        return self.num_ranks if self.num_shards in {None, 1} else self.num_shards
+
+    def _least_bytes(self, division: Division) -> int:
+        """What the smallest micro-batch needs with as much recomputed as may be."""
+        return self._memory_of(division).worst_case_bytes(self._candidates[-1], self._ladder[-1])
+
+    def _decide_parallelism(self) -> Ruling:
+        return decide_parallelism(
+            self.resolved,
+            self._division,
+            is_open=self.num_shards is None,
+            num_ranks=self.num_ranks,
+            optim=self.value("optim"),
+            replica_bytes=self._least_bytes("replicate"),
+            shard_bytes=self._least_bytes("shard"),
+            room=self._room(),
         )
 
     def _take(self, ruling: Ruling) -> None:
@@ -192,19 +231,20 @@ class Draft:
             pad_to_multiple_of=self.value("pad_to_multiple_of"),
         )
 
-    @cached_property
-    def _arithmetic(self) -> MemoryArithmetic:
-        return memory_arithmetic(
+    @property
+    def _memory(self) -> PeakMemory:
+        return self._memory_of(self._division)
+
+    def _memory_of(self, division: Division) -> PeakMemory:
+        """Trials were made by a replica; of shards there is arithmetic alone."""
+        arithmetic = memory_arithmetic(
             self.facts,
             method=self.value("method"),
             precision=self.value("precision"),
             optim=self.value("optim"),
             num_trained=self._num_trained,
-            num_shards=self.num_shards,
+            num_shards=self._shards_of(division),
         )
-
-    @cached_property
-    def _memory(self) -> PeakMemory:
         given = self._given
         return PeakMemory(
             facts=self.facts,
@@ -212,8 +252,8 @@ class Draft:
             packing=self.value("packing"),
             rows_per_update=rows_per_update(given, self._target.size),
             accumulation=None if given.total is not None else given.accumulation,
-            arithmetic=self._arithmetic,
-            measured=fit_memory(self.facts, self._arithmetic),
+            arithmetic=arithmetic,
+            measured=fit_memory(self.facts, arithmetic) if division == "replicate" else None,
         )
 
     @cached_property
@@ -240,14 +280,17 @@ class Draft:
         work = Work(facts, self.value("method"), self.value("precision"), self._num_trained)
         if not is_elsewhere(facts):
             return update_time(facts, work)
-        split = Split(self.num_ranks, self.num_shards)
-        return PredictedTime(work, self._arithmetic, datasheet_rates(facts, work), split)
+        split = Split(self.num_ranks, self._shards_of(self._division))
+        rates = datasheet_rates(facts, work)
+        return PredictedTime(work, self._memory.arithmetic, rates, split)
 
     def _room(self) -> MemoryRoom:
         """A limit that the user set binds; the device's memory binds in any case."""
         limit = self.value("memory_limit")
         is_set = self.resolved.is_set("memory_limit")
-        return MemoryRoom(limit, limit if is_set else self.facts.integer("device.memory_bytes"))
+        there = self.facts.integer("device.memory_bytes")
+        there //= ranks_on_one_memory(self.facts, self.num_ranks)
+        return MemoryRoom(limit, limit if is_set else there)
 
     def _predictions(self, duration: Duration) -> Predictions:
         micro = self.value("per_device_train_batch_size")

@@ -53,6 +53,9 @@ def next_measurement(draft: Draft, effort: Effort) -> Question | None:
         return None
     settings = draft.plan.settings()
     facts = draft.facts
+    if settings.parallelism == "shard" and settings.num_ranks > 1:
+        # A measuring process is alone, and would have to hold what only shards can.
+        return None if "run.key" in facts else RunQuestion(settings)
     if effort.noise_scale and not {"noise.key", "noise.scale_examples"} & facts.by_id.keys():
         return _noise_scale_question(draft)
     limit_s = effort.limit_s(draft.plan.predictions.total_time_s)

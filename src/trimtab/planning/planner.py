@@ -42,15 +42,15 @@ def make_plan(
     *,
     output_dir: str,
     num_ranks: int = 1,
-    num_shards: int = 1,
+    num_shards: int | None = None,
     effort: Effort = MEASURED,
 ) -> Plan | tuple[Question, ...]:
     """The plan, or what must be measured first; ask again with the answers added to `facts`.
 
     `output_dir` is the run folder; `num_ranks` devices train together, of which
-    `num_shards` hold one copy of what is trained. Raises ConfigError for
-    settings that contradict each other, the model or the device, and DoesNotFit where no
-    micro-batch fits the memory.
+    `num_shards` hold one copy of what is trained (None: as `parallelism` has it). Raises
+    ConfigError for settings that contradict each other, the model or the device, and DoesNotFit
+    where no micro-batch fits the memory.
     """
     check_layout(resolved)
     check_scheduler_kwargs(resolved)
@@ -91,7 +91,7 @@ def _rows_question(resolved: ResolvedConfig, facts: Facts) -> tuple[Question, ..
 
 
 def _draft_on_valid_facts(
-    resolved: ResolvedConfig, facts: Facts, output_dir: str, num_ranks: int, num_shards: int
+    resolved: ResolvedConfig, facts: Facts, output_dir: str, num_ranks: int, num_shards: int | None
 ) -> Draft:
     """A draft that uses the measurements which were made for what it decides itself.
 

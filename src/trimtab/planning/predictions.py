@@ -109,7 +109,8 @@ def mean_update(facts: Facts, course: Course) -> tuple[MicroBatchSize, float]:
 
 
 def _micro_batches_per_epoch(facts: Facts, course: Course) -> int:
-    """Of one device. The last update of an epoch has what is left of it."""
-    num_rows = math.ceil(facts.integer("rows.num_rows") / course.num_ranks)
-    whole, rest = divmod(num_rows, course.batch_size * course.accumulation)
-    return whole * course.accumulation + math.ceil(rest / course.batch_size)
+    """Of the first rank. The last update of an epoch has what is left of it."""
+    num_rows = facts.integer("rows.num_rows")
+    whole, rest = divmod(num_rows, course.batch_size * course.accumulation * course.num_ranks)
+    last = math.ceil(math.ceil(rest / course.batch_size) / course.num_ranks)
+    return whole * course.accumulation + last

@@ -38,7 +38,7 @@ row lengths in tokens; a row is one example.
     rows.eval_num_truncated, rows.eval_num_dropped (held-out rows left without a target),
     rows.longest_lengths (tokens of the longest batch rows, at most 256 of them, falling),
     rows.most_scored (scored positions of the batch rows that have most, as many, falling)
-`RunQuestion` (the run's own micro-batches, in its seeded order)
+`RunQuestion` (the run's own micro-batches, in its seeded order; of several ranks the first's)
     run.key, run.micro_batches (the largest few by each measure, as lists of
     [num_tokens, num_scored, sum_length_squared]), run.num_micro_batches (in all its updates),
     run.num_tokens, run.num_scored, run.sum_length_squared (means over the updates)
@@ -223,7 +223,12 @@ _TUNED = (
 )
 _ROWS = ("max_length", "truncation_mode", "num_eval_rows", "eval_dataset", "data_seed")
 _LAYOUT = (*_ROWS, "packing", "padding", "padding_side", "pad_to_multiple_of")
-_COURSE = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_steps")
+_COURSE = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_ranks",
+    "num_train_steps",
+)
 
 
 def _key(settings: Settings, names: tuple[str, ...]) -> str:

@@ -14,12 +14,14 @@ class Recipe:
     """The settings that decide in which pieces and format an update is computed.
 
     None of them changes which rows an update holds, their order, or how its loss is weighted.
+    `num_ranks` is how many processes share them.
     """
 
     precision: Precision
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
     per_device_eval_batch_size: int
+    num_ranks: int
     activation_checkpointing: Literal["off", "full"] | int
 
     @classmethod

@@ -25,7 +25,7 @@ class Settings:
 
     Names and units are the catalogue's. `num_train_steps` is the number of weight updates that
     `num_train_epochs` or `max_steps` came to; `warmup_steps`, `eval_steps` and `save_steps` are
-    whole updates here (0: never).
+    whole updates here (0: never). `num_ranks` processes train together.
     """
 
     model: str
@@ -57,6 +57,8 @@ class Settings:
     per_device_eval_batch_size: int
     gradient_accumulation_steps: int
     global_batch_size: int
+    parallelism: Literal["replicate", "shard"]
+    num_ranks: int
 
     num_train_epochs: float
     num_train_steps: int

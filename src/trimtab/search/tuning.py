@@ -40,10 +40,10 @@ from trimtab.search.judging import (
 from trimtab.search.keeping import tuned_facts
 from trimtab.search.record import TuneResult
 from trimtab.search.storage import Trials, open_storage
+from trimtab.workflow.carrying_out import told_memory_errors
 from trimtab.workflow.planning import ConfigLike, resolve_config
 from trimtab.workflow.recalling import remember_tuned
 from trimtab.workflow.stopping import stop_at_update_end
-from trimtab.workflow.training import told_memory_errors
 from trimtab.workflow.trial_plans import TrialBench, trial_bench
 from trimtab.workflow.trial_runs import TrialRun
 

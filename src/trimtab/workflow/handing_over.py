@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from trimtab.engine.checkpoint import load_best, remove_best
+from trimtab.engine.checkpoint import gathered, load_best, remove_best
 from trimtab.models.saving import save_result
 from trimtab.runs.atomic import staged_folder
 from trimtab.runs.records import EventRecord, RunSummary, Sample
@@ -16,28 +16,37 @@ from trimtab.workflow.session import Progress, Session
 def hand_over(session: Session, progress: Progress) -> RunSummary:
     """Write the best weights by held-out loss, or the last, with samples and the summary.
 
-    It can be done again from the last checkpoint: what that needs goes only at the very end.
+    It can be done again from the last checkpoint: what that needs goes only at the very end. The
+    first rank does it; others take part where they hold shards.
     """
-    settings, job, state = session.settings, progress.job, progress.state
+    settings, job, state, ranks = session.settings, progress.job, progress.state, session.ranks
+    folder = session.run.adapter if settings.method == "lora" else session.run.model
+    if not ranks.is_first and ranks.holds_replica:
+        return session.note_status("done", state, result=folder.name)
     job.optimizer.for_evaluation()
     _take_best(session, progress)
-    folder = session.run.adapter if settings.method == "lora" else session.run.model
     session.observer.activity("writing the result")
-    with staged_folder(folder) as staged:
-        save_result(
-            job.model,
-            session.materials.tokenizer,
-            staged,
-            base=session.materials.source,
-            chat_template=session.materials.corpus.template.source_text,
-            pad_token=settings.pad_token,
-        )
+    weights = None if ranks.holds_replica else gathered(job.optimizer.weights, ranks)
+    if ranks.is_first:
+        with staged_folder(folder) as staged:
+            save_result(
+                job.model,
+                session.materials.tokenizer,
+                staged,
+                base=session.materials.source,
+                chat_template=session.materials.corpus.template.source_text,
+                pad_token=settings.pad_token,
+                weights=weights,
+            )
     session.observer.activity_done()
     if session.prompts:
         session.observer.activity("asking the tuned model")
         tuned = answers(job.model, session.materials, session.prompts, settings)
-        session.note_samples(_base_answers(session), [*tuned])
+        if ranks.is_first:
+            session.note_samples(_base_answers(session), [*tuned])
         session.observer.activity_done()
+    if not ranks.is_first:
+        return session.note_status("done", state, result=folder.name)
     keep_run_facts(session.run, session.asked_config, session.observer, step=state.num_updates)
     summary = session.note_status("done", state, result=folder.name)
     remove_best(session.run.checkpoints)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from trimtab.engine.distributed import RanOutInAnExchange, is_lost_peer
 from trimtab.engine.stops import RanOutOfMemory, StopRequested, UpdateStopped
 from trimtab.errors import ConfigError, DoesNotFit, GuardStop, Interrupted, TrimtabError
 from trimtab.models.memory_errors import is_out_of_memory
@@ -42,13 +43,24 @@ def told_outcome(session: Session, progress: Progress) -> Iterator[None]:
         raise ConfigError(
             f"the run folder cannot be written: {error.strerror}.",
             where=str(error.filename or session.run.root),
-            hint=f"Make room or mend it, then go on with: trimtab resume {session.run.root}",
+            hint=f"Make room or mend it, then go on with: {_to_resume(session)}",
         ) from error
     except BaseException as error:
+        if isinstance(error, RanOutInAnExchange):
+            raise _no_memory_for_shards(session, progress, f"rank {session.ranks.rank}") from None
+        if is_lost_peer(error):
+            raise _without_a_rank(session, progress) from None
         if is_out_of_memory(error):
             raise _no_memory_beside_updates(session, progress) from error
         _note(session, progress, "failed", f"{type(error).__name__}: {error}")
         raise
+
+
+def _to_resume(session: Session) -> str:
+    """The command; torchrun has its own way to start as many processes."""
+    num_ranks = session.ranks.num_ranks
+    processes = f" --num-processes {num_ranks}" if num_ranks > 1 else ""
+    return f"trimtab resume {session.run.root}{processes}"
 
 
 def _note(session: Session, progress: Progress, status: Status, stopped_by: str) -> None:
@@ -91,7 +103,7 @@ def _next_step(session: Session, stopped: UpdateStopped) -> str:
 
 def _interrupted(session: Session, progress: Progress, *, is_aborted: bool) -> Interrupted:
     run, step = session.run, progress.state.num_updates
-    if not is_aborted:
+    if not is_aborted and session.ranks.is_first:
         with contextlib.suppress(OSError):
             keep_run_facts(run, session.asked_config, session.observer, step=step)
     _note(session, progress, "interrupted", "asked to stop")
@@ -102,7 +114,7 @@ def _interrupted(session: Session, progress: Progress, *, is_aborted: bool) -> I
         how = "stopped before its first update"
     else:
         how = f"saved after update {progress.state.num_updates}"
-    return Interrupted(f"{root}: {how}.", hint=f"Go on with: trimtab resume {root}")
+    return Interrupted(f"{root}: {how}.", hint=f"Go on with: {_to_resume(session)}")
 
 
 def _smallest_does_not_fit(
@@ -128,6 +140,34 @@ def _smallest_does_not_fit(
     )
 
 
+def _without_a_rank(session: Session, progress: Progress) -> Exception:
+    """The error for the end of another rank, which has told why or was killed."""
+    root, num_ranks = session.run.root, session.ranks.num_ranks
+    reason = session.ranks.why_lost() if session.ranks.is_first else None
+    if reason is None:
+        _note(session, progress, "interrupted", f"one of {num_ranks} ranks is gone")
+        return Interrupted(
+            f"{root}: one of {num_ranks} processes is gone; what was saved before is there.",
+            hint=f"Go on with: {_to_resume(session)}",
+        )
+    if reason.is_memory:
+        return _no_memory_for_shards(session, progress, f"rank {reason.rank}")
+    _note(session, progress, "failed", f"rank {reason.rank}: {reason.text}")
+    return RuntimeError(f"on rank {reason.rank}: {reason.text}")
+
+
+def _no_memory_for_shards(session: Session, progress: Progress, where: str) -> DoesNotFit:
+    step, root = progress.state.num_updates + 1, session.run.root
+    _note(session, progress, "stopped", f"out of memory in update {step} on {where}")
+    size = progress.job.settings.per_device_train_batch_size
+    return DoesNotFit(
+        f"update {step} ran out of memory on {where}, with {size} at once on each rank.",
+        where=str(root),
+        hint="Train anew with a smaller per_device_train_batch_size or max_length, or on more "
+        "ranks; what was saved before is there.",
+    )
+
+
 def _no_memory_beside_updates(session: Session, progress: Progress) -> DoesNotFit:
     """While a checkpoint or the result was written, or samples were answered."""
     step = progress.state.num_updates
@@ -137,5 +177,5 @@ def _no_memory_beside_updates(session: Session, progress: Progress) -> DoesNotFi
         "themselves.",
         where=str(session.run.root),
         hint="Give other programs less of it and go on with: "
-        f"trimtab resume {session.run.root}; or train anew with a smaller model.",
+        f"{_to_resume(session)}; or train anew with a smaller model.",
     )

@@ -103,6 +103,7 @@ def plan(
     quick: bool = False,
     refresh: bool = False,
     noise_scale: bool = False,
+    num_ranks: int = 1,
 ) -> Plan:
     """Decide every hyperparameter, with its reason; measures what it must, trains nothing.
 
@@ -112,7 +113,8 @@ def plan(
     `quick` measures nothing and estimates from files alone what is not recalled; such a plan is
     to read, not to train. With `noise_scale` the gradient noise scale is probed too, which the
     global batch follows, unless an earlier run has measured it: that may take minutes, which are
-    told first. Raises ConfigError, DataError or DoesNotFit.
+    told first. `num_ranks` processes, each with a device of its own or a part of the CPU, will
+    train together. Raises ConfigError, DataError or DoesNotFit.
     """
     if quick and noise_scale:
         raise ConfigError(
@@ -122,7 +124,12 @@ def plan(
     resolved = resolve_config(config, options)
     effort = QUICK if quick else Effort("measured", noise_scale=noise_scale)
     planned = plan_run(
-        resolved, observer or Silent(), effort=effort, estimated=quick, refresh=refresh
+        resolved,
+        observer or Silent(),
+        effort=effort,
+        estimated=quick,
+        refresh=refresh,
+        num_ranks=num_ranks,
     )
     return planned.plan
 
@@ -134,6 +141,7 @@ def plan_run(
     effort: Effort = TRAIN,
     estimated: bool = False,
     refresh: bool = False,
+    num_ranks: int = 1,
 ) -> PlannedRun:
     """The plan together with what was loaded for it.
 
@@ -154,7 +162,9 @@ def plan_run(
     asking = MEASURED if estimated and effort == QUICK else effort
     is_estimated = False
     while True:
-        answer = make_plan(resolved, facts, output_dir=output_dir, effort=asking)
+        answer = make_plan(
+            resolved, facts, output_dir=output_dir, num_ranks=num_ranks, effort=asking
+        )
         if isinstance(answer, Plan):
             recall.tell()
             if is_estimated:

@@ -11,6 +11,7 @@ import torch
 from trimtab.engine.building import new_loss_scale
 from trimtab.engine.checkpoint import ledger_sizes, load_checkpoint
 from trimtab.engine.loop import run_updates, save
+from trimtab.engine.random_states import seed_of_rank
 from trimtab.engine.state import TrainingState
 from trimtab.engine.stops import RanOutOfMemory, UpdateStopped
 from trimtab.models.checkpointing import can_recompute
@@ -22,6 +23,7 @@ from trimtab.planning.rules.smaller_recipe import smaller_eval_batch, smaller_re
 from trimtab.runs.atomic import remove_folder
 from trimtab.runs.checkpoints import (
     Refused,
+    checkpoint_name,
     checkpoint_step,
     newest_verified,
     step_checkpoints,
@@ -163,7 +165,31 @@ def _go_back(
     loss before training, the best weights and the answers to spikes are kept: they are no part of
     what is undone. `with_new_weights` loads the model in the recipe's format.
     """
-    before = progress.state
+    before, ranks = progress.state, session.ranks
+    step = ranks.of_first(_cleared(session, every) if ranks.is_first else 0)
+    checkpoint = None if step < 0 else session.run.checkpoints / checkpoint_name(step)
+    if with_new_weights or checkpoint is None:
+        progress.release_job()
+        settings = recipe.applied_to(session.settings)
+        progress.job = make_job(settings, session.materials, session.rows, session.run, ranks)
+    if checkpoint is None:
+        torch.manual_seed(seed_of_rank(session.settings.seed, ranks.rank))
+        progress.state = TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
+    else:
+        job, seed = progress.job, session.settings.seed
+        progress.state = load_checkpoint(checkpoint, job.optimizer, seed=seed, ranks=ranks)
+    _adopt(progress, recipe)
+    state = progress.state
+    state.base_eval_loss = before.base_eval_loss
+    state.best_step, state.best_eval_loss = before.best_step, before.best_eval_loss
+    state.num_rewinds = before.num_rewinds
+    state.num_skipped_updates = before.num_skipped_updates
+    if ranks.is_first:
+        forget_metrics(session.run, checkpoint)
+
+
+def _cleared(session: Session, every: int) -> int:
+    """The step to go back to, -1 for the run's start, once no newer checkpoint is in the way."""
     folder = session.run.checkpoints
     checkpoint, refused = newest_verified(folder, every=every) if every else (None, ())
     remove_refused(session, refused)
@@ -173,22 +199,7 @@ def _go_back(
     for path in step_checkpoints(folder):
         if checkpoint_step(path) > step:
             remove_folder(path)
-    if with_new_weights or checkpoint is None:
-        progress.release_job()
-        settings = recipe.applied_to(session.settings)
-        progress.job = make_job(settings, session.materials, session.rows, session.run)
-    if checkpoint is None:
-        torch.manual_seed(session.settings.seed)
-        progress.state = TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
-    else:
-        progress.state = load_checkpoint(checkpoint, progress.job.optimizer)
-    _adopt(progress, recipe)
-    state = progress.state
-    state.base_eval_loss = before.base_eval_loss
-    state.best_step, state.best_eval_loss = before.best_step, before.best_eval_loss
-    state.num_rewinds = before.num_rewinds
-    state.num_skipped_updates = before.num_skipped_updates
-    forget_metrics(session.run, checkpoint)
+    return step
 
 
 def _adopt(progress: Progress, recipe: Recipe) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trimtab.data.batches import DataPosition, num_updates_per_epoch
-from trimtab.engine.checkpoint import STATE, LedgerSizes, ledger_sizes, load_checkpoint
+from trimtab.engine.checkpoint import LedgerSizes, ledger_sizes
+from trimtab.engine.distributed import ALONE
 from trimtab.engine.loop import Job
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
-from trimtab.models.foreign import first_sentence
-from trimtab.planning.recipe import Recipe
 from trimtab.runs.atomic import mend
 from trimtab.runs.checkpoints import (
     Refused,
@@ -30,7 +29,10 @@ from trimtab.runs.ledger import Ledger
 from trimtab.runs.lock import run_lock
 from trimtab.runs.records import EventRecord, RunSummary
 from trimtab.workflow import recovering
-from trimtab.workflow.jobs import make_job
+from trimtab.workflow.carrying_out import carry_out, progress_from, told_memory_errors
+from trimtab.workflow.following import follow
+from trimtab.workflow.gathering import Caller, Order, calling
+from trimtab.workflow.launch import current_launch
 from trimtab.workflow.planning import from_plan
 from trimtab.workflow.provenance import (
     Change,
@@ -41,8 +43,7 @@ from trimtab.workflow.provenance import (
     write_provenance,
 )
 from trimtab.workflow.records import read_plan
-from trimtab.workflow.session import Progress, Session, open_session
-from trimtab.workflow.training import carry_out, first_state, prepare, told_memory_errors
+from trimtab.workflow.session import Session, open_session
 
 PROCESS_EVENTS = frozenset({"resumed", "stopped", "checkpoint refused", "change accepted"})
 """Events that tell of a process and not of the run: what is done again does not repeat them."""
@@ -67,44 +68,48 @@ def resume(
 
     Nothing is measured or planned anew, and what is done again is not recorded twice. What the
     result depends on must be as it was: settings, libraries, the model's files, rows and device.
-    With `allow_changed` the run goes on all the same, and each change is recorded.
+    With `allow_changed` the run goes on all the same, and each change is recorded. On another
+    number of processes than before (`train` says how they are started) it goes on with the same
+    rows in each update, and comes to the same result up to rounding.
 
     Raises as `train` does; ConfigError where the folder is no run, is finished, holds checkpoints
     of which none verifies, or where something is another; DataError where the rows are others.
     """
     observer = observer or Silent()
-    folder = open_run(Path(run))
-    with run_lock(folder), told_memory_errors():
-        _refuse_finished(folder)
-        plan = read_plan(folder)
-        mend(folder.root)
-        mend(folder.checkpoints)
-        start = _starting_point(folder)
-        session = open_session(from_plan(plan, observer), folder, observer)
-        accepted = _accepted_changes(session, allow_changed=allow_changed)
-        observer.run_opened(folder.root, plan)
-        _forget_what_is_done_again(folder, start.checkpoint)
-        recovering.remove_refused(session, start.refused)
-        details = {"from": None if start.checkpoint is None else start.checkpoint.name}
-        session.observer.happened(EventRecord("resumed", start.step, details))
-        if start.checkpoint is None:
-            _note_changes(session, accepted, start.step)
-            return carry_out(session, Progress(prepare(session), first_state(session)))
-        record = json.loads((start.checkpoint / STATE).read_text(encoding="utf-8"))
-        settings = Recipe(**record["recipe"]).applied_to(session.settings)
-        job = make_job(settings, session.materials, session.rows, folder)
-        try:
-            state = load_checkpoint(start.checkpoint, job.optimizer)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"what was saved does not fit what the run has become: {first_sentence(error)}",
-                where=str(start.checkpoint),
-                hint="Put the plan and the libraries back as they were.",
-            ) from error
-        _note_changes(session, accepted, start.step)
-        if accepted:
-            state.position = _within_epoch(state.position, job)
-        return carry_out(session, Progress(job, state))
+    launch = current_launch()
+    if launch.rank > 0:
+        return follow(launch)
+    with calling(launch) as caller:
+        folder = open_run(Path(run))
+        with run_lock(folder), told_memory_errors():
+            return _resumed(folder, caller, observer, allow_changed=allow_changed)
+
+
+def _resumed(
+    folder: RunFolder, caller: Caller, observer: Observer, *, allow_changed: bool
+) -> RunSummary:
+    _refuse_finished(folder)
+    plan = read_plan(folder)
+    mend(folder.root)
+    mend(folder.checkpoints)
+    start = _starting_point(folder)
+    session = open_session(from_plan(plan, observer), folder, observer, ALONE)
+    accepted = _accepted_changes(session, allow_changed=allow_changed)
+    name = None if start.checkpoint is None else start.checkpoint.name
+    root = str(folder.root.absolute())
+    order = Order(root, plan.to_json(), name, torch.get_num_threads())
+    session = replace(session, ranks=caller.call(order, session.settings))
+    observer.run_opened(folder.root, plan)
+    _forget_what_is_done_again(folder, start.checkpoint)
+    recovering.remove_refused(session, start.refused)
+    session.observer.happened(
+        EventRecord("resumed", start.step, {"from": name, "num_ranks": caller.num_ranks})
+    )
+    progress = progress_from(session, start.checkpoint)
+    _note_changes(session, accepted, start.step)
+    if accepted and start.checkpoint is not None:
+        progress.state.position = _within_epoch(progress.state.position, progress.job)
+    return carry_out(session, progress)
 
 
 def _accepted_changes(session: Session, *, allow_changed: bool) -> list[Change]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from trimtab.engine.distributed import Ranks
 from trimtab.engine.loop import Job
 from trimtab.engine.memory import peak_memory_bytes
-from trimtab.engine.observer import Observer
+from trimtab.engine.observer import Observer, Silent
 from trimtab.engine.state import TrainingState
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.models.adapters import causal_model
@@ -48,7 +49,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Session:
-    """One run: its plan, what it was measured on, and who is told. `settings` are the plan's."""
+    """One run on one rank: its plan, what it was measured on, and who is told.
+
+    `settings` are the plan's. Ranks behind the first write nothing, and their observer is silent.
+    """
 
     plan: Plan
     settings: Settings
@@ -58,6 +62,7 @@ class Session:
     observer: Observer
     prompts: tuple[SamplePrompt, ...]
     tracker: TrackingObserver
+    ranks: Ranks
 
     @property
     def asked_config(self) -> TrainingConfig:
@@ -72,6 +77,8 @@ class Session:
 
     def note_samples(self, base: list[str | None], tuned: list[str | None]) -> None:
         """Write what the base and the tuned model answer to the sample prompts."""
+        if not self.ranks.is_first:
+            return
         samples = [
             Sample(prompt.text, prompt.reference, base_answer, tuned_answer)
             for prompt, base_answer, tuned_answer in zip(self.prompts, base, tuned, strict=True)
@@ -86,7 +93,7 @@ class Session:
         stopped_by: str | None = None,
         result: str | None = None,
     ) -> RunSummary:
-        """Write summary.json as things stand now."""
+        """How things stand now, in summary.json too."""
         totals = state.totals
         trained = totals.num_trainable_tokens
         kept_loss = state.best_eval_loss if state.best_step is not None else state.eval_loss
@@ -109,31 +116,35 @@ class Session:
             result=result,
             versions={name: version(name) for name in VERSIONED_PACKAGES},
         )
-        write_json(self.run.summary_json, summary.to_json())
+        if self.ranks.is_first:
+            write_json(self.run.summary_json, summary.to_json())
         return summary
 
 
-def open_session(planned: PlannedRun, run: RunFolder, shown: Observer) -> Session:
-    """Load the rows that the plan trains on, and open the run's ledgers.
+def open_session(planned: PlannedRun, run: RunFolder, shown: Observer, ranks: Ranks) -> Session:
+    """Load the rows that the plan trains on, and open the run's ledgers on the first rank.
 
     Raises ConfigError where the plan's device is not there.
     """
     settings = planned.plan.settings()
     choose_device(settings.device)
     rows = planned.materials.rows(rows_question(settings))
-    tracker = tracking(shown, settings.report_to, run.root, planned.plan)
+    report_to = settings.report_to if ranks.is_first else "none"
+    tracker = tracking(shown, report_to, run.root, planned.plan)
+    recording = RecordingObserver(
+        Ledger(run.metrics_jsonl),
+        Ledger(run.events_jsonl),
+        tracker,
+        planned.materials.corpus.sources,
+    )
     return Session(
         plan=planned.plan,
         settings=settings,
         materials=planned.materials,
         rows=rows,
         run=run,
-        observer=RecordingObserver(
-            Ledger(run.metrics_jsonl),
-            Ledger(run.events_jsonl),
-            tracker,
-            planned.materials.corpus.sources,
-        ),
+        observer=recording if ranks.is_first else Silent(),
         prompts=sample_prompts(planned.materials, rows, settings),
         tracker=tracker,
+        ranks=ranks,
     )

@@ -70,10 +70,13 @@ def given_sizes(resolved: ResolvedConfig, num_ranks: int) -> GivenSizes:
     elif given.total % product:
         below, above = given.total // product * product, -(-given.total // product) * product
         nearest = " or ".join(f"{size:,}" for size in (below, above) if size)
+        hint = f"The nearest global batch that is: {nearest}."
+        if num_ranks > 1:
+            hint += f" Or start {nearest_divisors(given.total, product // num_ranks, num_ranks)}."
         raise ConfigError(
             f"global_batch_size {given.total:,} is not divisible by {factors}.",
             where=where_set(resolved, "global_batch_size"),
-            hint=f"The nearest global batch that is: {nearest}.",
+            hint=hint,
         )
     return given
 
@@ -229,6 +232,18 @@ def friendly_sizes(least: int, most: int) -> list[int]:
 def nearest_multiple(target: int, step: int) -> int:
     """The multiple of `step` nearest to `target`, at least one `step`."""
     return max(1, math.floor(target / step + 0.5)) * step
+
+
+def nearest_divisors(total: int, per_rank: int, num_ranks: int) -> str:
+    """`2 or 4 processes`: the numbers of ranks around one that divide the global batch."""
+    fitting = [n for n in range(1, total + 1) if total % (n * per_rank) == 0]
+    below = max((n for n in fitting if n < num_ranks), default=None)
+    above = min((n for n in fitting if n > num_ranks), default=None)
+    found = [n for n in (below, above) if n is not None]
+    if not found:
+        return "other sizes"
+    told = " or ".join(f"{n:,}" for n in found)
+    return f"{told} {'process' if found == [1] else 'processes'}"
 
 
 def _number(size: int | str) -> int | None:

@@ -73,5 +73,6 @@ def _peak_bytes(settings: Settings, facts: Facts, size: MicroBatchSize) -> int:
         precision=settings.precision,
         optim=settings.optim,
         num_trained=num_trained,
+        num_shards=settings.num_ranks if settings.parallelism == "shard" else 1,
     )
     return arithmetic.peak_bytes(size, settings.activation_checkpointing)

@@ -28,7 +28,9 @@ _DEFAULTS: Mapping[str, str] = {
 }
 
 
-def decide_stated(resolved: ResolvedConfig, facts: Facts, output_dir: str) -> Ruling:
+def decide_stated(
+    resolved: ResolvedConfig, facts: Facts, output_dir: str, num_ranks: int = 1
+) -> Ruling:
     """All hyperparameters that no other rule is about."""
     config = resolved.config
     values = dict(config)
@@ -65,7 +67,7 @@ def decide_stated(resolved: ResolvedConfig, facts: Facts, output_dir: str) -> Ru
         _chat_template(resolved, facts),
         _pad_token(resolved, facts),
         _device(resolved, facts),
-        _memory_limit(resolved, facts),
+        _memory_limit(resolved, facts, num_ranks),
         decision(
             resolved,
             "output_dir",
@@ -107,16 +109,22 @@ def _format_switch(resolved: ResolvedConfig, facts: Facts, name: str) -> Decisio
     return decision(resolved, name, value, "default", because, facts=ids)
 
 
-def memory_limit_bytes(resolved: ResolvedConfig, facts: Facts) -> int:
-    """What is free on the device, less a tenth, unless the user says."""
+def ranks_on_one_memory(facts: Facts, num_ranks: int) -> int:
+    """How many ranks share the device's memory: all on a CPU, each has a card of its own else."""
+    return num_ranks if facts.text("device.kind") == "cpu" else 1
+
+
+def memory_limit_bytes(resolved: ResolvedConfig, facts: Facts, num_ranks: int = 1) -> int:
+    """One rank's part of what is free on the device, less a tenth, unless the user says."""
     asked = resolved.config.memory_limit
     if asked == "auto":
         available = facts.integer("device.memory_available_bytes")
-        return available - int(MEMORY_KEPT_FREE * available)
+        free = available - int(MEMORY_KEPT_FREE * available)
+        return free // ranks_on_one_memory(facts, num_ranks)
     return parse_bytes(asked)
 
 
-def _memory_limit(resolved: ResolvedConfig, facts: Facts) -> Decision:
+def _memory_limit(resolved: ResolvedConfig, facts: Facts, num_ranks: int) -> Decision:
     available = facts.integer("device.memory_available_bytes")
     total = facts.integer("device.memory_bytes")
     elsewhere = is_elsewhere(facts)
@@ -126,10 +134,12 @@ def _memory_limit(resolved: ResolvedConfig, facts: Facts) -> Decision:
         because = f"{format_bytes(available)} of {format_bytes(total)} is free"
     if resolved.config.memory_limit == "auto":
         because += ", less a tenth"
+        if ranks_on_one_memory(facts, num_ranks) > 1:
+            because += f", shared by {num_ranks} ranks"
     return decision(
         resolved,
         "memory_limit",
-        memory_limit_bytes(resolved, facts),
+        memory_limit_bytes(resolved, facts, num_ranks),
         "rule" if elsewhere else "measured",
         because,
         facts=("device.memory_available_bytes", "device.memory_bytes"),

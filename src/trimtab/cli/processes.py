@@ -1,0 +1,146 @@
+"""A command in several processes that train together, started by torch's elastic launcher.
+
+Its layer of processes is used, and not the agent above it: the agent gives up the exit codes of
+its processes where it is asked to stop, and allows them 30 seconds, where a weight update and its
+checkpoint may take longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trimtab.errors import ConfigError, Interrupted
+from trimtab.workflow.launch import Launch, current_launch
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.api import PContext, RunProcsResult
+
+LOCALHOST = "127.0.0.1"
+POLL_S = 0.1
+FOLLOWING_COMMANDS = frozenset({"train", "resume"})
+
+NumProcesses = Annotated[
+    int | None,
+    typer.Option(
+        "--num-processes",
+        min=1,
+        help="Train in so many processes of this machine, each with a GPU of its own or a part of "
+        "the CPU.",
+    ),
+]
+
+
+def follow_quietly(arguments: Sequence[str]) -> int:
+    """What a process behind the first does of a command: it trains along, and says nothing.
+
+    The first tells how it ended, in words and by its exit code, so that this one's is 0 as long as
+    the first can know.
+    """
+    import trimtab
+    from trimtab.errors import TrimtabError
+
+    if not FOLLOWING_COMMANDS & set(arguments[:1]):
+        return 0
+    with contextlib.suppress(TrimtabError):
+        trimtab.train()
+    return 0
+
+
+def is_alone_or_first() -> bool:
+    return current_launch().rank == 0
+
+
+def started_processes(num_processes: int | None, arguments: Sequence[str]) -> int | None:
+    """Run the command in processes of their own; None where this one is to do it.
+
+    Returns the exit code of the first. Raises ConfigError where a launcher has started others than
+    are asked for, and Interrupted where the first process was killed.
+    """
+    launch = current_launch()
+    if num_processes is None or launch.num_ranks == num_processes:
+        return None
+    if launch != Launch():
+        raise ConfigError(
+            f"--num-processes {num_processes}: the launcher has started {launch.num_ranks}.",
+            hint="Leave the option out under torchrun.",
+        )
+    result = _run(num_processes, arguments)
+    if result is None or not result.is_failed():
+        return 0
+    first = result.failures.get(0)
+    if first is not None and first.exitcode > 0:
+        return int(first.exitcode)
+    names = ", ".join(
+        f"{rank} ({signal.Signals(-failure.exitcode).name})"
+        for rank, failure in sorted(result.failures.items())
+        if failure.exitcode < 0
+    )
+    raise Interrupted(
+        f"killed: process {names} of {num_processes}; what was saved before is there.",
+        hint=f"Go on with: trimtab resume RUN --num-processes {num_processes}",
+    )
+
+
+def _run(num_processes: int, arguments: Sequence[str]) -> RunProcsResult | None:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from torch.distributed.elastic.multiprocessing import (
+        DefaultLogsSpecs,
+        Std,
+        start_processes,
+    )
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    store = TCPStore(LOCALHOST, 0, is_master=True, wait_for_workers=False)
+    ranks = range(num_processes)
+    with tempfile.TemporaryDirectory(prefix="trimtab-processes-") as logs:
+        context = start_processes(
+            name="trimtab",
+            entrypoint=sys.executable,
+            args=dict.fromkeys(ranks, ("-m", "trimtab", *arguments)),
+            envs={rank: _environment(rank, num_processes, store.port) for rank in ranks},
+            # What libraries print in other processes than the first is the same again.
+            logs_specs=DefaultLogsSpecs(logs, redirects=dict.fromkeys(ranks[1:], Std.ALL)),
+        )
+        return _waited(context)
+
+
+def _environment(rank: int, num_processes: int, port: int) -> dict[str, str]:
+    threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+        "MASTER_ADDR": LOCALHOST,
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+    }
+
+
+def _waited(context: PContext) -> RunProcsResult | None:
+    """Until all have ended, or one has failed and the others were ended; signals go on to all."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    while True:
+        try:
+            result = context.wait(period=POLL_S)
+        except SignalException as stop:
+            for process in context.pids().values():
+                _send(process, stop.sigval)
+        else:
+            return result
+
+
+def _send(process: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, number)
