@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
     "global_batch_size": 4,
     "per_device_train_batch_size": 1,
     "learning_rate": 3e-3,
-    "max_steps": 12,
+    "max_steps": 30,
     "eval_steps": 4,
     "save_steps": 3,
     "report_samples": 0,
@@ -43,10 +43,10 @@ def test_one_killed_ends_both_and_both_resume_to_the_same(
     runs: DyingRanks, tmp_path: Path, tiny_llama_folder: Path, parallelism: str, victim: int
 ) -> None:
     runs.plan(tiny_config(tmp_path, tiny_llama_folder, **CONFIG, parallelism=parallelism))
-    whole, whole_s = timed_whole(runs, tmp_path)
+    whole, _ = timed_whole(runs, tmp_path)
     run = tmp_path / "run"
     # No launcher tells the other: it learns of it from the exchange itself.
-    ended = runs.run("train", run, victim=victim, after_s=0.7 * whole_s, forwards=False)
+    ended = runs.run("train", run, victim=victim, at_update=4, forwards=False)
     other = 1 - victim
     assert ended.statuses[victim] == -signal.SIGKILL
     assert ended.ended_s < LONGEST_S
@@ -60,10 +60,8 @@ def test_a_stop_of_one_saves_at_the_same_update_and_one_rank_goes_on(
     runs: DyingRanks, tmp_path: Path, tiny_llama_folder: Path
 ) -> None:
     runs.plan(tiny_config(tmp_path, tiny_llama_folder, **CONFIG))
-    _, whole_s = timed_whole(runs, tmp_path)
     run = tmp_path / "run"
-    after_s = 0.7 * whole_s
-    ended = runs.run("train", run, victim=1, after_s=after_s, signal=int(signal.SIGTERM))
+    ended = runs.run("train", run, victim=1, at_update=4, signal=int(signal.SIGTERM))
     assert ended.statuses == (75, 0)
     assert ended.errors[0] == ended.errors[1]
     assert "saved after update" in ended.errors[0]
@@ -71,7 +69,7 @@ def test_a_stop_of_one_saves_at_the_same_update_and_one_rank_goes_on(
     resumed = [each for each in read_jsonl(run / "events.jsonl") if each["event"] == "resumed"]
     assert [each["details"]["num_ranks"] for each in resumed] == [1]
     steps = [each["step"] for each in read_jsonl(run / "metrics.jsonl") if "loss" in each]
-    assert steps == list(range(1, 13))
+    assert steps == list(range(1, 31))
 
 
 def test_a_number_of_ranks_that_does_not_divide_is_refused(
@@ -79,8 +77,7 @@ def test_a_number_of_ranks_that_does_not_divide_is_refused(
 ) -> None:
     runs.plan(tiny_config(tmp_path, tiny_llama_folder, **CONFIG))
     run = tmp_path / "run"
-    _, whole_s = timed_whole(runs, tmp_path)
-    runs.run("train", run, victim=0, after_s=0.7 * whole_s, signal=int(signal.SIGTERM))
+    runs.run("train", run, victim=0, at_update=1, signal=int(signal.SIGTERM))
     ended = runs.run("resume", run, num_ranks=3)
     assert ended.statuses[0] == 2
     assert "Start 2 or 4 processes" in ended.errors[0]

@@ -35,6 +35,7 @@ POLL_S = 0.005
 class RanksOrder:
     """A run at `root`; rank `victim` is sent a signal after `after_s`, or no one is.
 
+    With `at_update` the signal comes once so many updates are recorded, however long that takes.
     `forwards`: whether the others are told to end, as a launcher does, once one is gone.
     """
 
@@ -43,6 +44,7 @@ class RanksOrder:
     num_ranks: int = 2
     victim: int | None = None
     after_s: float = 0.0
+    at_update: int | None = None
     signal: int = int(signal.SIGKILL)
     forwards: bool = True
 
@@ -158,7 +160,7 @@ def _watched(order: RanksOrder, children: list[int], started: float) -> tuple[li
     told_at: float | None = None
     while len(statuses) < len(children):
         now = time.monotonic()
-        if struck_at is None and now - started >= order.after_s:
+        if struck_at is None and _is_time(order, now - started):
             assert order.victim is not None
             if order.victim not in statuses:
                 os.kill(children[order.victim], order.signal)
@@ -178,6 +180,13 @@ def _watched(order: RanksOrder, children: list[int], started: float) -> tuple[li
         time.sleep(POLL_S)
     ended_s = time.monotonic() - (started if struck_at is None else struck_at)
     return [statuses[rank] for rank in range(len(children))], ended_s
+
+
+def _is_time(order: RanksOrder, elapsed_s: float) -> bool:
+    if order.at_update is None:
+        return elapsed_s >= order.after_s
+    metrics = Path(order.root) / "metrics.jsonl"
+    return metrics.exists() and metrics.read_bytes().count(b'"grad_norm"') >= order.at_update
 
 
 def _tell(children: list[int], number: signal.Signals) -> None:
