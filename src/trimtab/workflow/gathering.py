@@ -164,7 +164,11 @@ def _connected(launch: Launch, store: Store, settings: Settings) -> Ranks:
         world_size=launch.num_ranks,
         timeout=LONGEST_SILENCE,
     )
-    return Ranks(launch.rank, launch.num_ranks, settings.parallelism == "shard", store)
+    ranks = Ranks(launch.rank, launch.num_ranks, settings.parallelism == "shard", store)
+    # gloo connects at the first exchange, and a rank that is gone before that is waited for. Here
+    # a launcher's SIGTERM still ends the waiting; later on it asks for a checkpoint first.
+    ranks.sum(0.0)
+    return ranks
 
 
 def _leave() -> None:
