@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,7 +37,7 @@ def ray_executor(on: str) -> Executor:
                 address=address or None,
                 include_dashboard=None if address else False,
                 log_to_driver=False,
-                logging_level="error",
+                logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError) as error:
             raise ConfigError(
