@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from trimtab.report.page import write_report
     from trimtab.search.record import TuneResult
     from trimtab.search.tuning import tune
+    from trimtab.study import study, study_guide
+    from trimtab.study.guide import GuideResult
+    from trimtab.study.result import StudyResult
     from trimtab.workflow.demo import demo
     from trimtab.workflow.forecasting import forecast_plan
     from trimtab.workflow.generating import Answer, generate
@@ -49,9 +52,11 @@ _HOMES = {
     "DoesNotFit": "trimtab.errors",
     "Forecast": "trimtab.planning.forecast",
     "GuardStop": "trimtab.errors",
+    "GuideResult": "trimtab.study.guide",
     "Inspection": "trimtab.workflow.inspecting",
     "Interrupted": "trimtab.errors",
     "Plan": "trimtab.planning.plan",
+    "StudyResult": "trimtab.study.result",
     "TrainingConfig": "trimtab.hyperparameters.config",
     "TrimtabError": "trimtab.errors",
     "TuneResult": "trimtab.search.record",
@@ -66,6 +71,8 @@ _HOMES = {
     "plan": "trimtab.workflow.planning",
     "push_to_hub": "trimtab.interop.hub",
     "resume": "trimtab.workflow.resuming",
+    "study": "trimtab.study",
+    "study_guide": "trimtab.study",
     "train": "trimtab.workflow.training",
     "tune": "trimtab.search.tuning",
     "write_report": "trimtab.report.page",
@@ -78,9 +85,11 @@ __all__ = [
     "DoesNotFit",
     "Forecast",
     "GuardStop",
+    "GuideResult",
     "Inspection",
     "Interrupted",
     "Plan",
+    "StudyResult",
     "TrainingConfig",
     "TrimtabError",
     "TuneResult",
@@ -95,6 +104,8 @@ __all__ = [
     "plan",
     "push_to_hub",
     "resume",
+    "study",
+    "study_guide",
     "train",
     "tune",
     "write_report",

@@ -34,6 +34,7 @@ from trimtab.cli.processes import (
     is_alone_or_first,
     started_processes,
 )
+from trimtab.cli.study_command import study
 from trimtab.cli.tune_command import tune
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
 
@@ -366,3 +367,4 @@ def schema(debug: Debug = False) -> None:
 
 app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)(export)
 app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)(tune)
+app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)(study)

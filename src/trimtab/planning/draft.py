@@ -51,6 +51,7 @@ from trimtab.planning.rules.precision import decide_precision
 from trimtab.planning.rules.ruling import Ruling
 from trimtab.planning.rules.schedule import decide_schedule
 from trimtab.planning.rules.stated import decide_stated, ranks_on_one_memory
+from trimtab.planning.rules.studied import with_study
 from trimtab.planning.step_time import PredictedTime, Split, StepTerms, datasheet_rates
 from trimtab.planning.timing import TimeModel, Work, update_time
 from trimtab.planning.trials import measured_points
@@ -101,7 +102,7 @@ class Draft:
         self._take(duration.ruling)
         self._decide_course(duration)
         return Plan(
-            decisions=tuple(self.decisions[name] for name in catalogue()),
+            decisions=tuple(with_study(self.decisions[name], facts) for name in catalogue()),
             derived={
                 "num_train_steps": duration.num_train_steps,
                 "pad_token_id": facts.integer("model.pad_token_id"),

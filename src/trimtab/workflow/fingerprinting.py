@@ -202,6 +202,10 @@ def subject_of_noise_probe(config: TrainingConfig) -> str:
     return _subject_of_method("noise probe", config)
 
 
+def subject_of_studies(config: TrainingConfig) -> str:
+    return _subject_of_method("studies", config)
+
+
 def _subject_of_method(name: str, config: TrainingConfig) -> str:
     data = [_named(each) for each in dataset_names(config)]
     return digest([name, _named(config.model), data, config.method])

@@ -23,7 +23,13 @@ from trimtab.planning.questions import TrialsQuestion
 from trimtab.probes.disk import probe_disk
 from trimtab.runs.folder import free_output_dir
 from trimtab.workflow.light import FileQuestion, LightMaterials
-from trimtab.workflow.recalling import Recall, recall_noise_probe, recall_run_facts, recall_tuned
+from trimtab.workflow.recalling import (
+    Recall,
+    recall_noise_probe,
+    recall_run_facts,
+    recall_study_facts,
+    recall_tuned,
+)
 from trimtab.workflow.training_rows import rows_question
 from trimtab.workflow.trial_points import with_earlier_points
 
@@ -153,6 +159,7 @@ def plan_run(
     output_dir = output_dir_of(resolved)
     facts = Facts().adding(recall_run_facts(resolved.config))
     facts = facts.adding(recall_tuned(resolved.config))
+    facts = facts.adding(recall_study_facts(resolved.config))
     if "noise.scale_examples" not in facts and not (refresh and effort.noise_scale):
         facts = facts.adding(recall_noise_probe(resolved.config))
     elif effort.noise_scale and "noise.scale_examples" in facts:

@@ -24,6 +24,7 @@ from trimtab.workflow.fingerprinting import (
     subject_of,
     subject_of_noise_probe,
     subject_of_run_facts,
+    subject_of_studies,
     subject_of_tune,
 )
 from trimtab.workflow.trial_points import adds_trials, finished_points, with_earlier_points
@@ -182,6 +183,22 @@ def recall_tuned(config: TrainingConfig) -> tuple[Fact, ...]:
 def recall_noise_probe(config: TrainingConfig) -> tuple[Fact, ...]:
     """What the latest probe of the noise scale found, under the settings that its key says."""
     return _recalled_of_method(config, subject_of_noise_probe(config))
+
+
+def remember_study_fact(config: TrainingConfig, fact: Fact) -> None:
+    """Keep what a study found beside those of other hyperparameters."""
+    fingerprint = Fingerprints(config).of_run_facts()
+    if fingerprint is None:
+        return
+    subject, store = subject_of_studies(config), user_fact_store()
+    stored = store.answer(subject, fingerprint)
+    known = Facts().adding((_facts(stored) if stored is not None else None) or ()).adding([fact])
+    store.remember(subject, fingerprint, [each.to_json() for each in known])
+
+
+def recall_study_facts(config: TrainingConfig) -> tuple[Fact, ...]:
+    """What studies of the same model, data and method have found."""
+    return _recalled_of_method(config, subject_of_studies(config))
 
 
 def _recalled_of_method(config: TrainingConfig, subject: str) -> tuple[Fact, ...]:

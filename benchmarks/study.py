@@ -1,0 +1,214 @@
+"""How often does a study call a difference that is none, and how large must one be to be found?
+
+    python benchmarks/study.py run --out study_runs.jsonl
+    python benchmarks/study.py calibrate --runs study_runs.jsonl
+    python benchmarks/study.py power --runs study_runs.jsonl --plot study_power.svg
+
+`run` makes real runs of a tiny model, in one process and one thread, and goes on where an earlier
+call with the same file stopped. `calibrate` judges studies of three seeds, each run in one study
+alone, so that studies are independent: arms of the same settings and disjoint seeds; and arms of
+the same seeds in micro-batches of 8 × 1 and 4 × 2, which differ in rounding. `power` plants a
+difference of known size beside the noise of real pairs and counts the studies that find it; these
+draw their seeds from the same runs, so they are many but not independent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.runs import tiny_config, write_rows
+from support.tiny import save_tiny_model
+
+from trimtab.runs.ledger import Ledger
+from trimtab.study.statistics import compare
+from trimtab.workflow.trial_plans import TrialBench, trial_bench
+from trimtab.workflow.trial_runs import run_trial
+
+NUM_STUDIES = 200
+NUM_SEEDS = 3
+CONFIG = {
+    "method": "full",
+    "learning_rate": 0.01,
+    "global_batch_size": 8,
+    "per_device_train_batch_size": 8,
+    "max_steps": 12,
+    "eval_dataset": 0.25,
+}
+ARMS: dict[str, dict[str, Any]] = {
+    "8x1": {},
+    "4x2": {"per_device_train_batch_size": 4},
+    "rate": {"learning_rate": 0.011},
+}
+"""`rate` is for its paired noise: its own mean difference is taken out before one is planted."""
+NUM_RUNS = {"8x1": 2 * NUM_STUDIES * NUM_SEEDS, "4x2": NUM_STUDIES * NUM_SEEDS, "rate": 300}
+MARGINS = (0.005, 0.0001)
+"""The default, and one so small that it hides next to nothing."""
+PLANTED = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04)
+"""Differences, as shares of the loss."""
+POWER_SEEDS = range(2, 9)
+POWER_STUDIES = 1000
+
+
+def tiny_bench(folder: Path) -> TrialBench:
+    """Two layers of width 32, 48 rows to train on and 16 held out."""
+    model = save_tiny_model(folder / "model")
+    write_rows(folder / "rows.jsonl", num_rows=64)
+    return trial_bench(tiny_config(folder, model, **CONFIG))
+
+
+def make_runs(out: Path) -> None:
+    torch.set_num_threads(1)
+    ledger = Ledger(out)
+    done = {(line["arm"], line["seed"]) for line in ledger.read().records}
+    # Seeds in the outer loop: a file that is cut short holds pairs.
+    wanted = [
+        (arm, seed)
+        for seed in range(max(NUM_RUNS.values()))
+        for arm in ARMS
+        if seed < NUM_RUNS[arm] and (arm, seed) not in done
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        bench = tiny_bench(Path(folder))
+        for number, (arm, seed) in enumerate(wanted, 1):
+            run = run_trial(bench.order(ARMS[arm], seed=seed))
+            ledger.append({"arm": arm, "seed": seed, "eval_loss": run.eval_loss})
+            if number % 50 == 0:
+                print(f"{number}/{len(wanted)}", file=sys.stderr, flush=True)
+
+
+def losses(runs: Path) -> dict[str, list[float]]:
+    """By arm, in the order of the seeds, from 0 on without a gap."""
+    found: dict[str, dict[int, float]] = {arm: {} for arm in ARMS}
+    for line in Ledger(runs).read().records:
+        found[line["arm"]][line["seed"]] = line["eval_loss"]
+    return {
+        arm: [by_seed[seed] for seed in range(len(by_seed)) if seed in by_seed]
+        for arm, by_seed in found.items()
+    }
+
+
+def calibration_studies(by_arm: dict[str, list[float]]) -> dict[str, list[tuple[list[float], ...]]]:
+    """The two arms of each study, no run in two of them."""
+    same, other = by_arm["8x1"], by_arm["4x2"]
+    disjoint = [(group[:NUM_SEEDS], group[NUM_SEEDS:]) for group in _groups(same, 2 * NUM_SEEDS)]
+    rounding = list(
+        zip(_groups(same[: len(other)], NUM_SEEDS), _groups(other, NUM_SEEDS), strict=True)
+    )
+    return {"disjoint seeds": disjoint, "8 × 1 against 4 × 2": rounding}
+
+
+def _groups(values: Sequence[float], size: int) -> Iterator[list[float]]:
+    for start in range(0, len(values) - size + 1, size):
+        yield list(values[start : start + size])
+
+
+def calibrate(runs: Path) -> None:
+    by_arm = losses(runs)
+    spread = np.std(by_arm["8x1"], ddof=1) / np.mean(by_arm["8x1"])
+    print(f"{len(by_arm['8x1'])} runs of 8 × 1: deviation over seeds {spread:.2%} of the loss")
+    print("| arms | studies | margin | better | worse | equivalent | undecided | called | 95% |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, studies in calibration_studies(by_arm).items():
+        for margin in MARGINS:
+            verdicts = [
+                compare(reference, arm, equivalence_margin=margin).verdict
+                for reference, arm in studies
+            ]
+            counts = [
+                verdicts.count(word) for word in ("better", "worse", "equivalent", "undecided")
+            ]
+            called = counts[0] + counts[1]
+            interval = binomtest(called, len(studies)).proportion_ci()
+            print(
+                f"| {name} | {len(studies)} | {margin:.2%} | "
+                + " | ".join(map(str, counts))
+                + f" | {called / len(studies):.1%} | {interval.low:.1%} to {interval.high:.1%} |"
+            )
+
+
+def noises(by_arm: dict[str, list[float]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """References and arms whose differences are noise alone, of mean 0."""
+    same = np.array(by_arm["8x1"])
+    rate = np.array(by_arm["rate"])
+    paired = rate - same[: len(rate)]
+    half = len(same) // 2
+    unpaired = same[half : 2 * half] - same[:half]
+    return {
+        "paired": (same[: len(rate)], paired - paired.mean()),
+        "disjoint seeds": (same[:half], unpaired - unpaired.mean()),
+    }
+
+
+def detection(
+    reference: np.ndarray, noise: np.ndarray, planted: float, num_seeds: int
+) -> tuple[float, float]:
+    """Shares of studies that find what was planted, and that find its opposite."""
+    rng = np.random.default_rng([num_seeds, round(1e6 * planted)])
+    found = wrong = 0
+    shift = planted * reference.mean()
+    for _ in range(POWER_STUDIES):
+        seeds = rng.choice(len(reference), num_seeds, replace=False)
+        arm = reference[seeds] + noise[seeds] + shift
+        verdict = compare(
+            reference[seeds].tolist(), arm.tolist(), equivalence_margin=MARGINS[0]
+        ).verdict
+        found += verdict == "worse"
+        wrong += verdict == "better"
+    return found / POWER_STUDIES, wrong / POWER_STUDIES
+
+
+def power(runs: Path, plot: Path) -> None:
+    by_arm = losses(runs)
+    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+    for position, (name, (reference, noise)) in enumerate(noises(by_arm).items(), 1):
+        axes = figure.add_subplot(1, 2, position)
+        deviation = noise.std(ddof=1) / reference.mean()
+        title = f"{name}: deviation of a difference {deviation:.2%} of the loss"
+        print(f"\n{title}\n\n| planted | " + " | ".join(f"{n} seeds" for n in POWER_SEEDS) + " |")
+        print("| --- |" + " --- |" * len(POWER_SEEDS))
+        most_wrong = 0.0
+        for planted in PLANTED:
+            shares = [detection(reference, noise, planted, number) for number in POWER_SEEDS]
+            most_wrong = max([most_wrong, *(wrong for _, wrong in shares)])
+            print(f"| {planted:.2%} | " + " | ".join(f"{share:.0%}" for share, _ in shares) + " |")
+            axes.plot(POWER_SEEDS, [share for share, _ in shares], marker="o", label=f"{planted:g}")
+        print(f"\nfound with the wrong sign: {most_wrong:.1%} at the most")
+        axes.set(title=title, xlabel="seeds", ylabel="studies that find it", ylim=(-0.02, 1.02))
+        axes.title.set_fontsize(8)
+        axes.legend(title="planted, share of the loss", fontsize=7, title_fontsize=7)
+    figure.savefig(plot, metadata={"Date": None})
+    print(f"\n{plot}", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run").add_argument("--out", type=Path, required=True)
+    commands.add_parser("calibrate").add_argument("--runs", type=Path, required=True)
+    powering = commands.add_parser("power")
+    powering.add_argument("--runs", type=Path, required=True)
+    powering.add_argument("--plot", type=Path, required=True)
+    given = parser.parse_args()
+    match given.command:
+        case "run":
+            make_runs(given.out)
+        case "calibrate":
+            calibrate(given.runs)
+        case "power":
+            power(given.runs, given.plot)
+
+
+if __name__ == "__main__":
+    main()

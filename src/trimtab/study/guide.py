@@ -1,0 +1,208 @@
+"""Try the guide's claims on one's own model and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trimtab.engine.observer import Observer
+from trimtab.errors import TrimtabError
+from trimtab.hyperparameters.layers import ResolvedConfig
+from trimtab.planning.rules.ruling import counted
+from trimtab.runs.atomic import write_json
+from trimtab.runs.non_finite import as_text, from_text
+from trimtab.study.claims import (
+    ABOUT_40_PERCENT,
+    CLAIMS,
+    MARGINS,
+    Claim,
+    Outcome,
+    Quantity,
+    values_of,
+)
+from trimtab.study.statistics import Comparison, compare
+from trimtab.study.studying import Opened, Wanted, opened_study, paired_runs, tell_runs
+from trimtab.study.words import signed_share, told_value
+from trimtab.workflow.trial_runs import TrialOrder, TrialRun
+
+ABOUT = "guide"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """What came of a claim. `figures` says in words what was measured, or why nothing was."""
+
+    row: int
+    says: str
+    name: str
+    values: tuple[Any, ...]
+    quantity: Quantity
+    outcome: Outcome
+    figures: str
+    comparisons: tuple[Comparison, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GuideResult:
+    """result.json of a study of the guide. num_steps: weight updates of a run as planned."""
+
+    folder: str
+    claims: tuple[ClaimResult, ...]
+    seeds: tuple[int, ...]
+    num_steps: int
+    equivalence_margin: float
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = as_text(asdict(self))
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> GuideResult:
+        claims = [
+            ClaimResult(
+                **{
+                    **claim,
+                    "values": tuple(claim["values"]),
+                    "comparisons": tuple(map(Comparison.from_json, claim["comparisons"])),
+                }
+            )
+            for claim in from_text(record["claims"])
+        ]
+        return cls(**{**record, "claims": tuple(claims), "seeds": tuple(record["seeds"])})
+
+
+def run_guide(resolved: ResolvedConfig, wanted: Wanted, observer: Observer) -> GuideResult:
+    """All runs that the claims take, each made once, then the claims' outcomes.
+
+    Raises Interrupted where a stop is asked for: finished runs are kept, and the same call goes on.
+    """
+    with opened_study(resolved, ABOUT, wanted.in_process, observer) as opened:
+        seeds = opened.seeds(wanted.num_seeds)
+        orders, refused = _orders(opened, seeds)
+        told = f"{counted(len(CLAIMS), 'claim')} of the guide over {counted(len(seeds), 'seed')}"
+        tell_runs(opened, [order for each in orders.values() for order in each], told, observer)
+        results = []
+        for claim in CLAIMS:
+            values = values_of(claim, opened.bench.plan)
+            if claim in refused:
+                results.append(_untried(claim, values, refused[claim]))
+                continue
+            moved = [{claim.name: value} for value in values]
+            runs = paired_runs(opened, moved, values, claim.name, seeds)
+            results.append(_judged(claim, values, runs, wanted.equivalence_margin))
+        result = GuideResult(
+            folder=str(opened.folder.root),
+            claims=tuple(results),
+            seeds=seeds,
+            num_steps=opened.bench.plan.settings().num_train_steps,
+            equivalence_margin=wanted.equivalence_margin,
+        )
+        write_json(opened.folder.result_json, result.to_json())
+        return result
+
+
+def _orders(
+    opened: Opened, seeds: Sequence[int]
+) -> tuple[dict[Claim, list[TrialOrder]], dict[Claim, str]]:
+    """The runs of each claim; and why, of those that cannot be tried here."""
+    orders: dict[Claim, list[TrialOrder]] = {}
+    refused: dict[Claim, str] = {}
+    for claim in CLAIMS:
+        values = values_of(claim, opened.bench.plan)
+        if len(set(values)) < len(values):
+            refused[claim] = f"the plan has {claim.name} {told_value(values[0])}: nothing differs"
+            continue
+        try:
+            orders[claim] = [
+                opened.bench.order({claim.name: value}, seed=seed)
+                for seed in seeds
+                for value in values
+            ]
+        except TrimtabError as error:
+            refused[claim] = str(error)
+    return orders, refused
+
+
+def _untried(claim: Claim, values: tuple[Any, ...], because: str) -> ClaimResult:
+    return ClaimResult(
+        claim.row, claim.says, claim.name, values, claim.quantity, "undecided", because
+    )
+
+
+def _judged(
+    claim: Claim,
+    values: tuple[Any, ...],
+    runs: Sequence[Sequence[TrialRun]],
+    equivalence_margin: float,
+) -> ClaimResult:
+    margin = MARGINS.get(claim.quantity, equivalence_margin)
+    measured = [[_measured(run, claim.quantity) for run in arm] for arm in runs]
+    comparisons = tuple(
+        compare(measured[0], arm, equivalence_margin=margin, num_arms=len(values) - 1)
+        for arm in measured[1:]
+    )
+    figures = ", ".join(
+        _figures(told_value(value), told_value(values[0]), comparison)
+        for value, comparison in zip(values[1:], comparisons, strict=True)
+    )
+    return ClaimResult(
+        claim.row,
+        claim.says,
+        claim.name,
+        values,
+        claim.quantity,
+        outcome_of(claim, comparisons),
+        f"{claim.quantity} of {claim.name} {figures}",
+        comparisons,
+    )
+
+
+def outcome_of(claim: Claim, comparisons: Sequence[Comparison]) -> Outcome:
+    """Whether the claim held, by the comparisons of its others with the reference."""
+    verdicts = {comparison.verdict for comparison in comparisons}
+    match claim.expects:
+        case "about 40% lower":
+            return _about_40_percent(comparisons[0])
+        case "lower":
+            holds, fails = {"better"}, {"worse", "equivalent"}
+        case "not higher":
+            holds, fails = {"better", "equivalent"}, {"worse"}
+        case "same":
+            holds, fails = {"equivalent"}, {"better", "worse"}
+        case "none lower":
+            holds, fails = {"worse", "equivalent"}, {"better"}
+    if verdicts & fails:
+        return "not held"
+    return "held" if verdicts <= holds else "undecided"
+
+
+def _about_40_percent(comparison: Comparison) -> Outcome:
+    shares = comparison.interval_share
+    if shares is None:
+        return "undecided"
+    (low, high), (least, most) = shares, ABOUT_40_PERCENT
+    if least <= low and high <= most:
+        return "held"
+    return "not held" if high < least or low > most else "undecided"
+
+
+def _measured(run: TrialRun, quantity: Quantity) -> float:
+    if run.eval_loss is None:
+        return float("inf")
+    match quantity:
+        case "held-out loss":
+            return run.eval_loss
+        case "seconds":
+            return run.seconds
+        case "peak memory":
+            return float(run.peak_memory_bytes)
+
+
+def _figures(value: str, reference: str, comparison: Comparison) -> str:
+    shares = comparison.interval_share
+    if comparison.effect_share is None:
+        return f"{value} against {reference}: {comparison.because}"
+    told = signed_share(comparison.effect_share)
+    spread = "" if shares is None else f" ({signed_share(shares[0])} to {signed_share(shares[1])})"
+    return f"{value} against {reference}: {told}{spread}"

@@ -1,0 +1,106 @@
+"""The runs of a study, each made once and kept as a line of its ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trimtab.engine.observer import Observer
+from trimtab.engine.stops import StopRequested
+from trimtab.planning.fingerprint import digest
+from trimtab.runs.ledger import Ledger
+from trimtab.study.folder import StudyFolder
+from trimtab.workflow.trial_process import run_trial_apart
+from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
+
+NOT_OF_THE_UPDATES = frozenset(
+    {
+        "output_dir",
+        "memory_limit",
+        "eval_strategy",
+        "eval_steps",
+        "save_steps",
+        "save_total_limit",
+        "logging_steps",
+        "report_to",
+        "report_samples",
+        "max_new_tokens",
+    }
+)
+"""Settings that a trial's losses, time and memory do not depend on."""
+
+
+def settings_key(order: TrialOrder) -> str:
+    """A digest of what the run depends on; the rows and the model are the study's."""
+    values = {
+        name: value
+        for name, value in asdict(order.settings).items()
+        if name not in NOT_OF_THE_UPDATES
+    }
+    return digest(values)
+
+
+@dataclass
+class Trials:
+    """Makes a run the first time that it is asked for, and recalls it from then on.
+
+    `in_process` runs are cheaper; those in processes of their own tell their own peak memory.
+    """
+
+    folder: StudyFolder
+    observer: Observer
+    stop_requested: Callable[[], bool]
+    in_process: bool = False
+    _kept: dict[str, TrialRun] = field(default_factory=dict)
+    _seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for record in Ledger(self.folder.trials_jsonl).read().records:
+            self._keep(record["key"], TrialRun.from_json(record["run"]))
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """Of a whole run, loading and scoring included; None before the first."""
+        return sum(self._seconds) / len(self._seconds) if self._seconds else None
+
+    def has(self, order: TrialOrder) -> bool:
+        return settings_key(order) in self._kept
+
+    def run(self, order: TrialOrder, title: str) -> TrialRun:
+        """The order's run. Raises StopRequested where a stop is asked for before it is done."""
+        key = settings_key(order)
+        if key in self._kept:
+            return self._kept[key]
+        if self.stop_requested():
+            raise StopRequested
+        made = self._make(order, title)
+        record: Mapping[str, Any] = {"key": key, "run": made.to_json()}
+        Ledger(self.folder.trials_jsonl).append(record, durable=True)
+        self._keep(key, made)
+        return made
+
+    def _make(self, order: TrialOrder, title: str) -> TrialRun:
+        num_told = 0
+
+        def updated(num_updates: int) -> None:
+            nonlocal num_told
+            self.observer.advanced(num_updates - num_told)
+            num_told = num_updates
+
+        started = time.perf_counter()
+        self.observer.activity(title, order.settings.num_train_steps)
+        run = run_trial if self.in_process else run_trial_apart
+        try:
+            made = run(order, on_update=updated, stop_requested=self.stop_requested)
+        finally:
+            self.observer.activity_done()
+        told = f"held-out loss {made.eval_loss:.4f}" if made.diverged is None else made.diverged
+        self.observer.noted(f"{title}: {told}, {time.perf_counter() - started:.1f} s in all")
+        return made
+
+    def _keep(self, key: str, run: TrialRun) -> None:
+        self._kept[key] = run
+        if run.diverged is None:
+            self._seconds.append(run.total_seconds)

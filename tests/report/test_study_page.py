@@ -1,0 +1,148 @@
+"""The page of a study: its data, its drawings, its words, and what it escapes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from support.studies import arm, four_verdicts, guide_result, study_of
+
+import trimtab
+from trimtab.errors import ConfigError
+from trimtab.report.study_drawing import draw_arm_curves, draw_forest
+from trimtab.report.study_figures import arm_curves, forest_plot
+from trimtab.report.study_page import render_study_page
+from trimtab.study.folder import StudyFolder, begin_study
+from trimtab.study.statistics import compare
+
+
+def page_of(result: object) -> str:
+    return render_study_page(json.loads(json.dumps(result.to_json())))  # type: ignore[attr-defined]
+
+
+def text_of(page: str) -> str:
+    body = page[page.index("<body>") :]
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)))
+
+
+def test_the_forest_has_each_effect_with_its_interval_as_shares() -> None:
+    plot = forest_plot(four_verdicts())
+    assert plot is not None
+    assert [row.verdict for row in plot.rows] == [
+        "better",
+        "worse",
+        "equivalent",
+        "undecided",
+        "worse",
+    ]
+    better = plot.rows[0]
+    assert better.effect == pytest.approx(-0.05)
+    assert better.low is not None and better.high is not None
+    assert better.low < better.effect < better.high < 0
+    assert (plot.rows[-1].effect, plot.rows[-1].low) == (None, None)
+    assert (plot.reference, plot.margin) == ("0.0001", 0.005)
+
+
+def test_without_an_effect_there_is_no_forest() -> None:
+    assert forest_plot(study_of(arm(1e-4), arm(1.0, (math.inf,) * 3))) is None
+
+
+def test_one_seed_has_a_point_and_no_interval() -> None:
+    one = compare([2.0], [1.9], equivalence_margin=0.005)
+    result = study_of(arm(1e-4), replace(arm(3e-4, (1.9, 1.9, 1.9)), comparison=one))
+    plot = forest_plot(result)
+    assert plot is not None
+    assert (plot.rows[0].effect, plot.rows[0].low) == (pytest.approx(-0.05), None)
+    assert "0.0003: undecided" in draw_forest(plot)
+    assert "take more seeds: --seeds 3" in text_of(page_of(result))
+
+
+def test_curves_are_the_mean_of_the_seeds_over_the_share_of_the_run() -> None:
+    curves = arm_curves(study_of(arm(1e-4), arm(3e-4, (1.9, 1.91, 1.89))))
+    assert [one.label for one in curves] == ["0.0001", "0.0003"]
+    assert curves[0].curve.x == pytest.approx((1 / 3, 2 / 3, 1))
+    assert curves[0].curve.y == pytest.approx((2.5, 2.2, 2.0))
+
+
+def test_drawings_are_plain_elements_and_the_same_each_time() -> None:
+    plot, curves = forest_plot(four_verdicts()), arm_curves(four_verdicts())
+    assert plot is not None
+    for draw in (lambda: draw_forest(plot), lambda: draw_arm_curves(curves)):
+        svg = draw()
+        root = ElementTree.fromstring(svg)
+        assert root.get("role") == "img" and root.get("aria-label")
+        for element in root.iter():
+            assert element.tag not in {"style", "script", "metadata", "image", "a"}
+            assert "style" not in element.attrib
+        assert "#0000" not in svg
+        assert draw() == svg
+
+
+def test_the_page_says_what_was_found() -> None:
+    text = text_of(page_of(four_verdicts()))
+    for expected in (
+        "Does learning_rate matter here?",
+        "6 values over 3 seeds that they share, 40 updates a run, everything else held",
+        "Differences within 0.5% of the reference's loss count as none.",
+        "0.0003 better 1.9000 -0.1000 nats (-5.00%)",
+        "1e-05 worse",
+        "0.00011 equivalent",
+        "0.0006 undecided",
+        "more seeds would settle it",
+        "came to no loss in 3 of 3 seeds, the reference in 0; not finite: a loss",
+        "The intervals of the 5 comparisons hold together at 95% (Bonferroni).",
+        "12.5 s 1.50 GiB",
+    ):
+        assert expected in text, expected
+
+
+def test_the_page_warns_of_rates_that_were_not_retuned() -> None:
+    result = study_of(arm(16), arm(32, (1.9, 1.91, 1.89)), name="lora_r", rate_may_move=True)
+    assert "was not retuned for each value" in text_of(page_of(result))
+    retuned = study_of(arm(16), arm(32, (1.9, 1.91, 1.89)), name="lora_r", is_retuned=True)
+    text = text_of(page_of(retuned))
+    assert "was not retuned" not in text and "learning rate" in text
+
+
+def test_the_policy_allows_the_pages_own_style_alone() -> None:
+    for page in (page_of(four_verdicts()), page_of(guide_result())):
+        policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+        style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
+        assert policy is not None and style is not None
+        digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+        assert f"style-src 'sha256-{digest}'" in unescape(policy[1])
+        assert "default-src 'none'" in unescape(policy[1])
+        assert "<script" not in page and " style=" not in page and "http" not in text_of(page)
+
+
+def test_values_cannot_write_the_page() -> None:
+    hostile = "<script>alert(1)</script>"
+    result = study_of(arm((hostile,)), arm((hostile, "\u202eb"), (1.9, 1.91, 1.89)))
+    page = page_of(result)
+    assert "<script" not in page and "\u202e" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_guides_page_has_every_claim_with_its_outcome() -> None:
+    text = text_of(page_of(guide_result()))
+    for claim in guide_result().claims:
+        assert f"{claim.row} {claim.says} {claim.outcome} {claim.figures}" in text
+
+
+def test_the_report_command_writes_a_studys_page_too(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    begin_study(folder, "subject", {"about": "learning_rate", "plan": {}})
+    with pytest.raises(ConfigError, match="no result yet"):
+        trimtab.write_report(tmp_path)
+    folder.result_json.write_text(json.dumps(four_verdicts().to_json()), encoding="utf-8")
+    page = trimtab.write_report(tmp_path)
+    assert page == tmp_path / "report.html"
+    assert page.read_text(encoding="utf-8") == page_of(four_verdicts())

@@ -1,0 +1,115 @@
+"""The guide's claims: which verdicts hold one, and all of them on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import read_jsonl, tiny_config, write_rows
+from support.studies import guide_result
+
+import trimtab
+from trimtab.hyperparameters.catalogue import catalogue
+from trimtab.study.claims import CLAIMS, Claim, Expectation
+from trimtab.study.guide import GuideResult, outcome_of
+from trimtab.study.statistics import Comparison, Verdict
+
+
+def found(verdict: Verdict) -> Comparison:
+    return Comparison(verdict, "", 3)
+
+
+def saving(low: float, high: float) -> Comparison:
+    """A change of memory, by the ends of its interval as shares."""
+    middle = (low + high) / 2
+    return Comparison(
+        "better", "", 3, effect_nats=middle * 8, reference_nats=8.0, interval=(low * 8, high * 8)
+    )
+
+
+def claim(expects: Expectation) -> Claim:
+    return Claim(1, "", "padding", "none", ("longest",), "held-out loss", expects)
+
+
+@pytest.mark.parametrize(
+    ("expects", "verdicts", "outcome"),
+    [
+        ("lower", ["better"], "held"),
+        ("lower", ["equivalent"], "not held"),
+        ("lower", ["worse"], "not held"),
+        ("lower", ["undecided"], "undecided"),
+        ("not higher", ["better"], "held"),
+        ("not higher", ["equivalent"], "held"),
+        ("not higher", ["worse"], "not held"),
+        ("same", ["equivalent"], "held"),
+        ("same", ["better"], "not held"),
+        ("same", ["undecided"], "undecided"),
+        ("none lower", ["worse", "equivalent"], "held"),
+        ("none lower", ["worse", "better"], "not held"),
+        ("none lower", ["worse", "undecided"], "undecided"),
+        ("none lower", ["better", "undecided"], "not held"),
+    ],
+)
+def test_outcomes(expects: Expectation, verdicts: list[Verdict], outcome: str) -> None:
+    assert outcome_of(claim(expects), [found(verdict) for verdict in verdicts]) == outcome
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (-0.45, -0.35, "held"),
+        (-0.20, -0.10, "not held"),
+        (-0.80, -0.60, "not held"),
+        (-0.35, -0.25, "undecided"),
+        (0.01, 0.02, "not held"),
+    ],
+)
+def test_about_40_percent(low: float, high: float, outcome: str) -> None:
+    assert outcome_of(claim("about 40% lower"), [saving(low, high)]) == outcome
+
+
+def test_without_an_interval_a_saving_is_undecided() -> None:
+    assert outcome_of(claim("about 40% lower"), [found("undecided")]) == "undecided"
+
+
+def test_claims_name_the_catalogue_and_the_guides_rows() -> None:
+    for each in CLAIMS:
+        entry = catalogue()[each.name]
+        assert entry.declaration.guide_row in {each.row, None} or each.row == 4
+    assert {1, 3, 4, 5, 9, 10, 11, 13} == {each.row for each in CLAIMS}
+
+
+def test_the_guide_on_a_tiny_model(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", num_rows=32)
+    monkeypatch.chdir(tmp_path)
+    config: dict[str, Any] = tiny_config(
+        tmp_path,
+        tiny_llama_folder,
+        output_dir="auto",
+        learning_rate=1e-3,
+        global_batch_size=4,
+        per_device_train_batch_size=4,
+        max_steps=2,
+        eval_dataset=0.25,
+    )
+    result = trimtab.study_guide(config, seeds=2, in_process=True)
+    outcomes = {each.says: each.outcome for each in result.claims}
+    assert len(outcomes) == len(CLAIMS)
+    assert outcomes["padding every row to one length leaves the loss as it is"] == "held"
+    says = "small batches whose gradients add up do what one large batch does"
+    assert outcomes[says] == "held"
+    assert all("against" in each.figures for each in result.claims)
+    runs = read_jsonl(tmp_path / result.folder / "trials.jsonl")
+    # Arms that come to what is planned anyway are one run a seed, whichever claims they serve.
+    assert len(runs) == 2 * 10
+    kept = json.loads((tmp_path / result.folder / "result.json").read_text(encoding="utf-8"))
+    assert GuideResult.from_json(kept) == result
+
+
+def test_json_keeps_a_guide() -> None:
+    record = json.loads(json.dumps(guide_result().to_json()))
+    assert GuideResult.from_json(record) == guide_result()
