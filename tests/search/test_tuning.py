@@ -117,7 +117,9 @@ def test_the_next_plan_takes_it_and_says_so(tmp_path: Path, tiny_llama_folder: P
     prior = trimtab.plan({**config, "learning_rate": "auto"}, quick=True).decision("learning_rate")
     result = trimtab.tune(config, **BUDGET)
     assert result.facts_kept
-    decision = trimtab.plan({**config, "learning_rate": "auto"}, quick=True).decision("learning_rate")
+    decision = trimtab.plan({**config, "learning_rate": "auto"}, quick=True).decision(
+        "learning_rate"
+    )
     assert (decision.value, decision.origin) == (result.values["learning_rate"], "measured")
     assert result.verdict in decision.because and prior.value != decision.value
     asked = trimtab.plan(config, quick=True).decision("learning_rate")
