@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.errors import ConfigError
+from trimtab.report.page import write_report
 from trimtab.report.tune_figures import plateau_points
 from trimtab.report.tune_page import render_tune_page, write_tune_page
 from trimtab.report.tune_story import headline, horizon_sentence, plateau_sentence
@@ -113,6 +114,9 @@ def test_written_and_read_back(tmp_path: Path) -> None:
         write_tune_page(tmp_path)
     write_json(tmp_path / "tune.json", RESULT.to_json())
     assert write_tune_page(tmp_path).read_text(encoding="utf-8") == render_tune_page(RESULT)
+    write_json(tmp_path / "base.json", {})
+    (tmp_path / "report.html").unlink()
+    assert write_report(tmp_path).read_text(encoding="utf-8") == render_tune_page(RESULT)
     (tmp_path / "tune.json").write_text("{}")
     with pytest.raises(ConfigError, match="damaged"):
         write_tune_page(tmp_path)

@@ -327,10 +327,12 @@ def _prompts(prompt: str | None, file: Path | None) -> list[str]:
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, searches, studies.")
+    ],
     debug: Debug = False,
 ) -> None:
-    """Write the page of each run again, from its folder alone."""
+    """Write the page of each again, from its folder alone."""
     import trimtab
 
     for each in runs:

@@ -20,19 +20,24 @@ from trimtab.report.drawing import (
 from trimtab.report.figures import grad_norm_curve, learning_rate_curve, length_bars, loss_curve
 from trimtab.report.rendering import render
 from trimtab.report.study_page import write_study_report
+from trimtab.report.tune_page import write_tune_page
 from trimtab.runs.atomic import write_text
+from trimtab.search.folder import TuneFolder
 from trimtab.study.folder import is_study
 
 MAX_EVENTS_SHOWN = 200
 
 
 def write_report(run: str | Path) -> Path:
-    """Write report.html into the folder of a run or a study, from it alone, and return its path.
+    """Write report.html into the folder of a run, a search or a study, and return its path.
 
-    Raises ConfigError where the path is neither, or a study that has no result yet.
+    It is made from the folder alone. Raises ConfigError where the path is none of them, or a search
+    or study that has no result yet.
     """
     if is_study(Path(run)):
         return write_study_report(Path(run))
+    if TuneFolder(Path(run)).base_json.is_file():
+        return write_tune_page(run)
     record = collect(Path(run))
     write_text(record.run.report_html, render_page(record))
     return record.run.report_html
