@@ -2,10 +2,10 @@
 
     python benchmarks/study.py run --out study_runs.jsonl
     python benchmarks/study.py calibrate --runs study_runs.jsonl
-    python benchmarks/study.py power --runs study_runs.jsonl --plot study_power.svg
+    python benchmarks/study.py power --runs study_runs.jsonl --out power.jsonl --plot power.svg
 
-`run` makes real runs of a tiny model, in one process and one thread, and goes on where an earlier
-call with the same file stopped. `calibrate` judges studies of three seeds: arms of the same
+`run` makes real runs of a tiny model, in one process and one thread; it and `power` go on where an
+earlier call with the same file stopped. `calibrate` judges studies of three seeds: arms of the same
 settings and disjoint seeds; and arms of the same seeds in micro-batches of 8 × 1 and 4 × 2, which
 differ in rounding. `power` plants a difference of known size beside the noise of real pairs and
 counts the studies that find it. Both draw the seeds of each study from the same runs, so that two
@@ -57,7 +57,7 @@ MARGINS = (0.005, 0.0001)
 PLANTED = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04)
 """Differences, as shares of the loss."""
 POWER_SEEDS = range(2, 9)
-POWER_STUDIES = 1000
+POWER_STUDIES = 200
 
 
 def tiny_bench(folder: Path) -> TrialBench:
@@ -163,10 +163,28 @@ def detection(
     return found / POWER_STUDIES, wrong / POWER_STUDIES
 
 
-def power(runs: Path, plot: Path) -> None:
+def power(runs: Path, out: Path, plot: Path) -> None:
     by_arm = losses(runs)
+    ledger = Ledger(out)
+    done = {
+        (line["noise"], line["planted"], line["num_seeds"]): (line["found"], line["wrong"])
+        for line in ledger.read().records
+    }
+
+    def cell(name: str, planted: float, num_seeds: int) -> tuple[float, float]:
+        key = (name, planted, num_seeds)
+        if key not in done:
+            found, wrong = detection(*by_noise[name], planted, num_seeds)
+            done[key] = found, wrong
+            ledger.append(
+                {"noise": name, "planted": planted, "num_seeds": num_seeds}
+                | {"found": found, "wrong": wrong}
+            )
+        return done[key]
+
+    by_noise = noises(by_arm)
     figure = Figure(figsize=(8.0, 3.2), layout="constrained")
-    for position, (name, (reference, noise)) in enumerate(noises(by_arm).items(), 1):
+    for position, (name, (reference, noise)) in enumerate(by_noise.items(), 1):
         axes = figure.add_subplot(1, 2, position)
         deviation = noise.std(ddof=1) / reference.mean()
         title = f"{name}: deviation of a difference {deviation:.2%} of the loss"
@@ -174,7 +192,7 @@ def power(runs: Path, plot: Path) -> None:
         print("| --- |" + " --- |" * len(POWER_SEEDS))
         most_wrong = 0.0
         for planted in PLANTED:
-            shares = [detection(reference, noise, planted, number) for number in POWER_SEEDS]
+            shares = [cell(name, planted, number) for number in POWER_SEEDS]
             most_wrong = max([most_wrong, *(wrong for _, wrong in shares)])
             print(f"| {planted:.2%} | " + " | ".join(f"{share:.0%}" for share, _ in shares) + " |")
             axes.plot(POWER_SEEDS, [share for share, _ in shares], marker="o", label=f"{planted:g}")
@@ -193,6 +211,7 @@ def main() -> None:
     commands.add_parser("calibrate").add_argument("--runs", type=Path, required=True)
     powering = commands.add_parser("power")
     powering.add_argument("--runs", type=Path, required=True)
+    powering.add_argument("--out", type=Path, required=True)
     powering.add_argument("--plot", type=Path, required=True)
     given = parser.parse_args()
     match given.command:
@@ -201,7 +220,7 @@ def main() -> None:
         case "calibrate":
             calibrate(given.runs)
         case "power":
-            power(given.runs, given.plot)
+            power(given.runs, given.out, given.plot)
 
 
 if __name__ == "__main__":
