@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trimtab.search.record import TuneResult
     from trimtab.search.tuning import tune
     from trimtab.study import study, study_guide
-    from trimtab.study.guide import GuideResult
+    from trimtab.study.guide_result import GuideResult
     from trimtab.study.result import StudyResult
     from trimtab.workflow.demo import demo
     from trimtab.workflow.forecasting import forecast_plan
@@ -52,7 +52,7 @@ _HOMES = {
     "DoesNotFit": "trimtab.errors",
     "Forecast": "trimtab.planning.forecast",
     "GuardStop": "trimtab.errors",
-    "GuideResult": "trimtab.study.guide",
+    "GuideResult": "trimtab.study.guide_result",
     "Inspection": "trimtab.workflow.inspecting",
     "Interrupted": "trimtab.errors",
     "Plan": "trimtab.planning.plan",

@@ -72,7 +72,7 @@ def test_a_full_disk_of_a_megabyte_leaves_the_last_good_one(
     if mounted.returncode != 0:
         pytest.skip("a disk of a megabyte cannot be mounted here, which needs root")
     try:
-        monkeypatch.setattr("trimtab.workflow.training.check_room_on_disk", lambda *_: None)
+        monkeypatch.setattr("trimtab.workflow.carrying_out.check_room_on_disk", lambda *_: None)
         run = disk / "run"
         changes = {**BIG_RUN, "output_dir": str(run), "method": "lora"}
         config = tiny_config(tmp_path, tiny_llama_folder, **changes)

@@ -13,7 +13,8 @@ from support.studies import guide_result
 import trimtab
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.study.claims import CLAIMS, Claim, Expectation
-from trimtab.study.guide import GuideResult, outcome_of
+from trimtab.study.guide import outcome_of
+from trimtab.study.guide_result import GuideResult
 from trimtab.study.statistics import Comparison, Verdict
 
 

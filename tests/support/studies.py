@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trimtab.study.claims import CLAIMS
-from trimtab.study.guide import ClaimResult, GuideResult
+from trimtab.study.guide_result import ClaimResult, GuideResult
 from trimtab.study.result import ArmResult, StudyResult
 from trimtab.study.statistics import compare
 

@@ -116,7 +116,7 @@ def test_the_user_s_own_empty_folder_is_kept_and_left_empty(
         config = tiny_config(tmp_path, tiny_llama_folder, output_dir=str(output), lora_dropout=0.1)
         monkey = pytest.MonkeyPatch()
         monkey.setattr(
-            "trimtab.workflow.training.check_room_on_disk",
+            "trimtab.workflow.carrying_out.check_room_on_disk",
             lambda *_: (_ for _ in ()).throw(trimtab.ConfigError("no room")),
         )
         with pytest.raises(trimtab.ConfigError, match="no room"):

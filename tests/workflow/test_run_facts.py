@@ -20,7 +20,7 @@ from trimtab.planning.fact import Fact
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.records import EvaluationRecord, EventRecord, UpdateRecord
-from trimtab.workflow import training
+from trimtab.workflow import carrying_out
 from trimtab.workflow.planning import resolve_config
 from trimtab.workflow.recalling import recall_run_facts
 from trimtab.workflow.recovering import train_through
@@ -186,7 +186,7 @@ def test_an_interrupted_run_leaves_what_it_had(
         through(session, progress, lambda: observer.is_due)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "train_through", stopped)
+        patched.setattr(carrying_out, "train_through", stopped)
         with pytest.raises(Interrupted):
             trimtab.train(run_config(tmp_path, tiny_llama_folder), observer=observer)
     (event,) = measured_events(tmp_path / "run")

@@ -14,7 +14,7 @@ from trimtab.errors import ConfigError
 from trimtab.study.design import DEFAULT_SEEDS, Arms, is_arms_argument, read_arms, read_margin
 
 if TYPE_CHECKING:
-    from trimtab.study.guide import GuideResult
+    from trimtab.study.guide_result import GuideResult
     from trimtab.study.result import StudyResult
 
 ARM_KEYS = ("value", "verdict", "effect_nats", "interval", "seconds", "peak_memory_bytes")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from trimtab.report.study_page import study_lead
 from trimtab.report.words import bytes_text, counted, seconds_text, visible
-from trimtab.study.guide import GuideResult
+from trimtab.study.guide_result import GuideResult
 from trimtab.study.result import StudyResult
 from trimtab.study.words import caveats, effect_text, interval_text, reason_text, told_value
 

@@ -22,6 +22,7 @@ from trimtab.report.rendering import render
 from trimtab.report.study_page import write_study_report
 from trimtab.report.tune_page import write_tune_page
 from trimtab.runs.atomic import write_text
+from trimtab.runs.folder import refuse_unusable
 from trimtab.search.folder import TuneFolder
 from trimtab.study.folder import is_study
 
@@ -34,11 +35,13 @@ def write_report(run: str | Path) -> Path:
     It is made from the folder alone. Raises ConfigError where the path is none of them, or a search
     or study that has no result yet.
     """
-    if is_study(Path(run)):
-        return write_study_report(Path(run))
-    if TuneFolder(Path(run)).base_json.is_file():
-        return write_tune_page(run)
-    record = collect(Path(run))
+    root = Path(run)
+    refuse_unusable(root)
+    if is_study(root):
+        return write_study_report(root)
+    if TuneFolder(root).base_json.is_file():
+        return write_tune_page(root)
+    record = collect(root)
     write_text(record.run.report_html, render_page(record))
     return record.run.report_html
 

@@ -13,7 +13,7 @@ from trimtab.report.study_figures import arm_curves, forest_plot
 from trimtab.report.words import bytes_text, counted, seconds_text
 from trimtab.runs.atomic import write_text
 from trimtab.study.folder import StudyFolder
-from trimtab.study.guide import GuideResult
+from trimtab.study.guide_result import GuideResult
 from trimtab.study.result import ArmResult, StudyResult
 from trimtab.study.words import caveats, effect_text, interval_text, reason_text, told_value
 

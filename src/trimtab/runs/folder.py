@@ -82,7 +82,7 @@ class RunFolder:
 
 def refuse_taken(output_dir: Path) -> None:
     """Raises ConfigError where a run could not be made there, before anything is spent on it."""
-    _refuse_unusable(output_dir)
+    refuse_unusable(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise _taken(output_dir)
 
@@ -118,7 +118,7 @@ def create_run(output_dir: Path) -> RunFolder:
 
 def open_run(path: Path) -> RunFolder:
     """An existing run. Raises ConfigError where the folder is none."""
-    _refuse_unusable(path)
+    refuse_unusable(path)
     run = RunFolder(path)
     if not run.plan_json.is_file():
         raise ConfigError(
@@ -175,7 +175,7 @@ def _taken(output_dir: Path) -> ConfigError:
     )
 
 
-def _refuse_unusable(path: Path) -> None:
+def refuse_unusable(path: Path) -> None:
     problem = path_problem(str(path))
     if problem is not None:
         raise ConfigError(f"{shown(str(path))} cannot be a run folder.", hint=problem)

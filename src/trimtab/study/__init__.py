@@ -14,7 +14,7 @@ from trimtab.study.design import DEFAULT_EQUIVALENCE_MARGIN, DEFAULT_SEEDS
 
 if TYPE_CHECKING:
     from trimtab.engine.observer import Observer
-    from trimtab.study.guide import GuideResult
+    from trimtab.study.guide_result import GuideResult
     from trimtab.study.result import StudyResult
     from trimtab.workflow.planning import ConfigLike
 

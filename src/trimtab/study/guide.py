@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from trimtab.engine.observer import Observer
@@ -11,7 +10,6 @@ from trimtab.errors import TrimtabError
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.rules.ruling import counted
 from trimtab.runs.atomic import write_json
-from trimtab.runs.non_finite import as_text, from_text
 from trimtab.study.claims import (
     ABOUT_40_PERCENT,
     CLAIMS,
@@ -21,55 +19,13 @@ from trimtab.study.claims import (
     Quantity,
     values_of,
 )
+from trimtab.study.guide_result import ClaimResult, GuideResult
 from trimtab.study.statistics import Comparison, compare
 from trimtab.study.studying import Opened, Wanted, opened_study, paired_runs, tell_runs
 from trimtab.study.words import signed_share, told_value
 from trimtab.workflow.trial_runs import TrialOrder, TrialRun
 
 ABOUT = "guide"
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimResult:
-    """What came of a claim. `figures` says in words what was measured, or why nothing was."""
-
-    row: int
-    says: str
-    name: str
-    values: tuple[Any, ...]
-    quantity: Quantity
-    outcome: Outcome
-    figures: str
-    comparisons: tuple[Comparison, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class GuideResult:
-    """result.json of a study of the guide. num_steps: weight updates of a run as planned."""
-
-    folder: str
-    claims: tuple[ClaimResult, ...]
-    seeds: tuple[int, ...]
-    num_steps: int
-    equivalence_margin: float
-
-    def to_json(self) -> dict[str, Any]:
-        record: dict[str, Any] = as_text(asdict(self))
-        return record
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> GuideResult:
-        claims = [
-            ClaimResult(
-                **{
-                    **claim,
-                    "values": tuple(claim["values"]),
-                    "comparisons": tuple(map(Comparison.from_json, claim["comparisons"])),
-                }
-            )
-            for claim in from_text(record["claims"])
-        ]
-        return cls(**{**record, "claims": tuple(claims), "seeds": tuple(record["seeds"])})
 
 
 def run_guide(resolved: ResolvedConfig, wanted: Wanted, observer: Observer) -> GuideResult:

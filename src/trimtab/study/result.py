@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimtab.runs.non_finite import as_text, from_text
 from trimtab.study.statistics import Comparison, compare
-from trimtab.workflow.trial_runs import TrialRun
+
+if TYPE_CHECKING:
+    from trimtab.workflow.trial_runs import TrialRun
 
 
 @dataclass(frozen=True, slots=True)
