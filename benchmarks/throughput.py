@@ -23,6 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,8 +86,9 @@ class Side:
     def update(self) -> Record:
         """One update's record. A loss that comes in a line of its own is the one before's."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):
+            self.process.stdin.write("go\n")
+            self.process.stdin.flush()
         for line in self.process.stdout:
             record: Record = json.loads(line)
             if "seconds" in record:

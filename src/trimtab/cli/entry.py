@@ -27,7 +27,7 @@ TUNABLES = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0:glibc.malloc.huget
 VARIABLE = "GLIBC_TUNABLES"
 KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "16"}
 """How many kernels oneDNN keeps, and how many prepared products torch's layer above it."""
-UPDATING_COMMANDS = frozenset({"train", "resume", "demo", "plan", "study"})
+UPDATING_COMMANDS = frozenset({"train", "resume", "demo", "plan", "tune", "study"})
 
 
 def main() -> None:
