@@ -12,8 +12,8 @@ lengths come, or slow, and they can only be changed before it begins:
   and in one above it, some 20 MB for each new number of tokens in a model of ten layers. The
   shapes of one length are a few dozen, and are all that an update needs again.
 - glibc gives large tensors back to the system when they are freed and asks for them again in pages
-  of 4 KiB, each cleared when it is first touched: near a million of them an update. With huge pages
-  (glibc 2.35 and newer) a weight update of full fine-tuning takes a quarter less time.
+  of 4 KiB, each cleared when it is first touched: near a million of them an update of full
+  fine-tuning, which huge pages (glibc 2.35 and newer) make ten thousand.
 
 So the command sets all of it, and begins once more where glibc must see it.
 """
