@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from support.dying_runs import TESTS, _load_what_is_loaded_late, _planned
+from support.dying_runs import _load_what_is_loaded_late, _planned, served
 from support.ends import differences, lost
 
 GRACE_S = 30.0
@@ -89,24 +89,8 @@ class DyingRanks:
 @contextmanager
 def dying_ranks() -> Iterator[DyingRanks]:
     """A server, which ends with the context."""
-    paths = [str(TESTS), *sys.path]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-    }
-    with subprocess.Popen(
-        [sys.executable, "-m", "support.dying_ranks"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
+    with served("support.dying_ranks") as process:
         yield DyingRanks(process)
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait()
 
 
 def main() -> None:

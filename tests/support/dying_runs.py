@@ -103,17 +103,24 @@ class DyingRuns:
 @contextmanager
 def dying_runs() -> Iterator[DyingRuns]:
     """A server, which ends with the context."""
+    with served("support.dying_runs") as process:
+        yield DyingRuns(process)
+
+
+@contextmanager
+def served(module: str) -> Iterator[subprocess.Popen[str]]:
+    """The module as a process that takes orders on stdin, until the context ends."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     paths = [str(TESTS), *sys.path]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     with subprocess.Popen(
-        [sys.executable, "-m", "support.dying_runs"],
+        [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
     ) as process:
-        yield DyingRuns(process)
+        yield process
         assert process.stdin is not None
         process.stdin.close()
         process.wait()

@@ -132,7 +132,7 @@ def _schedule_free(
 
 
 def _nothing() -> None:
-    """Most methods train and evaluate the same weights."""
+    """Most methods train, evaluate and hold in the model the same weights."""
 
 
 def _decay_groups(groups: WeightGroups, settings: Settings) -> list[dict[str, Any]]:

@@ -15,6 +15,21 @@ from trimtab.hyperparameters.problems import shown
 DEFAULT_SEEDS = 3
 DEFAULT_EQUIVALENCE_MARGIN = 0.005
 MAX_SEEDS = 100
+NOT_OF_THE_UPDATES = frozenset(
+    {
+        "output_dir",
+        "memory_limit",
+        "eval_strategy",
+        "eval_steps",
+        "save_steps",
+        "save_total_limit",
+        "logging_steps",
+        "report_to",
+        "report_samples",
+        "max_new_tokens",
+    }
+)
+"""Settings that a trial's losses, time and memory do not depend on."""
 
 _SCORED = "it changes which tokens are scored, so that the losses could not be compared"
 _NOT_OF_AN_UPDATE = "no weight update depends on it"
@@ -42,21 +57,7 @@ NOT_STUDIED: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(("seed", "data_seed"), _SEEDS)
     | {"packing": _PACKED, "device": _SHARED}
     | dict.fromkeys(
-        (
-            "memory_limit",
-            "on_loss_spike",
-            "pad_token",
-            "per_device_eval_batch_size",
-            "output_dir",
-            "eval_strategy",
-            "eval_steps",
-            "save_steps",
-            "save_total_limit",
-            "logging_steps",
-            "report_to",
-            "report_samples",
-            "max_new_tokens",
-        ),
+        (*NOT_OF_THE_UPDATES, "on_loss_spike", "pad_token", "per_device_eval_batch_size"),
         _NOT_OF_AN_UPDATE,
     )
 )

@@ -11,25 +11,10 @@ from trimtab.engine.observer import Observer
 from trimtab.engine.stops import StopRequested
 from trimtab.planning.fingerprint import digest
 from trimtab.runs.ledger import Ledger
+from trimtab.study.design import NOT_OF_THE_UPDATES
 from trimtab.study.folder import StudyFolder
 from trimtab.workflow.trial_process import run_trial_apart
 from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
-
-NOT_OF_THE_UPDATES = frozenset(
-    {
-        "output_dir",
-        "memory_limit",
-        "eval_strategy",
-        "eval_steps",
-        "save_steps",
-        "save_total_limit",
-        "logging_steps",
-        "report_to",
-        "report_samples",
-        "max_new_tokens",
-    }
-)
-"""Settings that a trial's losses, time and memory do not depend on."""
 
 
 def settings_key(order: TrialOrder) -> str:
