@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support.dying_ranks import DyingRanks, dying_ranks, timed_whole
 from support.ends import differences
@@ -81,6 +82,40 @@ def test_a_number_of_ranks_that_does_not_divide_is_refused(
     ended = runs.run("resume", run, num_ranks=3)
     assert ended.statuses[0] == 2
     assert "Start 2 or 4 processes" in ended.errors[0]
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "planning"])
+def test_ranks_end_after_a_launcher_that_is_killed(
+    tmp_path: Path, tiny_llama_folder: Path, training: bool
+) -> None:
+    file, run = tmp_path / "config.json", tmp_path / "run"
+    config = {**tiny_config(tmp_path, tiny_llama_folder, **CONFIG), "max_steps": 100_000}
+    file.write_text(json.dumps({**config, "save_steps": 100_000, "eval_dataset": "none"}))
+    command = [sys.executable, "-m", "trimtab", "train", str(file), "--num-processes", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        launcher, metrics = psutil.Process(process.pid), run / "metrics.jsonl"
+        while process.poll() is None and len(launcher.children()) < 2:
+            time.sleep(0.05)
+        while training and process.poll() is None and not metrics.exists():
+            time.sleep(0.05)
+        below = launcher.children(recursive=True)
+        process.kill()
+        _, alive = psutil.wait_procs(below, timeout=LONGEST_S)
+        for each in alive:
+            each.kill()
+        assert not alive
+        _, told = process.communicate(timeout=LONGEST_S)
+    assert "Traceback" not in told
+    if training:
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["status"] == "interrupted"
+        assert f"saved after update {summary['num_steps']}" in told
+        assert f"trimtab resume {run} --num-processes 2" in told
+    else:
+        assert not run.exists()
 
 
 def test_the_command_starts_processes_and_tells_once(

@@ -30,6 +30,7 @@ from trimtab.cli.export_command import export
 from trimtab.cli.plan_command import plan
 from trimtab.cli.processes import (
     NumProcesses,
+    end_with_launcher,
     follow_quietly,
     is_alone_or_first,
     started_processes,
@@ -65,6 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     debug = "--debug" in arguments
     try:
+        end_with_launcher()
         if not is_alone_or_first():
             return follow_quietly(arguments)
         code = app(args=list(arguments) or ["--help"], standalone_mode=False)

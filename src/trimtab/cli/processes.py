@@ -13,6 +13,8 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 LOCALHOST = "127.0.0.1"
 POLL_S = 0.1
+LAUNCHER = "TRIMTAB_LAUNCHER"
+"""The process that has started this one, which may be gone before this one can look."""
+LAUNCHER_HOLDS_STORE = "TORCHELASTIC_USE_AGENT_STORE"
+LAUNCHER_POLL_S = 0.5
 FOLLOWING_COMMANDS = frozenset({"train", "resume"})
 
 NumProcesses = Annotated[
@@ -53,6 +59,23 @@ def follow_quietly(arguments: Sequence[str]) -> int:
     with contextlib.suppress(TrimtabError):
         trimtab.train()
     return 0
+
+
+def end_with_launcher() -> None:
+    """Have this rank stop as by SIGTERM, saved and resumable, once its launcher is gone.
+
+    A launcher that is killed can tell nobody, and without the store that it holds (torchrun's agent
+    does too) the ranks would go on unattended. Others, as Slurm, end their processes themselves.
+    """
+    if os.environ.get(LAUNCHER_HOLDS_STORE) == "True":
+        launcher = int(os.environ.get(LAUNCHER, os.getppid()))
+        threading.Thread(target=_end_without, args=(launcher,), daemon=True).start()
+
+
+def _end_without(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(LAUNCHER_POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def is_alone_or_first() -> bool:
@@ -122,7 +145,8 @@ def _environment(rank: int, num_processes: int, port: int) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": LOCALHOST,
         "MASTER_PORT": str(port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        LAUNCHER_HOLDS_STORE: "True",
+        LAUNCHER: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
     }
 
