@@ -104,6 +104,37 @@ def test_where_nothing_fits_the_number_that_would_do_is_told() -> None:
         forecast_of("a10", 2, method="full")
 
 
+@pytest.mark.parametrize("optim", ["muon", "adafactor", "adamw_8bit", "lion"])
+def test_shards_are_not_forecast_for_optimizers_that_cannot_work_on_them(optim: str) -> None:
+    made = forecast_of("h100", 8, LLAMA_135M, method="full", optim=optim, global_batch_size=64)
+    assert [one.split.num_shards for one in made.splits] == [1]
+    refused = {"method": "full", "optim": optim, "global_batch_size": 64}
+    with pytest.raises(ConfigError, match=f"{optim} cannot work on shards") as when_it_is_needed:
+        forecast_of("h100", 8, **refused)
+    assert not isinstance(when_it_is_needed.value, DoesNotFit)
+    with pytest.raises(ConfigError, match=f"{optim} cannot work on shards"):
+        forecast_of("h100", 8, LLAMA_135M, **refused, parallelism="shard")
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "counts"), [("auto", [1, 8, 16]), ("shard", [8, 16]), ("replicate", [1])]
+)
+def test_a_parallelism_that_is_set_is_kept(parallelism: str, counts: list[int]) -> None:
+    made = forecast_of(
+        "h100", 16, LLAMA_135M, method="full", parallelism=parallelism, global_batch_size=64
+    )
+    assert [one.split.num_shards for one in made.splits] == counts
+    for one in made.splits:
+        assert one.plan is not None
+        division = "replicate" if one.split.num_shards == 1 else "shard"
+        assert one.plan.settings().parallelism == division
+
+
+def test_more_devices_do_not_make_room_for_replicas() -> None:
+    with pytest.raises(DoesNotFit, match=r"^on 8 × NVIDIA A10\b(?!.*(sharded|hold it))"):
+        forecast_of("a10", 8, method="full", parallelism="replicate", global_batch_size=64)
+
+
 def test_a_global_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match="not divisible by 8 devices"):
         forecast_of("h100", 8, method="full", global_batch_size=12)

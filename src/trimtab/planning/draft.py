@@ -159,7 +159,6 @@ class Draft:
         return decide_parallelism(
             self.resolved,
             self._division,
-            is_open=self.num_shards is None,
             num_ranks=self.num_ranks,
             optim=self.value("optim"),
             replica_bytes=self._least_bytes("replicate"),

@@ -12,6 +12,7 @@ from trimtab.planning.draft import Draft
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.rules.choice import NEAR_BEST
+from trimtab.planning.rules.parallelism import OPTIMIZERS_OF_SHARDS
 from trimtab.planning.step_time import Split, StepTerms
 
 MOST_DEVICES = 1024
@@ -111,14 +112,15 @@ def forecast(
     price_per_device_hour: float | None = None,
 ) -> Forecast:
     """The fastest split of those that `train` makes, and the others beside it; of splits that are
-    equally fast, within 3%, the one of most copies.
+    equally fast, within 3%, the one of most copies. `parallelism` is kept where it is set.
 
     `facts` are those of model, rows and a device that is known by its datasheet. Raises ConfigError
-    as a plan does, and DoesNotFit, with the fewest devices that would do, where no split fits.
+    as a plan does, also for an optimizer that cannot work on the shards that it would take, and
+    DoesNotFit, with the fewest devices that would do, where no split fits.
     """
     splits = tuple(
         _forecast_split(resolved, facts, output_dir, Split(num_devices, num_shards))
-        for num_shards in _shard_counts(facts, num_devices)
+        for num_shards in _shard_counts(resolved, facts, num_devices)
     )
     fitting = [one for one in splits if one.runs and one.plan is not None]
     if not fitting:
@@ -128,10 +130,21 @@ def forecast(
     return Forecast(facts.text("device.name"), chosen, splits, price_per_device_hour)
 
 
-def _shard_counts(facts: Facts, num_devices: int) -> Iterator[int]:
-    """A copy on each, one copy on all, and between them whole nodes and powers of two of them."""
+def _shard_counts(resolved: ResolvedConfig, facts: Facts, num_devices: int) -> Iterator[int]:
+    """A copy on each, one copy on all, and between them whole nodes and powers of two of them.
+
+    Only those that the configuration allows.
+    """
+    config = resolved.config
+    if config.parallelism == "replicate":
+        yield 1
+        return
+    if config.parallelism == "auto":
+        yield 1
+        if num_devices == 1 or config.optim not in OPTIMIZERS_OF_SHARDS:
+            return
     count = facts.integer("datasheet.devices_per_node")
-    counts = {1, num_devices}
+    counts = {num_devices}
     while count < num_devices:
         if num_devices % count == 0:
             counts.add(count)
@@ -163,23 +176,32 @@ def _total_time_s(one: SplitForecast) -> float:
 def _does_not_fit(
     resolved: ResolvedConfig, facts: Facts, output_dir: str, num_devices: int
 ) -> DoesNotFit:
-    """The refusal of the split that needs least of each device, with how many would do."""
+    """The refusal of the split that needs least of each device, with how many would do.
+
+    Raises ConfigError where the optimizer cannot work on that split.
+    """
+    is_sharded = num_devices > 1 and resolved.config.parallelism != "replicate"
 
     def refusal(count: int) -> TrimtabError | None:
+        num_shards = 1 if resolved.config.parallelism == "replicate" else count
         try:
-            _ = _draft(resolved, facts, output_dir, Split(count, count)).plan
+            _ = _draft(resolved, facts, output_dir, Split(count, num_shards)).plan
         except (DoesNotFit, ConfigError) as error:
             return error
         return None
 
     error = refusal(num_devices)
     assert error is not None
+    if isinstance(error, ConfigError):
+        raise error
     more = 2 * num_devices
     while more <= MOST_DEVICES and refusal(more) is not None:
         more *= 2
     enough = f"{more:,} of them hold it; else: " if more <= MOST_DEVICES else ""
+    where = f"on {num_devices:,} × {facts.text('device.name')}"
+    how = ", sharded over all of them" if is_sharded else ""
     return DoesNotFit(
-        f"on {num_devices:,} × {facts.text('device.name')}, sharded over all of them: {error.what}",
+        f"{where}{how}: {error.what}",
         where=error.where,
         hint=f"{enough}{error.hint}",
     )

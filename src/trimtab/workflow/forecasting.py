@@ -53,7 +53,7 @@ def forecast_plan(
                 facts,
                 output_dir=output_dir,
                 num_ranks=num_devices,
-                num_shards=num_devices,
+                num_shards=1,
                 effort=QUICK,
             )
         except DoesNotFit:

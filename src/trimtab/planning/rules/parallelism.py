@@ -33,7 +33,6 @@ def decide_parallelism(
     resolved: ResolvedConfig,
     value: Division,
     *,
-    is_open: bool,
     num_ranks: int,
     optim: Optimizer,
     replica_bytes: int,
@@ -44,8 +43,7 @@ def decide_parallelism(
 
     Replicas come first, since they exchange gradients once in an update and shards their weights
     in every layer (PyTorch FSDP, 2023, arXiv 2304.11277). Raises ConfigError for shards under an
-    optimizer that cannot be right on parts of weights, unless the division was given (`is_open`
-    is False), as a forecast does that compares several.
+    optimizer that cannot be right on parts of weights.
     """
     limit = f"the limit of each rank is {format_bytes(room.limit_bytes)}"
     replica = f"a replica needs {format_bytes(replica_bytes)} at the least"
@@ -54,7 +52,7 @@ def decide_parallelism(
         return Ruling(
             (decision(resolved, "parallelism", value, "rule", "one rank has the whole model"),)
         )
-    if value == "shard" and is_open and optim not in OPTIMIZERS_OF_SHARDS:
+    if value == "shard" and optim not in OPTIMIZERS_OF_SHARDS:
         raise ConfigError(
             f"optim: {optim} cannot work on shards of weights ({replica}; {limit}).",
             where=where_set(resolved, "optim"),
