@@ -85,7 +85,7 @@ def test_an_export_that_answers_otherwise_says_so(
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-@pytest.mark.parametrize("quantization", ["f16", "q8_0"])
+@pytest.mark.parametrize("quantization", ["f32", "f16", "bf16", "q8_0"])
 def test_an_architecture_reads_back_as_it_was(
     architecture: str, quantization: results.Quantization, tmp_path: Path
 ) -> None:
@@ -112,9 +112,60 @@ def test_an_architecture_reads_back_as_it_was(
     assert (its_tokenizer.eos_token, its_tokenizer.bos_token) == ("<|im_end|>", "<s>")
     with torch.no_grad():
         difference = (found(ids).logits - model(ids).logits).abs().max()
-    assert difference < (1e-3 if quantization == "f16" else 2e-2)
+    assert difference < {"f32": 1e-5, "f16": 1e-3, "bf16": 2e-2, "q8_0": 2e-2}[quantization]
     kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
-    assert kinds == {"F32", "F16" if quantization == "f16" else "Q8_0"}
+    assert kinds == {"F32", quantization.upper()}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_format_that_holds_every_weight_is_told(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Weights of bf16 are the same in a file of BF16, to the last bit; F16 loses small ones."""
+    model = tiny_model("llama").to(dtype).to(torch.float32)
+    exact = write_gguf(
+        model,
+        tiny_tokenizer(),
+        tmp_path / "model.gguf",
+        quantization="bf16",
+        name="tiny",
+        end_token_id=4,
+    )
+    kinds = {torch.bfloat16: {"bf16"}, torch.float16: {"f16"}, torch.float32: set()}
+    assert exact == kinds[dtype]
+    found, _ = load_gguf(tmp_path / "model.gguf")
+    same = all(
+        torch.equal(weights, found.state_dict()[name])
+        for name, weights in model.state_dict().items()
+    )
+    assert same == (dtype == torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "exact", "told"),
+    [
+        ("f16", {"f16"}, None),
+        ("bf16", {"bf16"}, None),
+        ("f32", set(), None),
+        ("f16", {"bf16"}, "F16 rounds some weights; --quantization bf16 holds"),
+        ("bf16", set(), "--quantization f32 holds all of them exactly, in twice the bytes of F16"),
+        ("q8_0", {"bf16"}, "Q8_0 rounds some weights; --quantization bf16"),
+    ],
+)
+def test_a_format_that_rounds_names_the_one_that_does_not(
+    quantization: results.Quantization, exact: set[results.Quantization], told: str | None
+) -> None:
+    notes = results.rounding_note(quantization, frozenset(exact))
+    assert (told is None) == (notes == ())
+    assert all(told in note for note in notes if told is not None)
+
+
+def test_f32_holds_an_adapter_merged_in_fp32(finished_run: Path, tmp_path: Path) -> None:
+    done = export_result(finished_run, "gguf", tmp_path / "out", quantization="f32")
+    assert done.notes == ()
+    assert done.comparison.num_same_answers == 20
+    assert done.comparison.max_logit_difference is not None
+    assert done.comparison.max_logit_difference < 1e-4
+    rounded = export_result(finished_run, "gguf", tmp_path / "f16", quantization="f16")
+    assert "--quantization f32" in rounded.notes[0]
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gemma3_text", "mistral"])
@@ -221,7 +272,7 @@ def test_the_hub_out_of_reach_is_told(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["--to", "onnx"], "It takes merged, gguf"),
-        (["--to", "gguf", "--quantization", "q2"], "it takes f16 or q8_0"),
+        (["--to", "gguf", "--quantization", "q2"], "it takes f32, f16, bf16, q8_0"),
         (["--to", "gguf"], "a result is exported from one run"),
         (["nowhere", "--to", "gguf"], "no run folder"),
         (["--to", "trl"], "nothing to go by"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CONFIGS = ("axolotl", "llamafactory", "trl")
 RESULTS = ("merged", "gguf", "ollama")
+QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0")
 
 
 def export(
@@ -38,7 +39,7 @@ def export(
         ),
     ] = None,
     quantization: Annotated[
-        str, typer.Option("--quantization", help="Of GGUF's matrices: f16 or q8_0.")
+        str, typer.Option("--quantization", help="Of GGUF's matrices: f32, f16, bf16 or q8_0.")
     ] = "f16",
     repository: Annotated[
         str | None,
@@ -68,8 +69,10 @@ def export(
             foreign = Foreign(dialect, allow_lossy, their_defaults)
             told = exported_config(given, to, output, foreign, observer, quick=quick)
         elif to in RESULTS:
-            if quantization not in ("f16", "q8_0"):
-                raise ConfigError(f"--quantization is {quantization!r}; it takes f16 or q8_0.")
+            if quantization not in QUANTIZATIONS:
+                raise ConfigError(
+                    f"--quantization is {quantization!r}; it takes {', '.join(QUANTIZATIONS)}."
+                )
             told = exported_result(
                 _only_run(given),
                 to,

@@ -19,7 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trimtab.errors import ConfigError
 
-Quantization = Literal["f16", "q8_0"]
+Quantization = Literal["f32", "f16", "bf16", "q8_0"]
+HALVES: Final[tuple[Quantization, ...]] = ("f16", "bf16")
 ARCHITECTURES: Final = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3"}
 """transformers' model_type → gguf's architecture."""
 _PERMUTED: Final = frozenset({"llama", "mistral"})
@@ -72,11 +73,12 @@ def write_gguf(
     quantization: Quantization,
     name: str,
     end_token_id: int | None,
-) -> None:
+) -> frozenset[Quantization]:
     """Write weights, tokenizer, chat template and special tokens as one GGUF file.
 
-    Matrices are F16 or Q8_0 (F16 where a row is no multiple of 32), vectors F32. `end_token_id` is
-    where generation stops. Raises ConfigError as `refuse_unmappable` does.
+    Matrices are F32, F16, BF16 or Q8_0 (F16 where a row is no multiple of 32), vectors F32.
+    `end_token_id` is where generation stops. Returns the formats of 16 bits that hold every matrix
+    as it is. Raises ConfigError as `refuse_unmappable` does.
     """
     import gguf
 
@@ -85,12 +87,24 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     _add_shape(writer, model, name, quantization)
     _add_tokenizer(writer, model, tokenizer, end_token_id)
+    exact = frozenset(HALVES)
     for tensor_name, values in _tensors(model, architecture):
+        if values.ndim > 1:
+            exact = frozenset(kind for kind in exact if is_exact(values, kind))
         _add_tensor(writer, tensor_name, values, quantization)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return exact
+
+
+def is_exact(values: np.ndarray[Any, Any], kind: Quantization) -> bool:
+    """Whether fp32 values are the same once they are written in this format of 16 bits."""
+    if kind == "bf16":
+        return not (np.ascontiguousarray(values).view(np.uint32) & 0xFFFF).any()
+    with np.errstate(over="ignore"):
+        return np.array_equal(values.astype(np.float16).astype(np.float32), values)
 
 
 def _add_shape(writer: Any, model: PreTrainedModel, name: str, quantization: Quantization) -> None:
@@ -111,7 +125,12 @@ def _add_shape(writer: Any, model: PreTrainedModel, name: str, quantization: Qua
     writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    kinds = {"f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
+    kinds = {
+        "f32": "ALL_F32",
+        "f16": "MOSTLY_F16",
+        "bf16": "MOSTLY_BF16",
+        "q8_0": "MOSTLY_Q8_0",
+    }
     writer.add_file_type(gguf.LlamaFileType[kinds[quantization]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
@@ -206,10 +225,10 @@ def _add_tensor(
 ) -> None:
     import gguf
 
-    if values.ndim == 1:
+    if values.ndim == 1 or quantization == "f32":
         writer.add_tensor(name, values)
-    elif quantization == "q8_0" and values.shape[-1] % _Q8_BLOCK == 0:
-        kind = gguf.GGMLQuantizationType.Q8_0
+    elif quantization == "bf16" or (quantization == "q8_0" and values.shape[-1] % _Q8_BLOCK == 0):
+        kind = gguf.GGMLQuantizationType[quantization.upper()]
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
     else:
         writer.add_tensor(name, values.astype(np.float16))

@@ -138,7 +138,7 @@ def export_result(
             found: tuple[PreTrainedModel, Tokenizer] | str = _read_merged(staged)
         else:
             file = staged / f"{_name(plan)}-{quantization}.gguf"
-            write_gguf(
+            exact = write_gguf(
                 merged,
                 tokenizer,
                 file,
@@ -149,6 +149,7 @@ def export_result(
             if kind == "ollama":
                 text, notes = modelfile(file.name, tokenizer, merged)
                 (staged / "Modelfile").write_text(text, encoding="utf-8")
+            notes += rounding_note(quantization, exact)
             merged.generation_config.save_pretrained(staged)
             found = _read_gguf(file)
         comparison = _compared(merged, wanted, found, tokenizer, prompts)
@@ -157,6 +158,17 @@ def export_result(
         (staged / "README.md").write_text(text, encoding="utf-8")
     observer.activity_done()
     return ExportedResult(folder, comparison, notes)
+
+
+def rounding_note(quantization: Quantization, exact: frozenset[Quantization]) -> tuple[str, ...]:
+    """Which format would hold the weights as they are, where the one that was taken does not."""
+    if quantization == "f32" or quantization in exact:
+        return ()
+    better = next(iter(sorted(exact)), "f32")
+    return (
+        f"{quantization.upper()} rounds some weights; --quantization {better} holds all of them "
+        f"exactly{', in twice the bytes of F16' if better == 'f32' else ''}.",
+    )
 
 
 def _record(comparison: Comparison) -> dict[str, Any]:
