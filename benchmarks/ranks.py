@@ -2,11 +2,13 @@
 
     python benchmarks/ranks.py kills --out FILE.jsonl [--number 50]
     python benchmarks/ranks.py summary FILE.jsonl
+    python benchmarks/ranks.py speed
 
 Runs of two ranks on tiny random models: at a random moment one rank is killed by SIGKILL, the
 other must end within 30 seconds, and the run, resumed and by chance killed again, must come bit
 for bit to the end of one that was left alone. Outcomes are appended one by one; what is there
-already is not done again. `--seconds` stops after so long, to go on another time.
+already is not done again. `--seconds` stops after so long, to go on another time. `speed` is told
+in rank_speed.py.
 """
 
 from __future__ import annotations
@@ -140,8 +142,16 @@ def main() -> None:
     command.add_argument("--number", type=int, default=50)
     command.add_argument("--seconds", type=float, default=1e9)
     commands.add_parser("summary").add_argument("out", type=Path)
+    command = commands.add_parser("speed")
+    command.add_argument("--model", type=Path)
+    command.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    command.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    if arguments.command == "summary":
+    if arguments.command == "speed":
+        import rank_speed
+
+        rank_speed.measure(arguments.model, arguments.precision, arguments.out)
+    elif arguments.command == "summary":
         summary(arguments.out)
     else:
         measure(arguments.out, arguments.number, arguments.seconds)

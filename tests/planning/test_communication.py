@@ -38,3 +38,9 @@ def test_every_call_takes_its_hops() -> None:
     small = Ring(FABRIC, 512)
     assert small.all_gather_s(0, 2) == pytest.approx(2 * small.all_gather_s(0, 1))
     assert small.all_gather_s(0, 1) > Ring(FABRIC, 64).all_gather_s(0, 1)
+
+
+def test_hops_are_those_of_the_fabric() -> None:
+    slow = Fabric(8, 400e9, 25e9, share=1.0, intra_hop_s=1e-4, inter_hop_s=1e-3)
+    assert Ring(slow, 8).all_gather_s(0, 2) == pytest.approx(2 * 7e-4)
+    assert Ring(slow, 16).all_gather_s(0, 1) == pytest.approx(2 * 1e-3 + 13e-4)

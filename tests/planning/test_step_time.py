@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 import pytest
 from planning.facts import LLAMA_8B, as_facts
 
 from trimtab.hyperparameters.config import Method
-from trimtab.planning.communication import Fabric
+from trimtab.planning.communication import SUMMED_AT_ONCE_BYTES, Fabric
 from trimtab.planning.device_sheets import DEVICE_SHEETS, datasheet_facts
 from trimtab.planning.fact import Facts
 from trimtab.planning.micro_batches import MicroBatchSize
@@ -77,8 +78,28 @@ def test_copies_reduce_once_an_update() -> None:
     copies = [time(Split(8, 1)).terms(SIZE, k, "off").communication_s for k in (1, 4)]
     assert copies[0] == copies[1]
     fabric = datasheet_rates(facts(), time(Split(8)).work).fabric
-    moved = 2 * 7 / 8 * 4 * NUM_WEIGHTS / (fabric.share * fabric.intra_node_bytes_per_s)
-    assert copies[0] == pytest.approx(moved, rel=0.01)
+    moved_s = 2 * 7 / 8 * 4 * NUM_WEIGHTS / (fabric.share * fabric.intra_node_bytes_per_s)
+    num_exchanges = ceil(4 * NUM_WEIGHTS / SUMMED_AT_ONCE_BYTES)
+    assert copies[0] == pytest.approx(moved_s + 2 * num_exchanges * 7 * fabric.intra_hop_s)
+
+
+def test_copies_wait_for_their_sum_and_copies_of_shards_hide_it() -> None:
+    """`train` sums the gradients of copies once the last backward pass is done."""
+    copies = time(Split(8, 1)).terms(SIZE, 4, "off")
+    assert copies.waiting_s == copies.communication_s > 0
+    rates = replace(time(Split(1)).rates, fabric=Fabric(8, 1e11, 1e11))
+    hidden = time(Split(64, 8), rates=rates).terms(SIZE, 4, "off")
+    alone = time(Split(8, 8), rates=rates).terms(SIZE, 4, "off")
+    summed_s = hidden.communication_s - alone.communication_s
+    assert 0 < hidden.waiting_s - alone.waiting_s < summed_s / 2
+
+
+def test_a_step_of_a_cpu_takes_as_long_as_a_cpu_takes_to_start_it() -> None:
+    known = facts().adding(as_facts({"device.kind": "cpu"}))
+    one = time(Split(1))
+    on_cpu = replace(one, work=replace(one.work, facts=known))
+    tiny = MicroBatchSize(1, 1, 1)
+    assert on_cpu.terms(tiny, 1, "off").arithmetic_s == pytest.approx(32 * 1e-3)
 
 
 def test_recomputation_costs_a_forward_pass_of_the_layers() -> None:

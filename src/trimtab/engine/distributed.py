@@ -21,9 +21,10 @@ from torch.distributed.distributed_c10d import Store
 
 from trimtab.errors import DoesNotFit
 from trimtab.models.memory_errors import is_out_of_memory
+from trimtab.planning.communication import SUMMED_AT_ONCE_BYTES
 
-BUCKET_NUMBERS = 8 * 2**20
-"""Numbers that are summed over the ranks in one exchange: 32 MiB of fp32."""
+BUCKET_NUMBERS = SUMMED_AT_ONCE_BYTES // 4
+"""Numbers that are summed over the ranks in one exchange."""
 LOST_PEER = ("gloo/transport", "Connection closed by peer", "Connection reset by peer")
 """What gloo's plain RuntimeError says of a rank that is gone."""
 

@@ -15,16 +15,23 @@ LINK_SHARE = 0.8
 INTRA_HOP_S = 1e-6
 INTER_HOP_S = 5e-6
 """What a step from one rank to the next takes whatever its size; both are assumptions."""
+SUMMED_AT_ONCE_BYTES = 32 * 2**20
+"""Of gradients, in one exchange, where replicas sum them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """Bytes a second of one device in one direction, within its node and out of it."""
+    """Bytes a second of one device in one direction, within its node and out of it.
+
+    share: of these, what collectives reach. The hops are seconds of a step to the next rank.
+    """
 
     devices_per_node: int
     intra_node_bytes_per_s: float
     inter_node_bytes_per_s: float
     share: float = LINK_SHARE
+    intra_hop_s: float = INTRA_HOP_S
+    inter_hop_s: float = INTER_HOP_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +71,5 @@ class Ring:
     def _hops_s(self) -> float:
         num_nodes = -(-self.num_ranks // self._members_per_node)
         num_crossings = num_nodes if num_nodes > 1 else 0
-        return num_crossings * INTER_HOP_S + (self.num_ranks - 1 - num_crossings) * INTRA_HOP_S
+        num_inner = self.num_ranks - 1 - num_crossings
+        return num_crossings * self.fabric.inter_hop_s + num_inner * self.fabric.intra_hop_s

@@ -14,8 +14,8 @@ for k alike micro-batches on each device.
   gradients of what is trained scattered in fp32, in every micro-batch (FSDP2's defaults). They run
   while the neighbouring layer computes, so that a pass takes the longer of the two; the first
   layer's gathering and the last one's scattering have nothing to run beside.
-- copies of the model reduce their gradients once an update, while the backward pass of its last
-  micro-batch runs.
+- copies of the model reduce their gradients once an update: after its last backward pass, as
+  `train` does, or beside it where they are copies of shards.
 - optimizer: its weights and moments move once, at the memory's bandwidth.
 
 MATMUL_SHARE and TRAFFIC are fitted to half of the published rows of docs/scale.md, which is scored
@@ -26,8 +26,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
-from trimtab.planning.communication import Fabric, Ring
+from trimtab.planning.communication import SUMMED_AT_ONCE_BYTES, Fabric, Ring
 from trimtab.planning.fact import Facts
 from trimtab.planning.micro_batches import MicroBatchSize
 from trimtab.planning.rules.memory import (
@@ -124,13 +125,15 @@ class PredictedTime:
             + max(0.0, gather_s + scatter_s - backward_s)
             + (gather_s + scatter_s) / self.work.num_layers
         )
-        reduce_s = self._reduce_s
+        reduce_s = reducing_s = self._reduce_s
+        if self.split.num_shards > 1:
+            reducing_s = max(reduce_s - backward_s, reduce_s / self.work.num_layers)
         k = num_micro_batches
         return StepTerms(
             arithmetic_s=k * arithmetic_s,
             memory_s=k * memory_s,
             communication_s=k * (2 * gather_s + scatter_s) + reduce_s,
-            waiting_s=k * waiting_s + max(reduce_s - backward_s, reduce_s / self.work.num_layers),
+            waiting_s=k * waiting_s + reducing_s,
             optimizer_s=self._optimizer_s,
         )
 
@@ -145,7 +148,8 @@ class PredictedTime:
     ) -> float:
         """No less than it takes to start the kernels."""
         flops = self.work.training_flops(size, checkpointing) + self._slow_flops(size, passes)
-        starting_s = SECONDS_PER_LAYER["cuda"] * self.work.num_layers
+        kind = self.work.facts.text("device.kind")
+        starting_s = SECONDS_PER_LAYER[kind] * self.work.num_layers
         return max(self._seconds(flops), starting_s)
 
     def _slow_flops(self, size: MicroBatchSize, passes: float) -> float:
@@ -187,7 +191,10 @@ class PredictedTime:
     def _reduce_s(self) -> float:
         split = self.split
         ring = Ring(self.rates.fabric, split.num_copies, stride=split.num_shards)
-        return ring.all_reduce_s(4 * self.work.num_trained / split.num_shards, self._num_calls)
+        summed = 4 * self.work.num_trained / split.num_shards
+        is_sharded = split.num_shards > 1
+        num_calls = self._num_calls if is_sharded else ceil(summed / SUMMED_AT_ONCE_BYTES)
+        return ring.all_reduce_s(summed, num_calls)
 
     @property
     def _optimizer_s(self) -> float:
