@@ -102,3 +102,9 @@ def test_the_first_values_do_not_depend_on_the_frozen_weights_dtype() -> None:
         for name, parameter in found[0].items():
             assert other[name].dtype == torch.float32
             assert torch.equal(other[name], parameter), name
+
+
+def test_the_written_targets_are_in_one_order_in_every_process(load: Any) -> None:
+    targets = add_lora(load("llama"), **LORA).active_peft_config.target_modules
+    assert len(targets) == 14
+    assert list(targets) == sorted(targets)

@@ -84,6 +84,9 @@ def add_lora(
                 module.reset_lora_parameters(  # type: ignore[no-untyped-call]
                     "default", config.init_lora_weights
                 )
+    if not isinstance(config.target_modules, str):
+        # As the set that peft makes of it, it would be written in another order by each process.
+        config.target_modules = sorted(config.target_modules or ())
     fuse_adapted_linears(adapted)
     return adapted
 
