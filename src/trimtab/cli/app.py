@@ -36,6 +36,7 @@ from trimtab.cli.processes import (
     started_processes,
 )
 from trimtab.cli.study_command import study
+from trimtab.cli.training_imports import import_training
 from trimtab.cli.tune_command import tune
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
 
@@ -124,6 +125,7 @@ def train(
     import trimtab
 
     config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
+    import_training()
     with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.train(config, options=options, observer=observer)
     _show_end(summary, json_)
@@ -150,6 +152,7 @@ def resume(
         return code
     import trimtab
 
+    import_training()
     with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.resume(run_folder, allow_changed=allow_changed, observer=observer)
     _show_end(summary, json_)
@@ -167,6 +170,7 @@ def demo(
     """Teach the embedded model to write docstring summaries, in a few minutes on a CPU."""
     import trimtab
 
+    import_training()
     with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.demo(output_dir=output_dir, observer=observer)
     _show_end(summary, json_)

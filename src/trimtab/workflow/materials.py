@@ -19,7 +19,7 @@ from trimtab.models.description import describe
 from trimtab.models.loading import load_tokenizer
 from trimtab.models.packing import packing_refusal_of
 from trimtab.models.pad_token import choose_pad_token
-from trimtab.models.source import ModelSource, locate, moves_weights
+from trimtab.models.source import ModelSource, local_files, locate, moves_weights
 from trimtab.planning.fact import Fact
 from trimtab.planning.questions import (
     DataQuestion,
@@ -38,6 +38,7 @@ from trimtab.probes.device import choose_device, device_name, probe_device
 from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus, probe_training_rows
 from trimtab.workflow import measuring
+from trimtab.workflow.file_digests import FileDigests
 from trimtab.workflow.training_rows import (
     TrainingRows,
     rows_batching,
@@ -89,6 +90,11 @@ class Materials:
         )
         self._observer.activity_done()
         return source
+
+    @cached_property
+    def model_digests(self) -> FileDigests:
+        """Of the model's files as they are before its weights are loaded; begun at first use."""
+        return FileDigests(local_files(str(self.source.folder)) or ())
 
     @cached_property
     def device(self) -> torch.device:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from trimtab.errors import ConfigError, DataError, TrimtabError
-from trimtab.models.source import local_files
 from trimtab.probes.device import device_name
 from trimtab.probes.rows import rows_digest
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.sealed import read_sealed, write_sealed
+from trimtab.workflow.file_digests import sha256_of
 from trimtab.workflow.session import Session
 
 DECIDING_LIBRARIES = ("trimtab", "torch", "transformers", "peft", "numpy")
@@ -102,11 +100,8 @@ def provenance_of(session: Session) -> Provenance:
     values: dict[str, Any] = asdict(settings)
     return Provenance(
         settings={name: _as_json(value) for name, value in values.items()},
-        files={file.name: _sha256(file) for file in run_files if file.is_file()},
-        model_files={
-            file.name: _sha256(file)
-            for file in local_files(str(session.materials.source.folder)) or ()
-        },
+        files={file.name: sha256_of(file) for file in run_files if file.is_file()},
+        model_files=session.materials.model_digests.by_name(),
         rows=rows_digest(rows.train, rows.eval),
         device=device_name(session.materials.device),
         num_threads=torch.get_num_threads(),
@@ -168,8 +163,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -128,6 +128,9 @@ def open_session(planned: PlannedRun, run: RunFolder, shown: Observer, ranks: Ra
     """
     settings = planned.plan.settings()
     choose_device(settings.device)
+    if ranks.is_first:
+        # They are read while the rows are tokenised.
+        _ = planned.materials.model_digests
     rows = planned.materials.rows(rows_question(settings))
     report_to = settings.report_to if ranks.is_first else "none"
     tracker = tracking(shown, report_to, run.root, planned.plan)
