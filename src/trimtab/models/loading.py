@@ -19,6 +19,7 @@ from trimtab.models.foreign import UNUSABLE_FILES, first_sentence
 from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.models.own_memory import take_out_of_files
 from trimtab.models.quiet import quiet_transformers
+from trimtab.models.rms_norm import take_faster_norms
 from trimtab.models.source import ModelSource
 
 
@@ -73,6 +74,7 @@ def load_model(
         ) from error
     _check_complete(source, loaded[1]["missing_keys"])
     model.config.use_cache = False
+    take_faster_norms(model)
     if packed_attention:
         take_packed_attention(model)
     return model

@@ -16,6 +16,8 @@ from peft import PeftModel
 from peft.tuners import lora
 from torch import Tensor, nn
 
+from trimtab.models.compute_dtype import compute_dtype
+
 
 class _AdaptedLinear(torch.autograd.Function):
     """x Wᵀ + bias + s · (dropped Aᵀ) Bᵀ, for a frozen W and bias."""
@@ -72,7 +74,7 @@ class AdaptedLinear(lora.Linear):
 
     def forward(self, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
         base = self.get_base_layer()
-        dtype = _compute_dtype(x)
+        dtype = compute_dtype(x)
         if (
             self.disable_adapters
             or self.merged
@@ -104,9 +106,3 @@ def fuse_adapted_linears(model: PeftModel) -> None:
     for module in model.modules():
         if type(module) is lora.Linear and isinstance(module.get_base_layer(), nn.Linear):
             module.__class__ = AdaptedLinear
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.get_autocast_dtype(x.device.type)
-    return x.dtype
