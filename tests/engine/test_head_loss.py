@@ -45,7 +45,7 @@ def relative_errors(found: list[Tensor], exact: list[Tensor]) -> list[float]:
 @pytest.fixture(params=["one block", "many blocks"])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "many blocks":
-        monkeypatch.setattr(head_loss, "BLOCK_ELEMENTS", 10 * VOCABULARY)
+        monkeypatch.setattr(head_loss, "LOGITS_BLOCK_ELEMENTS", 10 * VOCABULARY)
         monkeypatch.setattr(head_loss, "CHUNK_ELEMENTS", {"cpu": 3 * VOCABULARY, "cuda": 1})
 
 

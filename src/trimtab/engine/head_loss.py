@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.models.compute_dtype import compute_dtype
+from trimtab.planning.rules.memory import LOGITS_BLOCK_ELEMENTS
 
-BLOCK_ELEMENTS = 2**26
-"""Logits of one block: 128 MiB in 16 bits."""
 CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**25}
 """Logits that are in fp32 at a time: on a CPU what stays in its second cache."""
 
@@ -43,7 +42,7 @@ def head_losses(head: nn.Linear, hidden_MH: Tensor, targets_M: Tensor) -> Tensor
     weight_VH, bias_V = _in_dtype(head.weight, head.bias, dtype)
     losses_M = torch.empty(len(targets_M), dtype=torch.float32, device=hidden_MH.device)
     with torch.autocast(hidden_MH.device.type, enabled=False):
-        for block in _slices(len(targets_M), BLOCK_ELEMENTS // len(weight_VH)):
+        for block in _slices(len(targets_M), LOGITS_BLOCK_ELEMENTS // len(weight_VH)):
             logits_PV = nn.functional.linear(hidden_MH[block].to(dtype), weight_VH, bias_V)
             losses_M[block] = _block_losses(logits_PV, targets_M[block], becomes_gradient=False)
     return losses_M
@@ -62,7 +61,7 @@ class _HeadLoss(torch.autograd.Function):
         needs_hidden, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         needs_any = needs_hidden or needs_weight or needs_bias
         head_VH, head_bias_V = _in_dtype(weight_VH, bias_V, dtype)
-        blocks = _slices(len(targets_M), BLOCK_ELEMENTS // len(head_VH))
+        blocks = _slices(len(targets_M), LOGITS_BLOCK_ELEMENTS // len(head_VH))
         losses_M = torch.empty(len(targets_M), dtype=torch.float32, device=hidden_MH.device)
         hidden_gradient_MH = torch.empty_like(hidden_MH) if needs_hidden else None
         weight_gradient_VH, bias_gradient_V = None, None

@@ -51,6 +51,7 @@ class PeakCurve:
     coefficients: tuple[float, float, float, float, float]
     late_gradient_bytes: int
     copy_bytes: float
+    max_scored_at_once: float
     alone: Correction
     accumulated: Correction
 
@@ -68,7 +69,7 @@ class PeakCurve:
         _, _, per_token, per_scored, per_square = self.coefficients
         return (
             per_token * size.num_tokens
-            + per_scored * size.num_scored
+            + per_scored * min(size.num_scored, self.max_scored_at_once)
             + per_square * size.sum_length_squared
         )
 
@@ -191,25 +192,27 @@ def _fit(
     checkpointing: Checkpointing,
 ) -> PeakCurve:
     late, copies = arithmetic.late_gradient_bytes, arithmetic.copy_bytes(checkpointing)
+    most = arithmetic.max_scored_at_once
     nothing = Correction((), ())
     a, b, c, d, e = (prior.mean for prior in priors)
-    curve = PeakCurve((a, b, c, d, e), late, copies, nothing, nothing)
+    curve = PeakCurve((a, b, c, d, e), late, copies, most, nothing, nothing)
     for _ in range(NUM_ROUNDS):
         features, targets = [], []
         for point, peak in zip(points, peaks, strict=True):
             size, accumulates = point.size, _accumulates(point)
             away = curve.not_there_yet(accumulates)
             if curve.growing(size) - away > (0 if accumulates else CLEARLY * late):
-                grown = (size.num_tokens, size.num_scored, size.sum_length_squared)
+                scored = min(size.num_scored, most)
+                grown = (size.num_tokens, scored, size.sum_length_squared)
                 features.append((1.0, float(accumulates), *grown))
                 targets.append(peak + away)
             else:
                 features.append((1.0, float(accumulates), 0.0, 0.0, 0.0))
                 targets.append(peak)
         a, b, c, d, e = solve(features, targets, priors, relative_noise=RELATIVE_NOISE)
-        curve = PeakCurve((a, b, c, d, e), late, copies, nothing, nothing)
+        curve = PeakCurve((a, b, c, d, e), late, copies, most, nothing, nothing)
     alone, accumulated = (_correction(curve, points, peaks, several) for several in (False, True))
-    return PeakCurve(curve.coefficients, late, copies, alone, accumulated)
+    return PeakCurve(curve.coefficients, late, copies, most, alone, accumulated)
 
 
 def _correction(

@@ -8,8 +8,8 @@ for k alike micro-batches on each device.
 - operations: those of `planning.timing`. Attention's run at half the rate of the others, since
   kernels that leave half of the square out keep the matrix units half as busy (in llm-foundry's
   tables the share of peak by which the whole square counts hardly moves with the length).
-- bytes moved: what the layers keep of a token for the backward pass, TRAFFIC times over in each
-  pass, the logits likewise; and the weights of the layers once a pass.
+- bytes moved: inputs and outputs of the layers' linear modules, norms in fp32 and fp32 logits
+  thrice, TRAFFIC times over in each pass; and the weights of the layers once a pass.
 - sharded over N devices, the weights are gathered in each pass in the compute format, and the
   gradients of what is trained scattered in fp32, in every micro-batch (FSDP2's defaults). They run
   while the neighbouring layer computes, so that a pass takes the longer of the two; the first
@@ -36,7 +36,7 @@ from trimtab.planning.rules.memory import (
     MemoryArithmetic,
     num_recomputing_layers,
 )
-from trimtab.planning.rules.shape import num_linear_weights
+from trimtab.planning.rules.shape import num_layer_features, num_linear_weights
 from trimtab.planning.timing import (
     OPTIMIZER_TRAFFIC_BYTES,
     SECONDS_PER_LAYER,
@@ -46,6 +46,9 @@ from trimtab.planning.timing import (
 
 MATMUL_SHARE = 0.85
 TRAFFIC = 3.5
+NORM_BYTES = {"fp32": 8, "fp16": 18, "bf16": 18}
+"""A feature of the hidden state, of a layer's two norms."""
+LOGITS_BYTES = 12
 ATTENTION_SHARE = 0.5
 BACKWARD_PASSES = 2
 """Of a forward pass's time: gradients of inputs, and of weights."""
@@ -160,10 +163,13 @@ class PredictedTime:
         return flops / (MATMUL_SHARE * self.rates.flops_per_s)
 
     def _memory_s(self, size: MicroBatchSize, passes: float) -> float:
-        kept = size.num_tokens * self.work.num_layers * self.memory.layer_bytes_per_token
-        logits = size.num_scored * self.memory.logits_bytes_per_position
-        weights = self._number_bytes * num_linear_weights(self.work.facts)
-        moved = TRAFFIC * (passes * kept + min(passes, 3) * logits) + passes * weights
+        facts = self.work.facts
+        features = self._number_bytes * num_layer_features(facts)
+        norms = NORM_BYTES[self.work.precision] * facts.integer("model.hidden_size")
+        layers = size.num_tokens * self.work.num_layers * (features + norms)
+        logits = size.num_scored * LOGITS_BYTES * facts.integer("model.vocab_size")
+        weights = self._number_bytes * num_linear_weights(facts)
+        moved = TRAFFIC * (passes * layers + min(passes, 3) * logits) + passes * weights
         return moved / self.rates.memory_bytes_per_s
 
     @property

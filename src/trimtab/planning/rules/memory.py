@@ -12,12 +12,14 @@ else 2):
   format that autocast keeps.
 - gradients and optimizer state: fp32, for the trained weights alone.
 - activations of a layer that keeps them: T·(b·S + h·H): inputs and outputs of its linear modules
-  in the compute format, and what norms and residuals keep (h = 8 bytes under fp32, 18 in half
-  precision, where norms compute in fp32). Fitted to the tensors that autograd saves in a llama of
-  30 such layers, within 3% there. A layer that recomputes keeps its input alone, T·H. One layer's
-  activations are added: those that the backward pass works on.
+  in the compute format, and what norms and residuals keep beyond these (h = 28 bytes where fp32
+  weights are trained under fp16, so that norms go the long way; else nothing). Checked against the
+  tensors that autograd saves in a llama of 30 such layers: within 2%. A layer that recomputes keeps
+  its input alone, T·H. One layer's activations are added: those that the backward pass works on.
 - attention keeps no [T, T] matrix: its kernels are fused.
-- logits: K·V in fp32 three times over: the logits, their log-softmax, the gradient.
+- logits: min(K, a block's positions)·V in the compute format: they turn into their own gradient
+  block by block. Under fp16 K·V in fp32 three times over: the logits, their log-softmax, the
+  gradient.
 
 Sharded over N devices (FSDP2's `fully_shard`, a group for each layer and one for the rest), a
 device holds 1/N of weights, gradients and optimizer state, and beside them the whole weights of the
@@ -36,13 +38,19 @@ from typing import Literal
 from trimtab.hyperparameters.config import Method, Optimizer, Precision
 from trimtab.planning.fact import Facts
 from trimtab.planning.micro_batches import MicroBatchSize
-from trimtab.planning.rules.shape import linear_modules, num_head_weights, num_linear_weights
+from trimtab.planning.rules.shape import (
+    num_head_weights,
+    num_layer_features,
+    num_linear_weights,
+)
 
 Checkpointing = Literal["off", "full"] | int
 
 BASE_BYTES = {"cpu": 800_000_000, "cuda": 250_000_000}
-LOGIT_COPIES = 3
-_NORM_BYTES_PER_HIDDEN = {"fp32": 8, "fp16": 18, "bf16": 18}
+LOGITS_BLOCK_ELEMENTS = 2**26
+"""Logits that the loss makes at a time, where it goes block by block: 128 MiB in 16 bits."""
+_COPIES_OF_WHOLE_LOGITS = 3
+_LONG_NORM_BYTES_PER_HIDDEN = 28
 OPTIMIZER_BYTES_PER_WEIGHT: dict[Optimizer, float] = {
     "adamw": 8,
     "adam": 8,
@@ -66,6 +74,7 @@ class MemoryArithmetic:
     come while activations go, which are all but the output head's.
     layer_copy_bytes, head_copy_bytes: of these the trained weights' copies in the compute format,
     of all layers and of the output head; a layer that recomputes makes its own anew.
+    max_scored_at_once: positions beyond which logits no longer grow.
     """
 
     fixed_bytes: int
@@ -77,6 +86,7 @@ class MemoryArithmetic:
     layer_bytes_per_token: float
     input_bytes_per_token: float
     logits_bytes_per_position: int
+    max_scored_at_once: float
 
     def bytes_per_token(self, checkpointing: Checkpointing) -> float:
         """What all layers hold of one token when the backward pass begins."""
@@ -96,7 +106,7 @@ class MemoryArithmetic:
         """The predicted peak of updates whose largest micro-batch is of `size`."""
         return self.fixed_bytes + math.ceil(
             size.num_tokens * self.bytes_per_token(checkpointing)
-            + size.num_scored * self.logits_bytes_per_position
+            + min(size.num_scored, self.max_scored_at_once) * self.logits_bytes_per_position
         )
 
 
@@ -130,7 +140,7 @@ def memory_arithmetic(
     else:
         weights = 4 * num_parameters
         layer_copies, head_copy = 2 * num_linear_weights(facts), 2 * num_head_weights(facts)
-        residual_bytes = 4
+        residual_bytes = 4 if precision == "fp16" else number_bytes
         head = num_head_weights(facts)
     if precision == "fp32" or num_shards > 1:
         layer_copies = head_copy = 0
@@ -139,7 +149,8 @@ def memory_arithmetic(
         gathered = _gathered_bytes(facts, method, number_bytes, num_trained)
     state = math.ceil(OPTIMIZER_BYTES_PER_WEIGHT[optim] * num_trained)
     base = BASE_BYTES[facts.text("device.kind")]
-    features = sum(module.num_features for module in linear_modules(facts)) / num_layers
+    vocab_size = facts.integer("model.vocab_size")
+    is_whole = precision == "fp16"
     return MemoryArithmetic(
         fixed_bytes=base
         + math.ceil((weights + 4 * num_trained + state) / num_shards)
@@ -151,10 +162,12 @@ def memory_arithmetic(
         layer_copy_bytes=layer_copies,
         head_copy_bytes=head_copy,
         num_layers=num_layers,
-        layer_bytes_per_token=number_bytes * features
-        + _NORM_BYTES_PER_HIDDEN[precision] * hidden_size,
+        layer_bytes_per_token=number_bytes * num_layer_features(facts)
+        + _LONG_NORM_BYTES_PER_HIDDEN * hidden_size * (is_whole and method == "full"),
         input_bytes_per_token=hidden_size * residual_bytes,
-        logits_bytes_per_position=LOGIT_COPIES * 4 * facts.integer("model.vocab_size"),
+        logits_bytes_per_position=vocab_size
+        * (_COPIES_OF_WHOLE_LOGITS * 4 if is_whole else number_bytes),
+        max_scored_at_once=math.inf if is_whole else max(1, LOGITS_BLOCK_ELEMENTS // vocab_size),
     )
 
 

@@ -52,5 +52,11 @@ def num_head_weights(facts: Facts) -> int:
     return facts.integer("model.hidden_size") * facts.integer("model.vocab_size")
 
 
+def num_layer_features(facts: Facts) -> float:
+    """Inputs and outputs of a layer's linear modules, all together."""
+    features = sum(module.num_features for module in linear_modules(facts))
+    return features / facts.integer("model.num_layers")
+
+
 def num_linear_weights(facts: Facts) -> int:
     return sum(module.num_weights for module in linear_modules(facts))
