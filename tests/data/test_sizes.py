@@ -50,13 +50,12 @@ def test_a_group_has_the_size_of_its_micro_batch(changes: dict[str, Any]) -> Non
     rows, batching = ragged_rows(), layout_of(changes)
     group = batch_rows(rows, batching)[:2]
     batch = micro_batch(rows, group, batching)
-    assert group_size(rows, RowLengths.of(rows), group, batching) == size_of(batch)
+    assert group_size(RowLengths.of(rows), group, batching) == size_of(batch)
 
 
-def test_pads_and_every_scored_column_count() -> None:
+def test_pads_count_and_are_not_scored() -> None:
     rows = ragged_rows((4, 10))
     batching = layout_of({"padding": "longest", "pad_to_multiple_of": 4})
-    size = group_size(rows, RowLengths.of(rows), [[0], [1]], batching)
+    size = group_size(RowLengths.of(rows), [[0], [1]], batching)
     assert (size.num_tokens, size.sum_length_squared) == (24, 288)
-    columns = {position - 1 for row in rows for position in row.trainable.nonzero()[0].tolist()}
-    assert size.num_scored == 2 * len(columns)
+    assert size.num_scored == sum(row.num_trainable_tokens for row in rows)

@@ -71,7 +71,8 @@ def test_what_was_measured_is_given_back_and_what_lies_between_is_near() -> None
         return 900 * MB + tokens * 2.2 * MB
 
     found = fitted([point(tokens, truth(tokens)) for tokens in (256, 1024)])
-    for tokens in (256, 512, 1024, 4096):
+    # Beyond 1,365 scored positions logits come in several blocks, and no longer grow.
+    for tokens in (256, 512, 1024, 2048):
         predicted = found.peak_bytes(size(tokens), "off", accumulates=False)
         assert predicted == pytest.approx(truth(tokens), rel=0.01)
     assert found.relative_residual < 0.01

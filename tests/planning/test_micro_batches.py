@@ -53,7 +53,7 @@ def test_without_the_lists_every_row_is_the_longest() -> None:
 )
 def test_padded_rows_are_as_long_as_the_batch(layout: Layout, length: int) -> None:
     found = largest_micro_batch(as_facts(ROWS), layout, 3, packing=False)
-    assert found == MicroBatchSize(3 * length, 3 * 120, 3 * length**2)
+    assert found == MicroBatchSize(3 * length, 3 * 70, 3 * length**2)
 
 
 def test_packed_rows_without_lists_are_full() -> None:

@@ -88,18 +88,18 @@ def seconds_of(num_positions: float, num_scored: float, *, num_rows: float = 16)
     [
         ({"padding": "none"}, 150, 60),
         ({"padding": "longest", "per_device_train_batch_size": 1}, 150, 60),
-        ({"padding": "longest", "per_device_train_batch_size": 2}, 175, 120),
-        ({"padding": "longest", "per_device_train_batch_size": 4}, 193.75, 193.75),
+        ({"padding": "longest", "per_device_train_batch_size": 2}, 175, 60),
+        ({"padding": "longest", "per_device_train_batch_size": 4}, 193.75, 60),
         (
             {"padding": "longest", "per_device_train_batch_size": 2, "pad_to_multiple_of": 128},
             0.25 * 128 + 0.75 * 256,
-            120,
+            60,
         ),
         ({"padding": "max_length", "per_device_train_batch_size": 1}, 256, 60),
         (
             {"padding": "max_length", "per_device_train_batch_size": 2, "pad_to_multiple_of": 192},
             384,
-            120,
+            60,
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_what_pads_takes_time(
 def test_padding_that_the_model_needs_takes_time_and_packing_does_not() -> None:
     leaky = LLAMA_135M | {"model.packing_refusal": "rows leak"}
     padded = predicted(**TWO_LENGTHS, model=leaky, per_device_train_batch_size=2)
-    assert padded.step_time_s == pytest.approx(8 * STARTING_S + seconds_of(175, 120), rel=0.01)
+    assert padded.step_time_s == pytest.approx(8 * STARTING_S + seconds_of(175, 60), rel=0.01)
     packed = predicted(**TWO_LENGTHS, packing=True)
     # 600 packed rows of 256 tokens hold the 1,024 examples.
     assert packed.step_time_s == pytest.approx(
@@ -132,4 +132,5 @@ def test_evaluation_is_padded_too() -> None:
         return found.predictions.total_time_s - 10 * found.predictions.step_time_s
 
     joined, padded = evaluation_s(), evaluation_s(padding="max_length")
-    assert padded > 256 / 150 * joined
+    # The layers compute 256 / 150 as many positions, the output head the same.
+    assert 1.5 * joined < padded < 256 / 150 * joined

@@ -35,11 +35,10 @@ def ragged_rows(
 def size_of(batch: MicroBatch) -> MicroBatchSize:
     """The size of a micro-batch that is laid out already."""
     num_rows, length = batch.input_ids.shape
-    num_kept_columns = int((batch.targets != IGNORED).any(dim=0).sum())
     lengths = batch.document_lengths or (length,) * num_rows
     return MicroBatchSize(
         num_tokens=num_rows * length,
-        num_scored=num_rows * num_kept_columns,
+        num_scored=int((batch.targets != IGNORED).sum()),
         sum_length_squared=sum(each**2 for each in lengths),
     )
 

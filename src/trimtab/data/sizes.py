@@ -48,7 +48,7 @@ def update_sizes(
         for start in range(0, num_taken * global_batch_size, global_batch_size):
             update = units[start : start + global_batch_size]
             yield tuple(
-                group_size(rows, lengths, update[first : first + size], batching)
+                group_size(lengths, update[first : first + size], batching)
                 for first in range(0, len(update), size)[batching.rank :: batching.num_ranks]
             )
         num_updates -= num_taken
@@ -56,26 +56,14 @@ def update_sizes(
 
 
 def group_size(
-    rows: Sequence[TokenRow], lengths: RowLengths, group: Sequence[BatchRow], batching: Batching
+    lengths: RowLengths, group: Sequence[BatchRow], batching: Batching
 ) -> MicroBatchSize:
     """The size of the micro-batch that holds these batch rows."""
     indices = [index for batch_row in group for index in batch_row]
     tokens = lengths.num_tokens[indices]
+    num_scored = int(lengths.num_trainable[indices].sum())
     if batching.packing or batching.padding == "none":
-        return MicroBatchSize(
-            num_tokens=int(tokens.sum()),
-            num_scored=int(lengths.num_trainable[indices].sum()),
-            sum_length_squared=int((tokens**2).sum()),
-        )
+        return MicroBatchSize(int(tokens.sum()), num_scored, int((tokens**2).sum()))
     longest = int(tokens.max()) if batching.padding == "longest" else batching.max_length
     length = padded_length(longest, batching.pad_to_multiple_of)
-    scored = np.zeros(length, dtype=np.bool_)
-    for index in indices:
-        row = rows[index]
-        start = 0 if batching.padding_side == "right" else length - row.num_tokens
-        scored[start : start + row.num_tokens - 1] |= row.trainable[1:]
-    return MicroBatchSize(
-        num_tokens=len(indices) * length,
-        num_scored=len(indices) * int(scored.sum()),
-        sum_length_squared=len(indices) * length**2,
-    )
+    return MicroBatchSize(len(indices) * length, num_scored, len(indices) * length**2)

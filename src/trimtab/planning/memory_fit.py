@@ -14,8 +14,9 @@ that recompute.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trimtab.planning.fact import Facts
 from trimtab.planning.micro_batches import MicroBatchSize
@@ -34,11 +35,6 @@ FIXED_WIDTH = 0.3
 HEAD_SIZE = 64
 SCORE_SHARE = 0.1
 """The prior width of Σ length²: a tenth of attention that keeps every score in fp32."""
-NUM_ROUNDS = 3
-"""Which side of the maximum a point is on depends on the coefficients, and these on that."""
-CLEARLY = 3
-"""Times the late gradients: only a point that grew by more tells the slopes. Near the maximum's
-edge activations find room that gradients will have, and grow less than they do beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,28 +187,65 @@ def _fit(
     arithmetic: MemoryArithmetic,
     checkpointing: Checkpointing,
 ) -> PeakCurve:
-    late, copies = arithmetic.late_gradient_bytes, arithmetic.copy_bytes(checkpointing)
-    most = arithmetic.max_scored_at_once
-    nothing = Correction((), ())
-    a, b, c, d, e = (prior.mean for prior in priors)
-    curve = PeakCurve((a, b, c, d, e), late, copies, most, nothing, nothing)
-    for _ in range(NUM_ROUNDS):
-        features, targets = [], []
-        for point, peak in zip(points, peaks, strict=True):
-            size, accumulates = point.size, _accumulates(point)
-            away = curve.not_there_yet(accumulates)
-            if curve.growing(size) - away > (0 if accumulates else CLEARLY * late):
-                scored = min(size.num_scored, most)
-                grown = (size.num_tokens, scored, size.sum_length_squared)
-                features.append((1.0, float(accumulates), *grown))
-                targets.append(peak + away)
-            else:
-                features.append((1.0, float(accumulates), 0.0, 0.0, 0.0))
-                targets.append(peak)
-        a, b, c, d, e = solve(features, targets, priors, relative_noise=RELATIVE_NOISE)
-        curve = PeakCurve((a, b, c, d, e), late, copies, most, nothing, nothing)
+    """Which points stand on the level part is not known: the most likely of all answers is taken.
+
+    Points on the level part are the smallest of their kind.
+    """
+    plain = PeakCurve(
+        _coefficients(priors),
+        arithmetic.late_gradient_bytes,
+        arithmetic.copy_bytes(checkpointing),
+        arithmetic.max_scored_at_once,
+        Correction((), ()),
+        Correction((), ()),
+    )
+    room = [plain.growing(each.size) - plain.not_there_yet(_accumulates(each)) for each in points]
+    candidates = []
+    for least in {-math.inf, *room, math.inf}:
+        grows = [each >= least for each in room]
+        candidates.append(_solved(plain, points, peaks, priors, grows))
+    curve = min(candidates, key=lambda each: _unlikeliness(each, points, peaks, priors))
     alone, accumulated = (_correction(curve, points, peaks, several) for several in (False, True))
-    return PeakCurve(curve.coefficients, late, copies, most, alone, accumulated)
+    return replace(curve, alone=alone, accumulated=accumulated)
+
+
+def _coefficients(priors: Sequence[Prior]) -> tuple[float, float, float, float, float]:
+    a, b, c, d, e = (prior.mean for prior in priors)
+    return a, b, c, d, e
+
+
+def _solved(
+    curve: PeakCurve,
+    points: Sequence[Point],
+    peaks: Sequence[float],
+    priors: Sequence[Prior],
+    grows: Sequence[bool],
+) -> PeakCurve:
+    """The curve through the points, of which these lie on its rising part."""
+    features, targets = [], []
+    for point, peak, is_growing in zip(points, peaks, grows, strict=True):
+        size, accumulates = point.size, _accumulates(point)
+        scored = min(size.num_scored, curve.max_scored_at_once)
+        grown = (size.num_tokens, scored, size.sum_length_squared) if is_growing else (0, 0, 0)
+        features.append((1.0, float(accumulates), *grown))
+        targets.append(peak + curve.not_there_yet(accumulates) * is_growing)
+    a, b, c, d, e = solve(features, targets, priors, relative_noise=RELATIVE_NOISE)
+    return replace(curve, coefficients=(a, b, c, d, e))
+
+
+def _unlikeliness(
+    curve: PeakCurve, points: Sequence[Point], peaks: Sequence[float], priors: Sequence[Prior]
+) -> float:
+    """The sum of squares that `solve` makes small, of the curve as it is."""
+    away = [
+        (curve.uncorrected(point.size, _accumulates(point)) / peak - 1) / RELATIVE_NOISE
+        for point, peak in zip(points, peaks, strict=True)
+    ]
+    moved = [
+        (found - prior.mean) / prior.deviation
+        for found, prior in zip(curve.coefficients, priors, strict=True)
+    ]
+    return sum(one**2 for one in (*away, *moved))
 
 
 def _correction(

@@ -36,9 +36,8 @@ def largest_micro_batch(
     """
     if layout.padding != "none" and not packing:
         length = _padded_length(facts, layout)
-        # Padded rows are scored at each column that any of them trains on: nearly all.
-        scored = min(length, facts.integer("rows.length_max"))
-        return MicroBatchSize(num_rows * length, num_rows * scored, num_rows * length**2)
+        scored = num_rows * facts.integer("rows.trainable_length_max")
+        return MicroBatchSize(num_rows * length, scored, num_rows * length**2)
     lengths = _largest(facts, "rows.longest_lengths", num_rows)
     if not lengths:
         length = layout.max_length if packing else facts.integer("rows.length_max")

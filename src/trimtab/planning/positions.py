@@ -40,18 +40,13 @@ def padded_length(length: float, pad_to_multiple_of: int | None) -> int:
 
 
 def positions_per_example(facts: Facts, layout: Layout, batch_size: int) -> Positions:
-    """What an example of a micro-batch of `batch_size` rows costs, pad tokens included.
-
-    A padded micro-batch is scored at each column that any of its rows trains on.
-    """
+    """What an example of a micro-batch of `batch_size` rows costs, pad tokens included."""
     trained = facts.number("rows.num_trainable_tokens") / facts.number("rows.num_examples")
     if layout.padding == "none":
         return Positions(facts.number("rows.length_mean"), trained)
-    longest = _mean_longest(facts, batch_size, None)
-    num_scored = min(longest, batch_size * trained)
     if layout.padding == "longest":
-        return Positions(_mean_longest(facts, batch_size, layout.pad_to_multiple_of), num_scored)
-    return Positions(padded_length(layout.max_length, layout.pad_to_multiple_of), num_scored)
+        return Positions(_mean_longest(facts, batch_size, layout.pad_to_multiple_of), trained)
+    return Positions(padded_length(layout.max_length, layout.pad_to_multiple_of), trained)
 
 
 def _mean_longest(facts: Facts, batch_size: int, multiple: int | None) -> float:

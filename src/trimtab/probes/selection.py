@@ -27,7 +27,7 @@ def num_tokens(rows: Sequence[TokenRow], unit: BatchRow) -> int:
 def num_computed_tokens(rows: Sequence[TokenRow], layout: Batching) -> int:
     """Tokens of one micro-batch of these examples, pad tokens among them."""
     units = [[index] for index in range(len(rows))]
-    return int(group_size(rows, RowLengths.of(rows), units, layout).num_tokens)
+    return int(group_size(RowLengths.of(rows), units, layout).num_tokens)
 
 
 def precision_rows(rows: Sequence[TokenRow], layout: Batching) -> list[TokenRow]:

@@ -85,7 +85,7 @@ def _trials(question: TrialsQuestion, measured: Measured) -> list[Fact]:
     rows, groups = _handed_over(measured.rows, chosen)
     lengths = RowLengths.of(rows)
     points = [
-        asdict(trial) | asdict(group_size(rows, lengths, group, layout))
+        asdict(trial) | asdict(group_size(lengths, group, layout))
         for trial, group in zip(question.trials, groups, strict=True)
     ]
     requests = [

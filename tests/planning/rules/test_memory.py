@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 import pytest
-from planning.facts import CARD_80GB, CPU, LLAMA_135M, PLAIN_CPU, planned
+from planning.facts import CARD_80GB, CPU, LLAMA_135M, PLAIN_CPU, as_facts, planned
 
-from trimtab.hyperparameters.config import Optimizer
+from trimtab.hyperparameters.config import Method, Optimizer, Precision
 from trimtab.planning.micro_batches import MicroBatchSize
-from trimtab.planning.rules.memory import MemoryArithmetic, num_recomputing_layers
+from trimtab.planning.rules.memory import (
+    MemoryArithmetic,
+    memory_arithmetic,
+    num_recomputing_layers,
+)
 
 NUM_WEIGHTS = 134_515_008
 NUM_ADAPTER = 4_884_480
@@ -17,6 +22,13 @@ LINEAR = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
 TOKENS, SCORED = 312, 120
 
 
+def memory_of(method: Method, precision: Precision) -> MemoryArithmetic:
+    facts = as_facts(CPU | LLAMA_135M)
+    return memory_arithmetic(
+        facts, method=method, precision=precision, optim="adamw", num_trained=NUM_ADAPTER
+    )
+
+
 def peak(**values: Any) -> int:
     settings = {"device": PLAIN_CPU, "global_batch_size": 16, "per_device_train_batch_size": 4}
     found = planned(**(settings | values)).predictions.peak_memory_bytes
@@ -24,26 +36,26 @@ def peak(**values: Any) -> int:
     return found
 
 
-def activations(bytes_per_token: int) -> int:
-    logits = 3 * 4 * SCORED * 49_152
-    return 4 * (31 * TOKENS * bytes_per_token + logits)
+def activations(number_bytes: int) -> int:
+    """31 layers' inputs and outputs, and logits once, both in the compute format."""
+    return 4 * number_bytes * (31 * TOKENS * FEATURES + SCORED * 49_152)
 
 
 def test_lora_in_fp32() -> None:
     fixed = 800_000_000 + 4 * NUM_WEIGHTS + NUM_ADAPTER * (4 + 4 + 8)
-    assert peak() == fixed + activations(4 * FEATURES + 8 * 576)
+    assert peak() == fixed + activations(4)
 
 
 def test_lora_in_bf16_keeps_frozen_weights_in_half() -> None:
     fixed = 800_000_000 + 2 * NUM_WEIGHTS + NUM_ADAPTER * (4 + 2 + 4 + 8)
-    assert peak(device=CPU) == fixed + activations(2 * FEATURES + 18 * 576)
+    assert peak(device=CPU) == fixed + activations(2)
 
 
 def test_full_keeps_fp32_masters() -> None:
     fixed = 800_000_000 + NUM_WEIGHTS * (4 + 4 + 8)
-    assert peak(method="full") == fixed + activations(4 * FEATURES + 8 * 576)
+    assert peak(method="full") == fixed + activations(4)
     copies = 2 * (LINEAR + HEAD)
-    assert peak(method="full", device=CPU) == fixed + copies + activations(2 * FEATURES + 18 * 576)
+    assert peak(method="full", device=CPU) == fixed + copies + activations(2)
 
 
 def test_a_card_has_no_interpreter_in_its_memory() -> None:
@@ -53,7 +65,7 @@ def test_a_card_has_no_interpreter_in_its_memory() -> None:
 
 def test_checkpointing_keeps_inputs_alone() -> None:
     saved = peak(activation_checkpointing="off") - peak(activation_checkpointing="full")
-    assert saved == 4 * 30 * TOKENS * (4 * FEATURES + 8 * 576 - 4 * 576)
+    assert saved == 4 * 30 * TOKENS * (4 * FEATURES - 4 * 576)
     half = peak(activation_checkpointing="off") - peak(activation_checkpointing=2)
     assert half * 2 == saved
 
@@ -87,31 +99,44 @@ def test_each_optimizer_has_its_state() -> None:
 
 
 def test_padding_costs_what_it_pads() -> None:
-    none = peak()
     longest = peak(padding="longest")
     to_length = peak(padding="max_length", max_length=1024)
-    # Padded rows are scored over their whole length.
-    assert longest - none == 4 * 3 * 4 * (TOKENS - SCORED) * 49_152
-    assert to_length - longest == 4 * 31 * (1024 - TOKENS) * (4 * FEATURES + 8 * 576)
+    assert longest == peak()
+    assert to_length - longest == 4 * 31 * (1024 - TOKENS) * 4 * FEATURES
     assert peak(padding="longest", pad_to_multiple_of=320) - longest == (
-        4 * 31 * (320 - TOKENS) * (4 * FEATURES + 8 * 576)
+        4 * 31 * (320 - TOKENS) * 4 * FEATURES
     )
 
 
 def test_packed_rows_are_full() -> None:
     packed = peak(packing=True, max_length=642)
     scored = 241  # 60 of 160 tokens are trained on, and a share of one counts whole
-    extra_tokens = 31 * (642 - TOKENS) * (4 * FEATURES + 8 * 576)
-    assert packed - peak() == 4 * (extra_tokens + 12 * (scored - SCORED) * 49_152)
+    extra_tokens = 31 * (642 - TOKENS) * 4 * FEATURES
+    assert packed - peak() == 4 * (extra_tokens + 4 * (scored - SCORED) * 49_152)
 
 
 def test_memory_grows_with_the_vocabulary() -> None:
     wide = LLAMA_135M | {"model.vocab_size": 2 * 49_152}
-    assert peak(model=wide) - peak() == 4 * 12 * SCORED * 49_152
+    assert peak(model=wide) - peak() == 4 * 4 * SCORED * 49_152
+
+
+def test_logits_grow_up_to_a_block() -> None:
+    bf16 = memory_of("lora", "bf16")
+    assert bf16.max_scored_at_once == 2**26 // 49_152
+    at_most = bf16.peak_bytes(MicroBatchSize(0, bf16.max_scored_at_once, 0), "off")
+    assert bf16.peak_bytes(MicroBatchSize(0, 10**6, 0), "off") == at_most
+
+
+def test_fp16_takes_whole_logits_three_times_in_fp32() -> None:
+    fp16, bf16 = memory_of("full", "fp16"), memory_of("full", "bf16")
+    assert fp16.logits_bytes_per_position == 12 * 49_152
+    assert fp16.max_scored_at_once == math.inf
+    assert fp16.layer_bytes_per_token - bf16.layer_bytes_per_token == 28 * 576
+    assert memory_of("lora", "fp16").layer_bytes_per_token == bf16.layer_bytes_per_token
 
 
 def test_peak_grows_by_tokens() -> None:
-    memory = MemoryArithmetic(1000, 300, 100, 40, 8, 4, 10, 1, 5)
+    memory = MemoryArithmetic(1000, 300, 100, 40, 8, 4, 10, 1, 5, math.inf)
     size = MicroBatchSize(2, 3, 4)
     assert memory.peak_bytes(size, "off") == 1000 + 2 * 5 * 10 + 3 * 5
     assert memory.peak_bytes(size, "full") == 1000 + 2 * (1 * 10 + 4 * 1) + 3 * 5
