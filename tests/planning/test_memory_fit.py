@@ -83,7 +83,7 @@ def test_small_micro_batches_of_a_full_model_stand_on_its_gradients() -> None:
     gradients = 4 * (NUM_WEIGHTS - 49_152 * 576)
 
     def truth(tokens: int) -> float:
-        return 3000 * MB + max(0.0, tokens * 1.9 * MB - gradients)
+        return 3000 * MB + max(0.0, tokens * 1.45 * MB - gradients)
 
     found = fitted([point(tokens, truth(tokens)) for tokens in (64, 256, 512)], "full")
     for tokens in (64, 128, 256, 512, 2048):

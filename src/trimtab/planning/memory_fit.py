@@ -35,6 +35,9 @@ FIXED_WIDTH = 0.3
 HEAD_SIZE = 64
 SCORE_SHARE = 0.1
 """The prior width of Σ length²: a tenth of attention that keeps every score in fp32."""
+CLEARLY = 3
+"""Times the late gradients: only a point that grew by more tells the slopes. Near the maximum's
+edge activations find room that gradients will have, and grow less than they do beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +202,24 @@ def _fit(
         Correction((), ()),
         Correction((), ()),
     )
-    room = [plain.growing(each.size) - plain.not_there_yet(_accumulates(each)) for each in points]
+    above = [plain.growing(each.size) - plain.not_there_yet(_accumulates(each)) for each in points]
     candidates = []
-    for least in {-math.inf, *room, math.inf}:
-        grows = [each >= least for each in room]
-        candidates.append(_solved(plain, points, peaks, priors, grows))
+    for least in {-math.inf, *above, math.inf}:
+        grows = [each >= least for each in above]
+        found = _solved(plain, points, peaks, priors, grows)
+        if all(
+            _clearly_grows(found, point) for point, each in zip(points, grows, strict=True) if each
+        ):
+            candidates.append(found)
     curve = min(candidates, key=lambda each: _unlikeliness(each, points, peaks, priors))
     alone, accumulated = (_correction(curve, points, peaks, several) for several in (False, True))
     return replace(curve, alone=alone, accumulated=accumulated)
+
+
+def _clearly_grows(curve: PeakCurve, point: Point) -> bool:
+    accumulates = _accumulates(point)
+    least = 0 if accumulates else CLEARLY * curve.late_gradient_bytes
+    return curve.growing(point.size) - curve.not_there_yet(accumulates) > least
 
 
 def _coefficients(priors: Sequence[Prior]) -> tuple[float, float, float, float, float]:
