@@ -89,6 +89,7 @@ def model_facts(name: str) -> dict[str, Any]:
         described = describe_from_config(ModelSource(name, Path(folder)))
     return {
         "model.num_parameters": described.num_parameters,
+        "model.head_is_plain": described.head_is_plain,
         "model.num_layers": described.num_layers,
         "model.hidden_size": described.hidden_size,
         "model.vocab_size": described.vocab_size,
@@ -105,6 +106,7 @@ def _mpt(hidden: int, layers: int) -> dict[str, Any]:
     ]
     return {
         "model.num_parameters": 12 * layers * hidden**2 + MPT_VOCAB_SIZE * hidden,
+        "model.head_is_plain": True,
         "model.num_layers": layers,
         "model.hidden_size": hidden,
         "model.vocab_size": MPT_VOCAB_SIZE,

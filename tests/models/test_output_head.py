@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from trimtab.models.adapters import add_lora, causal_model
+from trimtab.models.description import head_is_plain
 from trimtab.models.output_head import plain_head
 
 
@@ -39,3 +41,27 @@ def test_a_head_that_does_more_than_a_product_is_not_plain(load: Any) -> None:
     model = load("gpt2")
     model.get_output_embeddings().__class__ = Scaled
     assert plain_head(model) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("llama", {}),
+        ("gemma2", {"final_logit_softcapping": 30.0, "head_dim": 16}),
+        ("gemma2", {"final_logit_softcapping": None, "head_dim": 16}),
+        ("granite", {"logits_scaling": 8.0}),
+        ("granite", {"logits_scaling": 1.0}),
+        ("cohere", {"logit_scale": 0.0625}),
+    ],
+    ids=str,
+)
+def test_the_configuration_tells_what_the_model_does(
+    architecture: str, changes: dict[str, Any]
+) -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(architecture, **sizes, **heads, **tokens, **changes)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    assert (plain_head(model) is not None) == head_is_plain(config.to_dict())

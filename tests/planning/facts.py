@@ -62,6 +62,7 @@ LLAMA_135M = {
     "model.num_parameters": 134_515_008,
     "model.num_embedding_parameters": 28_311_552,
     "model.head_is_tied": True,
+    "model.head_is_plain": True,
     "model.num_layers": 30,
     "model.hidden_size": 576,
     "model.vocab_size": 49_152,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from trimtab.errors import ConfigError
 from trimtab.models.source import ModelSource
@@ -12,6 +13,14 @@ from trimtab.models.source import ModelSource
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
+
+LOGIT_KEYS: Final = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+)
+"""What transformers' configurations call the caps and scales that logits meet after the head."""
 
 LinearModule = tuple[str, int, int, int]
 """Name suffix, in_features, out_features, and how many modules are alike in these."""
@@ -22,7 +31,8 @@ class ModelDescription:
     """Counts are of weights, tied ones once.
 
     num_embedding_parameters is the input embedding; `head_is_tied` says whether the output head
-    shares it. `linear_modules` are all but the head: what `all-linear` adapts.
+    shares it, `head_is_plain` whether logits leave as it made them, neither capped nor scaled.
+    `linear_modules` are all but the head: what `all-linear` adapts.
     max_position_embeddings is None where the architecture sets no bound.
     """
 
@@ -30,6 +40,7 @@ class ModelDescription:
     num_parameters: int
     num_embedding_parameters: int
     head_is_tied: bool
+    head_is_plain: bool
     num_layers: int
     hidden_size: int
     vocab_size: int
@@ -71,12 +82,18 @@ def describe(source: ModelSource) -> ModelDescription:
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_embedding_parameters=embedding.weight.numel(),
         head_is_tied=head is not None and head.weight is embedding.weight,
+        head_is_plain=head_is_plain(text_config.to_dict()),
         num_layers=text_config.num_hidden_layers,
         hidden_size=text_config.hidden_size,
         vocab_size=embedding.weight.shape[0],
         max_position_embeddings=max_positions(config),
         linear_modules=_counted(model),
     )
+
+
+def head_is_plain(text_config: Mapping[str, Any]) -> bool:
+    """Whether the configuration names nothing that changes logits after the output head."""
+    return all(text_config.get(key) in (None, 1) for key in LOGIT_KEYS)
 
 
 def max_positions(config: PreTrainedConfig) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from trimtab.errors import ConfigError
 from trimtab.models.config_shapes import shapes_from_config
-from trimtab.models.description import LinearModule, ModelDescription
+from trimtab.models.description import LinearModule, ModelDescription, head_is_plain
 from trimtab.models.safety import read_json, weight_files
 from trimtab.models.source import ModelSource
 
@@ -67,6 +67,7 @@ def _described(config: Mapping[str, Any], shapes: Shapes, source: ModelSource) -
         num_parameters=sum(math.prod(shape) for shape in counted.values()),
         num_embedding_parameters=vocab_size * width,
         head_is_tied=is_tied,
+        head_is_plain=head_is_plain(text_config),
         num_layers=_first_number(text_config, NUM_LAYERS_KEYS) or len(indices),
         hidden_size=_first_number(text_config, HIDDEN_SIZE_KEYS) or width,
         vocab_size=vocab_size,

@@ -10,8 +10,9 @@ row lengths in tokens; a row is one example.
     device.matmul_flops_per_s.fp32 / .bf16 / .fp16 (absent where it does not run the format)
 `ModelQuestion`
     model.architecture, model.num_parameters, model.num_embedding_parameters,
-    model.head_is_tied (bool: the output head shares the embedding's weights), model.num_layers,
-    model.hidden_size, model.vocab_size, model.max_position_embeddings,
+    model.head_is_tied (bool: the output head shares the embedding's weights), model.head_is_plain
+    (bool: logits leave as it made them), model.num_layers, model.hidden_size,
+    model.vocab_size, model.max_position_embeddings,
     model.linear_modules (list of [name suffix, in_features, out_features, count]),
     model.packing_refusal (text, None where packed attention is had),
     model.pad_token (the token that `pad_token` resolves to), model.pad_token_id,

@@ -31,6 +31,7 @@ def probe_model(
         "num_parameters": (description.num_parameters, "weights"),
         "num_embedding_parameters": (description.num_embedding_parameters, "weights"),
         "head_is_tied": (description.head_is_tied, None),
+        "head_is_plain": (description.head_is_plain, None),
         "num_layers": (description.num_layers, "layers"),
         "hidden_size": (description.hidden_size, None),
         "vocab_size": (description.vocab_size, "tokens"),

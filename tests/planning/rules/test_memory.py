@@ -127,6 +127,15 @@ def test_logits_grow_up_to_a_block() -> None:
     assert bf16.peak_bytes(MicroBatchSize(0, 10**6, 0), "off") == at_most
 
 
+def test_logits_that_are_capped_are_whole() -> None:
+    capped = as_facts(CPU | LLAMA_135M | {"model.head_is_plain": False})
+    memory = memory_arithmetic(
+        capped, method="lora", precision="bf16", optim="adamw", num_trained=NUM_ADAPTER
+    )
+    assert memory.logits_bytes_per_position == 12 * 49_152
+    assert memory.max_scored_at_once == math.inf
+
+
 def test_fp16_takes_whole_logits_three_times_in_fp32() -> None:
     fp16, bf16 = memory_of("full", "fp16"), memory_of("full", "bf16")
     assert fp16.logits_bytes_per_position == 12 * 49_152

@@ -18,8 +18,8 @@ else 2):
   its input alone, T·H. One layer's activations are added: those that the backward pass works on.
 - attention keeps no [T, T] matrix: its kernels are fused.
 - logits: min(K, a block's positions)·V in the compute format: they turn into their own gradient
-  block by block. Under fp16 K·V in fp32 three times over: the logits, their log-softmax, the
-  gradient.
+  block by block. Under fp16, and where logits are capped or scaled, K·V in fp32 three times over:
+  the logits, their log-softmax, the gradient.
 
 Sharded over N devices (FSDP2's `fully_shard`, a group for each layer and one for the rest), a
 device holds 1/N of weights, gradients and optimizer state, and beside them the whole weights of the
@@ -150,7 +150,7 @@ def memory_arithmetic(
     state = math.ceil(OPTIMIZER_BYTES_PER_WEIGHT[optim] * num_trained)
     base = BASE_BYTES[facts.text("device.kind")]
     vocab_size = facts.integer("model.vocab_size")
-    is_whole = precision == "fp16"
+    is_whole = precision == "fp16" or not facts.value("model.head_is_plain")
     return MemoryArithmetic(
         fixed_bytes=base
         + math.ceil((weights + 4 * num_trained + state) / num_shards)
@@ -163,7 +163,7 @@ def memory_arithmetic(
         head_copy_bytes=head_copy,
         num_layers=num_layers,
         layer_bytes_per_token=number_bytes * num_layer_features(facts)
-        + _LONG_NORM_BYTES_PER_HIDDEN * hidden_size * (is_whole and method == "full"),
+        + _LONG_NORM_BYTES_PER_HIDDEN * hidden_size * (precision == "fp16" and method == "full"),
         input_bytes_per_token=hidden_size * residual_bytes,
         logits_bytes_per_position=vocab_size
         * (_COPIES_OF_WHOLE_LOGITS * 4 if is_whole else number_bytes),
