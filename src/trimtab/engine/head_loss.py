@@ -72,11 +72,14 @@ class _HeadLoss(torch.autograd.Function):
             if hidden_gradient_MH is not None:
                 hidden_gradient_MH[block] = logits_PV @ head_VH
             if needs_weight:
-                found_VH = logits_PV.t() @ hidden_PH
-                weight_gradient_VH = _added(weight_gradient_VH, found_VH, weight_VH, len(blocks))
+                weight_gradient_VH = _plus_product(
+                    weight_gradient_VH, logits_PV.t(), hidden_PH, len(blocks)
+                )
             if needs_bias and bias_V is not None:
                 found_V = logits_PV.sum(0, dtype=torch.float32)
-                bias_gradient_V = _added(bias_gradient_V, found_V, bias_V, len(blocks))
+                bias_gradient_V = found_V if bias_gradient_V is None else bias_gradient_V + found_V
+            # Else they stand beside the next block's.
+            del logits_PV
         ctx.gradients = hidden_gradient_MH, weight_gradient_VH, bias_gradient_V
         ctx.dtypes = hidden_MH.dtype, weight_VH.dtype, None if bias_V is None else bias_V.dtype
         return losses_M.sum()
@@ -91,11 +94,16 @@ class _HeadLoss(torch.autograd.Function):
         return *scaled, None, None
 
 
-def _added(sum_so_far: Tensor | None, found: Tensor, weight: Tensor, num_blocks: int) -> Tensor:
+def _plus_product(
+    sum_so_far: Tensor | None, left: Tensor, right: Tensor, num_blocks: int
+) -> Tensor:
     """One block has nothing to add up; several are added in fp32."""
-    if sum_so_far is not None:
-        return sum_so_far.add_(found)
-    return found if num_blocks == 1 else found.to(torch.promote_types(weight.dtype, torch.float32))
+    if sum_so_far is None:
+        found = left @ right
+        return found if num_blocks == 1 else found.to(torch.float32)
+    if sum_so_far.dtype == left.dtype:
+        return sum_so_far.addmm_(left, right)
+    return sum_so_far.add_(left @ right)
 
 
 def _in_dtype(
