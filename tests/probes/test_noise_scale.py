@@ -9,6 +9,7 @@ from trimtab.data.rows import MicroBatch
 from trimtab.engine.loss import summed_loss
 from trimtab.engine.precision import LossScale
 from trimtab.errors import GuardStop
+from trimtab.models.adapters import causal_model
 from trimtab.planning.noise import MicroBatchNorms, noise_scale
 from trimtab.probes import noise_scale as probe
 from trimtab.probes.bench import Bench
@@ -80,6 +81,9 @@ def test_an_overflow_is_gone_over_again_at_a_lower_loss_scale(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench, updates = tiny_bench(), ragged_updates(2)
+    head = causal_model(bench.model).get_output_embeddings()
+    with torch.no_grad():
+        head.weight.mul_(64.0)
     expected = [*micro_batch_norms(bench, updates)]
     loss_scale = LossScale(scale=2.0**127)
     monkeypatch.setattr(probe, "first_loss_scale", lambda _: loss_scale)
