@@ -169,7 +169,7 @@ def run(arguments: argparse.Namespace) -> None:
     samplers = arguments.sampler or [
         name for name in NAMES if name not in SLOW and (name not in HALVING or arguments.curves)
     ]
-    with arguments.out.open("a") as out:
+    with arguments.out.open("a", buffering=1) as out:
         for sampler, rungs, seed in itertools.product(
             samplers, everywhere, range(arguments.num_seeds)
         ):
@@ -203,7 +203,7 @@ def found_regrets(
 def coverage(arguments: argparse.Namespace) -> None:
     """The middle, a step to both sides of each axis, then the sampler's own proposals; losses with
     one seed's noise. Rates alone, and rates with the batch or the rank."""
-    with arguments.out.open("a") as out:
+    with arguments.out.open("a", buffering=1) as out:
         done = {(record["landscape"], record["seed"]) for record in read(arguments.out)}
         for landscape in with_lines(halves(arguments.tinker)[arguments.half]):
             for seed in range(arguments.num_seeds):
