@@ -128,3 +128,19 @@ def test_rows_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     rows = estimated(configured(path)).corpus.rows
     assert len({row.num_tokens for row in rows}) == 1
     assert len({row.num_trainable_tokens for row in rows}) == 1
+
+
+def test_the_interval_of_the_totals_holds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "MAX_SAMPLED_ROWS", 128)
+    config = configured(write_rows(tmp_path / "rows.jsonl", 900))
+    found = estimated(config)
+    expected = load_corpus(config, config.dataset, tiny_tokenizer())
+    num_tokens, num_trainable = found.corpus.num_tokens, found.corpus.num_trainable_tokens
+    assert 0 < found.num_tokens_margin < 0.05 * num_tokens
+    assert abs(num_tokens - expected.num_tokens) < 2 * found.num_tokens_margin
+    assert abs(num_trainable - expected.num_trainable_tokens) < 2 * found.num_trainable_margin
+    monkeypatch.setattr(sampling, "MAX_SAMPLED_ROWS", 2000)
+    monkeypatch.setattr(sampling, "MAX_SAMPLED_SIZE", 10_000_000)
+    assert estimated(config).num_tokens_margin == 0

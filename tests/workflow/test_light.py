@@ -98,7 +98,9 @@ def test_estimates_are_marked(
         measured.number("data.num_tokens"), rel=0.1
     )
     light, measured = both(config, ROWS)
-    assert light.by_id["rows.num_tokens"].method == "estimated from 7 of 48 rows"
+    told = light.by_id["rows.num_tokens"]
+    assert told.method == "estimated from 7 of 48 rows; spread: half of the 95% interval"
+    assert told.spread is not None and told.spread > 0
     assert light.number("rows.num_tokens") == pytest.approx(
         measured.number("rows.num_tokens"), rel=0.1
     )

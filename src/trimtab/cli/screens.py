@@ -143,7 +143,8 @@ def _counts(data: DataRecord) -> Table:
     table.add_row(
         "tokens",
         f"{data.num_tokens:,} to train on, of which {data.num_trainable_tokens:,} ({share:.0%}) "
-        "carry the loss",
+        "carry the loss"
+        + (f"; estimated from {data.num_tokenised:,} rows" if data.num_tokenised else ""),
     )
     table.add_row(
         "cut",

@@ -91,13 +91,15 @@ def _checked(row: SourceRow, detection: Detection, config: TrainingConfig) -> Ro
     return row
 
 
-def refuse_bad_rows(reads: Sequence[tuple[str, ReadResult]], config: TrainingConfig) -> None:
-    """Raises BadRows as `load_corpus` does, for what is wrong whatever the model is."""
+def refuse_bad_rows(reads: Sequence[tuple[str, ReadResult, int]], config: TrainingConfig) -> None:
+    """Raises BadRows as `load_corpus` does, for what is wrong whatever the model is.
+
+    Each is a dataset, what was read of it, and how many rows it has.
+    """
     tables = []
-    for dataset, read in reads:
+    for dataset, read, num_rows in reads:
         found = [row for row in checked(read.rows, config) if isinstance(row, BadRow)]
         bad_rows = in_source_order([*read.bad_rows, *found], read)
-        num_rows = len(read.rows) + len(read.bad_rows)
         if bad_rows and (config.on_bad_row == "stop" or len(bad_rows) == num_rows):
             tables.append(BadRowTable(dataset, bad_rows, num_rows))
     if tables:

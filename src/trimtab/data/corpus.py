@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -12,10 +12,53 @@ from trimtab.data.rows import BadRow, Conversation, RowError, SourceRow, TokenRo
 from trimtab.data.sources import OnProgress, ReadResult, read_dataset
 from trimtab.data.split import num_duplicate_rows
 from trimtab.data.templates import TemplateChoice, choose_template
-from trimtab.data.tokens import Tokenizer, adds_bos, tokenize_all
+from trimtab.data.tokens import Tokenizer, Tokens, adds_bos, tokenize_all
 from trimtab.hyperparameters.config import DatasetFormat, TrainingConfig
 
 ROWS_AT_ONCE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisingWay:
+    """How rows of one dataset become tokens: the same for each row whenever it is done."""
+
+    config: TrainingConfig
+    detection: Detection
+    template: TemplateChoice
+    tokenizer: Tokenizer
+
+    def conversation_of(self, row: SourceRow) -> Conversation:
+        """Raises RowError for a row that cannot be trained on."""
+        return to_conversation(
+            row,
+            self.detection,
+            completion_only_loss=self.config.completion_only_loss,
+            assistant_only_loss=self.config.assistant_only_loss,
+            has_template=self.template.source_text is not None,
+        )
+
+    def tokens_of(self, rows: Sequence[SourceRow]) -> list[tuple[Conversation, Tokens] | BadRow]:
+        """Each row's conversation and tokens, or why it cannot be trained on.
+
+        Raises DataError for a broken template.
+        """
+        made: list[tuple[Conversation, Tokens] | BadRow] = []
+        understood: list[tuple[int, Conversation]] = []
+        for place, row in enumerate(rows):
+            made.append(BadRow(row.file, row.line, "no token to train on"))
+            try:
+                understood.append((place, self.conversation_of(row)))
+            except RowError as error:
+                made[place] = BadRow(row.file, row.line, error.reason)
+        conversations = [conversation for _, conversation in understood]
+        answers = tokenize_all(conversations, self.tokenizer, self.template)
+        for (place, conversation), tokens in zip(understood, answers, strict=True):
+            if isinstance(tokens, RowError):
+                row = rows[place]
+                made[place] = BadRow(row.file, row.line, tokens.reason)
+            elif tokens.trainable.any():
+                made[place] = (conversation, tokens)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +67,18 @@ class Corpus:
 
     `rows`, `conversations` and `sources` run side by side, and a row's `row_id` is its index in
     them. `sources` are `file:line`. `num_duplicate_rows` counts rows whose tokens an earlier row
-    has too.
+    has too. Of a long dataset (`streaming`) these are made as they are asked for.
     """
 
-    rows: tuple[TokenRow, ...]
-    conversations: tuple[Conversation, ...]
-    sources: tuple[str, ...]
+    rows: Sequence[TokenRow]
+    conversations: Sequence[Conversation]
+    sources: Sequence[str]
     bad_rows: tuple[BadRow, ...]
     format: DatasetFormat
     format_because: str
     columns: dict[str, str]
     template: TemplateChoice
+    way: TokenisingWay
     files: tuple[str, ...]
     num_duplicate_rows: int
 
@@ -107,13 +151,12 @@ def tokenized(
         conversational=detection.conversational,
         adds_bos=adds_bos(tokenizer),
     )
-    template = replace(template, day=day)
+    way = TokenisingWay(config, detection, replace(template, day=day), tokenizer)
     kept = _Kept([], [], [], list(read.bad_rows))
     for start in range(0, len(read.rows), ROWS_AT_ONCE):
         part = read.rows[start : start + ROWS_AT_ONCE]
-        has_template = template.source_text is not None
-        understood = list(_understood(part, config, detection, has_template, kept.bad_rows))
-        _keep(kept, understood, template, tokenizer)
+        for row, made in zip(part, way.tokens_of(part), strict=True):
+            kept.add(row, made)
         if on_progress is not None:
             on_progress("tokenising rows", start + len(part), len(read.rows))
     bad_rows = in_source_order(kept.bad_rows, read)
@@ -127,7 +170,8 @@ def tokenized(
         format=detection.format,
         format_because=detection.because,
         columns=dict(detection.columns),
-        template=template,
+        template=way.template,
+        way=way,
         files=read.files,
         num_duplicate_rows=num_duplicate_rows(kept.rows),
     )
@@ -140,46 +184,14 @@ class _Kept:
     sources: list[str]
     bad_rows: list[BadRow]
 
-
-def _understood(
-    part: Sequence[SourceRow],
-    config: TrainingConfig,
-    detection: Detection,
-    has_template: bool,
-    bad_rows: list[BadRow],
-) -> Iterator[tuple[SourceRow, Conversation]]:
-    """Each row with its conversation; those without one are added to `bad_rows`."""
-    for row in part:
-        try:
-            conversation = to_conversation(
-                row,
-                detection,
-                completion_only_loss=config.completion_only_loss,
-                assistant_only_loss=config.assistant_only_loss,
-                has_template=has_template,
-            )
-        except RowError as error:
-            bad_rows.append(BadRow(row.file, row.line, error.reason))
-            continue
-        yield row, conversation
-
-
-def _keep(
-    kept: _Kept,
-    understood: Sequence[tuple[SourceRow, Conversation]],
-    template: TemplateChoice,
-    tokenizer: Tokenizer,
-) -> None:
-    answers = tokenize_all([conversation for _, conversation in understood], tokenizer, template)
-    for (row, conversation), tokens in zip(understood, answers, strict=True):
-        if isinstance(tokens, RowError):
-            kept.bad_rows.append(BadRow(row.file, row.line, tokens.reason))
-        elif not tokens.trainable.any():
-            kept.bad_rows.append(BadRow(row.file, row.line, "no token to train on"))
-        else:
-            kept.rows.append(TokenRow(len(kept.rows), tokens.input_ids, tokens.trainable))
-            kept.conversations.append(conversation)
-            kept.sources.append(row.where)
+    def add(self, row: SourceRow, made: tuple[Conversation, Tokens] | BadRow) -> None:
+        if isinstance(made, BadRow):
+            self.bad_rows.append(made)
+            return
+        conversation, tokens = made
+        self.rows.append(TokenRow(len(self.rows), tokens.input_ids, tokens.trainable))
+        self.conversations.append(conversation)
+        self.sources.append(row.where)
 
 
 def _own_template(tokenizer: Tokenizer) -> str | None:

@@ -22,6 +22,8 @@ class EstimatedCorpus:
 
     num_tokenised: rows whose tokens are known. num_rows: all that can be trained on.
     rows_each_stands_for: 1 unless the dataset is too long to give each row a place.
+    num_tokens_margin, num_trainable_margin: half of the 95% interval of each of the two totals,
+    in tokens; 0 where all rows are tokenised.
     """
 
     corpus: Corpus
@@ -29,6 +31,14 @@ class EstimatedCorpus:
     num_rows: int
     num_bad_rows: int
     rows_each_stands_for: float
+    num_tokens_margin: float = 0.0
+    num_trainable_margin: float = 0.0
+
+    @classmethod
+    def known(cls, corpus: Corpus) -> EstimatedCorpus:
+        """Of a corpus whose rows are all tokenised."""
+        num_rows = len(corpus.rows)
+        return cls(corpus, num_rows, num_rows, len(corpus.bad_rows), rows_each_stands_for=1.0)
 
 
 def estimate(sample: SourceSample, corpus: Corpus) -> EstimatedCorpus:
@@ -42,7 +52,7 @@ def estimate(sample: SourceSample, corpus: Corpus) -> EstimatedCorpus:
     num_bad = _num_bad(sample, corpus)
     num_rows = max(len(known), sample.num_rows - num_bad)
     places = _chosen_places(sample, known, min(num_rows, MAX_ESTIMATED_ROWS))
-    lengths, trained = _lines(sample, known)
+    lengths, trained, margins = _lines(sample, known, num_rows)
     longest = int(lengths.max())
     # Views of one mask and of one number, so that a row that is not there takes no memory.
     mask = np.concatenate([np.zeros(longest, dtype=np.bool_), np.ones(longest, dtype=np.bool_)])
@@ -65,6 +75,8 @@ def estimate(sample: SourceSample, corpus: Corpus) -> EstimatedCorpus:
         num_rows=num_rows,
         num_bad_rows=num_bad,
         rows_each_stands_for=num_rows / len(rows),
+        num_tokens_margin=margins[0],
+        num_trainable_margin=margins[1],
     )
 
 
@@ -104,18 +116,37 @@ def _refused_places(sample: SourceSample, known: dict[int, TokenRow]) -> list[in
 
 
 def _lines(
-    sample: SourceSample, known: dict[int, TokenRow]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Tokens, and trained tokens, of every row by its size: int64 [num_rows] each."""
+    sample: SourceSample, known: dict[int, TokenRow], num_rows: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[float, float]]:
+    """Tokens, and trained tokens, of every row by its size: int64 [num_rows] each; the margins of
+    their totals."""
     sizes = sample.sizes[[*known]].astype(np.float64)
     lengths = np.array([row.num_tokens for row in known.values()])
     trained = np.array([row.num_trainable_tokens for row in known.values()])
     all_sizes = sample.sizes.astype(np.float64)
     by_size = np.maximum(2, _fitted(sizes, lengths, all_sizes))
     by_size_trained = np.clip(_fitted(sizes, trained, all_sizes), 1, by_size - 1)
+    margins = (
+        _margin(lengths - by_size[[*known]], num_rows),
+        _margin(trained - by_size_trained[[*known]], num_rows),
+    )
     by_size[[*known]] = lengths
     by_size_trained[[*known]] = trained
-    return by_size, by_size_trained
+    return by_size, by_size_trained, margins
+
+
+def _margin(residuals: npt.NDArray[np.int64], num_rows: int) -> float:
+    """Half of the 95% interval of a total that a line through some of the rows gives.
+
+    The regression estimator of survey sampling (Cochran, Sampling Techniques, 1977, chapter 7),
+    with the rows at even steps taken as drawn at random.
+    """
+    num_known = len(residuals)
+    if num_known >= num_rows:
+        return 0.0
+    deviation = float(np.sqrt(residuals @ residuals / max(1, num_known - 2)))
+    unseen = 1 - num_known / num_rows
+    return 1.96 * num_rows * deviation * float(np.sqrt(unseen / num_known))
 
 
 def _fitted(

@@ -32,16 +32,22 @@ def hold_out(rows: Sequence[TokenRow], num_eval_rows: int, data_seed: int) -> He
 
     Raises DataError where nothing would be left to train on.
     """
-    if num_eval_rows >= len(rows):
-        raise DataError(
-            f"{num_eval_rows:,} rows cannot be held out of {len(rows):,}.",
-            hint="Set `eval_dataset` to a smaller fraction, to a path or to `none`.",
-        )
-    generator = np.random.Generator(np.random.PCG64([data_seed, HOLD_OUT_STREAM]))
-    chosen = set(generator.permutation(len(rows))[:num_eval_rows].tolist())
+    chosen = set(drawn_places(len(rows), num_eval_rows, data_seed))
     eval_rows = tuple(row for index, row in enumerate(rows) if index in chosen)
     others = [row for index, row in enumerate(rows) if index not in chosen]
     return without_copies(others, eval_rows)
+
+
+def drawn_places(num_rows: int, num_eval_rows: int, data_seed: int) -> list[int]:
+    """Which of the rows are held out. Raises DataError where that would be all."""
+    if num_eval_rows >= num_rows:
+        raise DataError(
+            f"{num_eval_rows:,} rows cannot be held out of {num_rows:,}.",
+            hint="Set `eval_dataset` to a smaller fraction, to a path or to `none`.",
+        )
+    generator = np.random.Generator(np.random.PCG64([data_seed, HOLD_OUT_STREAM]))
+    drawn: list[int] = generator.permutation(num_rows)[:num_eval_rows].tolist()
+    return drawn
 
 
 def without_copies(train_rows: Sequence[TokenRow], eval_rows: Sequence[TokenRow]) -> HeldOut:

@@ -83,9 +83,18 @@ def truncate(
 def _pieces(row: TokenRow, max_length: int, mode: TruncationMode) -> Iterator[TokenRow]:
     stop = row.num_tokens if mode == "split" else max_length
     for start in range(0, stop, max_length):
-        trainable = row.trainable[start : start + max_length].copy()
-        trainable[0] = False
-        yield TokenRow(row.row_id, row.input_ids[start : start + max_length], trainable)
+        yield _piece(row, start, max_length)
+
+
+def cut_at_end(row: TokenRow, max_length: int) -> TokenRow:
+    """What `keep_start` leaves of a row; it may have no target left."""
+    return _piece(row, 0, max_length)
+
+
+def _piece(row: TokenRow, start: int, max_length: int) -> TokenRow:
+    trainable = row.trainable[start : start + max_length].copy()
+    trainable[0] = False
+    return TokenRow(row.row_id, row.input_ids[start : start + max_length], trainable)
 
 
 def _too_long(too_long: Sequence[TokenRow], max_length: int) -> DataError:

@@ -69,6 +69,8 @@ def run_updates(
         started = time.perf_counter()
         update = next(stream)
         rate = job.schedule.rate(state.num_updates)
+        if update.passed_over:
+            observer.happened(_passed_over(update, state.num_updates + 1))
         result = _applied_step(job, state, update, rate, observer)
         seconds = time.perf_counter() - started
         state.num_updates += 1
@@ -165,6 +167,12 @@ def _step_at_a_scale_that_fits(
             )
         if result.applied:
             return result
+
+
+def _passed_over(update: Update, step: int) -> EventRecord:
+    """Rows that turned out to have nothing to train on."""
+    rows = [f"{row.where} ({row.reason})" for row in update.passed_over]
+    return EventRecord("rows passed over", step, {"num_rows": len(rows), "rows": rows})
 
 
 def _skipped(result: StepResult, step: int, update: Update, state: TrainingState) -> EventRecord:

@@ -25,7 +25,8 @@ row lengths in tokens; a row is one example.
     data.templated (bool), data.template_because,
     data.eval_num_rows (only where eval_dataset is a path)
 `TrainingRowsQuestion` (after hold-out, truncation and packing)
-    rows.digest (of all tokens),
+    rows.digest (of all tokens; of the rows' text, the tokenizer and the settings where rows are
+    tokenised as the run goes, and token counts are then estimates with a spread),
     rows.key (the question's `key`: facts under another key are no answer),
     rows.num_examples, rows.num_rows (packed rows where packing is on, else the examples),
     rows.num_tokens, rows.num_trainable_tokens, rows.num_truncated, rows.num_tokens_cut,

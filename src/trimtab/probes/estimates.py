@@ -39,6 +39,8 @@ def corpus_facts(facts: Iterable[Fact], estimated: EstimatedCorpus) -> Iterator[
             value = _scaled_cuts(value, estimated.rows_each_stands_for)
         if is_exact or fact.id in KNOWN_WITHOUT_COUNTING:
             yield replace(fact, value=value)
+        elif fact.id in {"data.num_tokens", "data.num_trainable_tokens"}:
+            yield _with_interval(replace(fact, value=value), estimated)
         elif fact.id == "data.num_rows":
             yield replace(fact, value=value, method="rows counted, those that are bad estimated")
         else:
@@ -60,7 +62,19 @@ def rows_facts(
             value = _scaled(value, estimated.rows_each_stands_for)
         elif fact.id.startswith("rows.eval_num_"):
             value = _scaled(value, estimated_eval.rows_each_stands_for)
-        yield replace(fact, value=value, method=told(estimated))
+        found = replace(fact, value=value, method=told(estimated))
+        is_total = fact.id in {"rows.num_tokens", "rows.num_trainable_tokens"}
+        yield _with_interval(found, estimated) if is_total else found
+
+
+def _with_interval(fact: Fact, estimated: EstimatedCorpus) -> Fact:
+    """A total with half of its 95% interval, which what is cut of the rows makes no wider."""
+    is_trainable = fact.id.endswith("trainable_tokens")
+    margin = estimated.num_trainable_margin if is_trainable else estimated.num_tokens_margin
+    if margin == 0:
+        return fact
+    method = f"{told(estimated)}; spread: half of the 95% interval"
+    return replace(fact, spread=margin, method=method)
 
 
 def told(estimated: EstimatedCorpus) -> str:

@@ -98,7 +98,11 @@ def _model(facts: Facts) -> str:
 
 def _rows(facts: Facts) -> str:
     told = f"{counted(facts.integer('data.num_rows'), 'row')}, "
-    told += f"{counted(facts.integer('data.num_tokens'), 'token')}"
+    num_tokens = facts.integer("data.num_tokens")
+    told += counted(num_tokens, "token")
+    margin = facts.by_id["data.num_tokens"].spread
+    if margin is not None:
+        told += f" ± {margin / num_tokens:.2%} (95%)"
     return f"{told}, the longest {facts.integer('data.length_max'):,}"
 
 

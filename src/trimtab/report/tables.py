@@ -72,11 +72,10 @@ def data_figures(record: RunRecord) -> Iterator[Figure]:
     yield Figure("Rows read", f"{data.num_rows:,}", f"format {data.format}")
     yield Figure("Trained on", counted(data.num_train_examples, "row"))
     yield Figure("Held out", counted(data.num_eval_examples, "row"))
-    yield Figure(
-        "Tokens",
-        f"{data.num_tokens:,}",
-        f"{share_text(data.num_trainable_tokens, data.num_tokens)} of them trained on",
-    )
+    share = f"{share_text(data.num_trainable_tokens, data.num_tokens)} of them trained on"
+    if data.num_tokenised is not None:
+        share += f"; estimated from {counted(data.num_tokenised, 'row')}"
+    yield Figure("Tokens", f"{data.num_tokens:,}", share)
     if data.num_bad_rows:
         yield Figure("Unusable rows", f"{data.num_bad_rows:,}", "left out")
     if data.num_duplicate_rows:

@@ -96,7 +96,8 @@ class DataRecord:
 
     histogram_edges has one entry more than histogram_counts; both are of whole rows, before
     anything is cut. examples are a few decoded training rows; templated says whether the rows were
-    put through the chat template.
+    put through the chat template. num_tokenised: rows that tokens, lengths and cuts are estimated
+    from; None where all were counted.
     """
 
     format: str
@@ -119,6 +120,7 @@ class DataRecord:
     histogram_edges: tuple[float, ...]
     histogram_counts: tuple[int, ...]
     examples: tuple[tuple[Segment, ...], ...]
+    num_tokenised: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -15,7 +15,6 @@ from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.fact import Facts
 from trimtab.planning.fingerprint import digest
 from trimtab.planning.plan import Plan
-from trimtab.probes.rows import rows_digest
 from trimtab.runs.atomic import write_json
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.lock import run_lock
@@ -181,7 +180,7 @@ def _root(resolved: ResolvedConfig, about: str, subject: str) -> Path:
 def _check_rows(bench: TrialBench) -> None:
     rows = bench.planned.materials.rows(rows_question(bench.plan.settings()))
     planned = Facts().adding(bench.plan.facts).value("rows.digest")
-    if rows_digest(rows.train, rows.eval) != planned:
+    if rows.digest != planned:
         raise DataError(
             "the rows are not those that the study began with.",
             where=bench.plan.settings().dataset,

@@ -15,7 +15,9 @@ def data_record(
 ) -> DataRecord:
     """Counts, the length histogram and the first decoded training rows."""
     corpus = materials.corpus
-    histogram = length_histogram(corpus.rows)
+    counted = materials.counted_corpus
+    histogram = length_histogram(counted.corpus.rows)
+    is_estimated = rows.streamed is not None
     counts = rows.truncation
     examples = tuple(
         tuple(Segment(part.text, part.trained) for part in segments(row, materials.tokenizer))
@@ -33,13 +35,16 @@ def data_record(
         num_duplicates_of_held_out=rows.num_duplicates_removed,
         num_train_examples=len(rows.train),
         num_eval_examples=len(rows.eval),
-        num_tokens=sum(row.num_tokens for row in rows.train),
-        num_trainable_tokens=sum(row.num_trainable_tokens for row in rows.train),
+        num_tokens=rows.num_tokens,
+        num_trainable_tokens=rows.num_trainable_tokens,
         num_truncated=counts.num_truncated,
         num_tokens_cut=counts.num_tokens_cut,
         num_trainable_tokens_cut=counts.num_trainable_tokens_cut,
         num_dropped=counts.num_dropped + counts.num_left_without_target,
         histogram_edges=histogram.edges,
-        histogram_counts=histogram.counts,
+        histogram_counts=tuple(
+            round(count * counted.rows_each_stands_for) for count in histogram.counts
+        ),
         examples=examples,
+        num_tokenised=counted.num_tokenised if is_estimated else None,
     )

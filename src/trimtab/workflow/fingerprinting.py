@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trimtab.errors import ConfigError
+from trimtab.data.streaming import is_streamed
+from trimtab.errors import ConfigError, DataError
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.models.source import local_files, local_template_files
 from trimtab.planning.fingerprint import Fingerprint, Part, digest
@@ -143,6 +144,14 @@ class Fingerprints:
             stamps.append([_size_and_time(file) for file in files if file.is_file()])
         return digest(stamps)
 
+    @cached_property
+    def _is_streamed(self) -> bool:
+        """Whether rows are estimated, as too many, rather than counted."""
+        try:
+            return is_streamed(self.config)
+        except DataError:
+            return False
+
     def _settings(self, question: Question | None) -> str:
         """Of rows whose template writes the date, the date too.
 
@@ -151,6 +160,7 @@ class Fingerprints:
         if isinstance(question, ModelQuestion):
             return digest(self.config.model_dump(mode="json", include=set(MODEL_SETTINGS)))
         values = self.config.model_dump(mode="json", include=set(DATA_SETTINGS))
+        values["streamed"] = self._is_streamed
         template = Path(self.config.chat_template).expanduser()
         if template.is_file():
             values["chat_template"] = _stamp(template)

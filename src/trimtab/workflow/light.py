@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cached_property, partial
 
 from trimtab.data.bad_rows import all_loaded
@@ -26,10 +25,10 @@ from trimtab.planning.questions import (
     TrainingRowsQuestion,
 )
 from trimtab.probes.device_identity import identify_device, identity_facts
-from trimtab.probes.estimates import corpus_facts, model_facts, rows_facts
+from trimtab.probes.estimates import model_facts
 from trimtab.probes.model import probe_model
-from trimtab.probes.rows import probe_corpus, probe_training_rows
-from trimtab.workflow.training_rows import rows_batching, separate_eval_dataset, training_rows
+from trimtab.workflow.estimating import data_facts, estimated_rows, training_rows_facts
+from trimtab.workflow.training_rows import separate_eval_dataset
 
 FileQuestion = DeviceQuestion | ModelQuestion | DataQuestion | TrainingRowsQuestion
 """What is asked of every plan, and can be answered without a weight update."""
@@ -118,26 +117,10 @@ class LightMaterials:
         estimated = self.corpus
         separate = separate_eval_dataset(self._config.eval_dataset)
         num_separate = None if separate is None else self.eval_corpus.num_rows
-        cost_s = time.perf_counter() - started
-        yield from corpus_facts(probe_corpus(estimated.corpus, num_separate, cost_s), estimated)
+        yield from data_facts(estimated, num_separate, time.perf_counter() - started)
 
     def _answer_rows(self, question: TrainingRowsQuestion) -> Iterator[Fact]:
         estimated = self.corpus
         held_out_of = self.eval_corpus if question.eval_dataset else estimated
-        # Of rows that stand for several each, as many fewer are held out.
-        num_eval_rows = round(question.num_eval_rows / estimated.rows_each_stands_for)
-        rows = training_rows(
-            replace(question, num_eval_rows=num_eval_rows),
-            estimated.corpus.rows,
-            held_out_of.corpus.rows,
-        )
-        measured = probe_training_rows(
-            question,
-            rows.train,
-            rows.eval,
-            counts=rows.truncation,
-            eval_counts=rows.eval_truncation,
-            num_copies_removed=rows.num_duplicates_removed,
-            batching=rows_batching(question),
-        )
-        yield from rows_facts(measured, estimated, held_out_of)
+        rows = estimated_rows(question, estimated, held_out_of)
+        yield from training_rows_facts(question, rows, estimated, held_out_of)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import cached_property, partial
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from trimtab.data.bad_rows import all_loaded, refuse_bad_rows
-from trimtab.data.corpus import Corpus, load_corpus
+from trimtab.data.corpus import Corpus, load_corpus, tokenized
+from trimtab.data.estimates import EstimatedCorpus
+from trimtab.data.rows import TokenRow
+from trimtab.data.sampling import SourceSample, sample_dataset
 from trimtab.data.sources import read_dataset
+from trimtab.data.streaming import is_streamed
 from trimtab.engine.observer import Observer
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.models.description import describe
@@ -33,12 +40,13 @@ from trimtab.planning.questions import (
     TrainingRowsQuestion,
     TrialsQuestion,
 )
-from trimtab.planning.settings import Settings
 from trimtab.probes.device import choose_device, device_name, probe_device
 from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus, probe_training_rows
 from trimtab.workflow import measuring
+from trimtab.workflow.estimating import data_facts
 from trimtab.workflow.file_digests import FileDigests
+from trimtab.workflow.streamed_rows import StreamedDataset, streamed_dataset
 from trimtab.workflow.training_rows import (
     TrainingRows,
     rows_batching,
@@ -77,6 +85,7 @@ class Materials:
         self._day = day
         self._observer = observer
         self._rows: tuple[TrainingRowsQuestion, TrainingRows] | None = None
+        self._streamed: StreamedDataset | None = None
 
     @cached_property
     def source(self) -> ModelSource:
@@ -117,10 +126,43 @@ class Materials:
         """The training dataset's, and behind it that of a dataset of its own to evaluate on."""
         return all_loaded(
             [
-                partial(self._load, dataset, for_evaluation=index > 0)
+                self._load_training
+                if index == 0
+                else partial(self._load, dataset, for_evaluation=True)
                 for index, dataset in enumerate(self._datasets)
             ]
         )
+
+    @cached_property
+    def _sample(self) -> SourceSample | None:
+        """Of a training dataset that is too long to be tokenised beforehand, checked whole."""
+        if not is_streamed(self.config):
+            return None
+        progress = _StagedProgress(self._observer)
+        sample = sample_dataset(self.config, self.config.dataset, on_progress=progress.told)
+        self._observer.activity_done()
+        return sample
+
+    def _load_training(self) -> Corpus:
+        sample = self._sample
+        if sample is None:
+            return self._load(self.config.dataset)
+        sampled = tokenized(
+            sample.read,
+            self.config,
+            self.config.dataset,
+            self.tokenizer,
+            day=self._day,
+            num_rows=sample.num_rows,
+        )
+        self._streamed = streamed_dataset(sample, sampled, self.tokenizer)
+        return self._streamed.corpus
+
+    @property
+    def counted_corpus(self) -> EstimatedCorpus:
+        """The corpus with the length of each row: estimated where it is tokenised as it comes."""
+        corpus = self.corpus
+        return EstimatedCorpus.known(corpus) if self._streamed is None else self._streamed.estimated
 
     @property
     def _datasets(self) -> list[str]:
@@ -130,18 +172,18 @@ class Materials:
     def _refuse_bad_rows(self) -> None:
         """Before weights are fetched or unpacked for rows that could not be trained on."""
         progress = _StagedProgress(self._observer)
-        reads = [
-            (
+        reads = []
+        for index, dataset in enumerate(self._datasets):
+            if index == 0 and self._sample is not None:
+                reads.append((dataset, self._sample.read, self._sample.num_rows))
+                continue
+            read = read_dataset(
                 dataset,
-                read_dataset(
-                    dataset,
-                    self.config.dataset_split,
-                    for_evaluation=index > 0,
-                    on_progress=progress.told,
-                ),
+                self.config.dataset_split,
+                for_evaluation=index > 0,
+                on_progress=progress.told,
             )
-            for index, dataset in enumerate(self._datasets)
-        ]
+            reads.append((dataset, read, len(read.rows) + len(read.bad_rows)))
         refuse_bad_rows(reads, self.config)
         self._observer.activity_done()
 
@@ -169,8 +211,12 @@ class Materials:
         """The rows under the question's lengths and split; the latest answer is kept."""
         if self._rows is not None and self._rows[0] == question:
             return self._rows[1]
-        eval_rows = self.eval_corpus.rows if question.eval_dataset else ()
-        rows = training_rows(question, self.corpus.rows, eval_rows)
+        corpus = self.corpus
+        eval_corpus = self.eval_corpus if question.eval_dataset else None
+        if self._streamed is not None:
+            rows = self._streamed.rows(question, eval_corpus, self._eval_contents(question))
+        else:
+            rows = training_rows(question, corpus.rows, eval_corpus.rows if eval_corpus else ())
         self._rows = (question, rows)
         return rows
 
@@ -187,6 +233,9 @@ class Materials:
                 yield from self._answer_data()
             case TrainingRowsQuestion():
                 rows = self.rows(question)
+                if self._streamed is not None:
+                    yield from self._streamed.facts(question, rows)
+                    return
                 batching = rows_batching(question)
                 yield from probe_training_rows(
                     question,
@@ -204,12 +253,24 @@ class Materials:
                 | RateRangeQuestion()
                 | NoiseScaleQuestion()
             ):
-                yield from measuring.answer(question, self._measured(question.settings))
+                yield from measuring.answer(question, self._measured(question))
 
-    def _measured(self, settings: Settings) -> measuring.Measured:
+    def _eval_contents(self, question: TrainingRowsQuestion) -> npt.NDArray[np.int64]:
+        """What tells copies of the rows of a dataset of its own to evaluate on, int64 [N]."""
+        if not question.eval_dataset or not Path(question.eval_dataset).expanduser().exists():
+            return np.zeros(0, dtype=np.int64)
+        return sample_dataset(self.config, question.eval_dataset, for_evaluation=True).contents
+
+    def _measured(self, question: measuring.MeasuredQuestion) -> measuring.Measured:
+        of_rows = rows_question(question.settings)
+        rows: Sequence[TokenRow] = self.rows(of_rows).train
+        if self._streamed is not None and isinstance(question, RunQuestion):
+            rows = self._streamed.counted_rows(of_rows).train
+        elif self._streamed is not None:
+            rows = self._streamed.sampled_rows(of_rows)
         return measuring.Measured(
             source=self.source,
-            rows=self.rows(rows_question(settings)).train,
+            rows=rows,
             device_name=device_name(self.device),
             observer=self._observer,
         )
@@ -242,4 +303,8 @@ class Materials:
         started = time.perf_counter()
         corpus = self.corpus
         num_separate = len(self.eval_corpus.rows) if self.has_separate_eval_rows else None
-        yield from probe_corpus(corpus, num_separate, time.perf_counter() - started)
+        cost_s = time.perf_counter() - started
+        if self._streamed is not None:
+            yield from data_facts(self._streamed.estimated, num_separate, cost_s)
+        else:
+            yield from probe_corpus(corpus, num_separate, cost_s)

@@ -12,7 +12,6 @@ import torch
 
 from trimtab.errors import ConfigError, DataError, TrimtabError
 from trimtab.probes.device import device_name
-from trimtab.probes.rows import rows_digest
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.sealed import read_sealed, write_sealed
 from trimtab.workflow.file_digests import sha256_of
@@ -92,7 +91,7 @@ def read_provenance(run: RunFolder) -> Provenance | Change:
 
 def provenance_of(session: Session) -> Provenance:
     """What the session's result depends on, as things are now."""
-    settings, rows = session.settings, session.rows
+    settings = session.settings
     libraries = [*DECIDING_LIBRARIES, *CHECKED_LIBRARIES]
     if settings.optim in OPTIMIZER_LIBRARIES:
         libraries.append(OPTIMIZER_LIBRARIES[settings.optim])
@@ -102,7 +101,7 @@ def provenance_of(session: Session) -> Provenance:
         settings={name: _as_json(value) for name, value in values.items()},
         files={file.name: sha256_of(file) for file in run_files if file.is_file()},
         model_files=session.materials.model_digests.by_name(),
-        rows=rows_digest(rows.train, rows.eval),
+        rows=session.rows.digest,
         device=device_name(session.materials.device),
         num_threads=torch.get_num_threads(),
         libraries={name: _version(name) for name in libraries},

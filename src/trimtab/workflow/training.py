@@ -11,7 +11,6 @@ from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError, DataError
 from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
-from trimtab.probes.rows import rows_digest
 from trimtab.runs.atomic import write_json, write_text
 from trimtab.runs.folder import RunFolder, create_run, discard_run, refuse_taken
 from trimtab.runs.lock import run_lock
@@ -100,7 +99,7 @@ def _refuse_other_ranks(plan: Plan, num_ranks: int) -> None:
 
 def _check_rows(session: Session) -> None:
     planned_digest = Facts().adding(session.plan.facts).value("rows.digest")
-    if rows_digest(session.rows.train, session.rows.eval) != planned_digest:
+    if session.rows.digest != planned_digest:
         raise DataError(
             f"{OTHER_ROWS}.",
             where=session.settings.dataset,

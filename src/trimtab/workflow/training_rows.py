@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from trimtab.data.batches import Batching
 from trimtab.data.rows import TokenRow
@@ -11,21 +12,52 @@ from trimtab.data.split import HeldOut, hold_out, without_copies
 from trimtab.data.truncation import TruncationCounts, truncate
 from trimtab.planning.questions import TrainingRowsQuestion
 from trimtab.planning.settings import Settings
+from trimtab.probes.rows import rows_digest
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedTotals:
+    """Of training rows that are tokenised as the run goes: estimates, and a digest that their
+    text, the tokenizer and the settings decide."""
+
+    num_tokens: int
+    num_trainable_tokens: int
+    digest: str
 
 
 @dataclass(frozen=True)
 class TrainingRows:
     """What is left after hold-out and truncation, with what was cut.
 
+    streamed: None where all rows are tokenised; else `train` makes its rows as they are asked for,
+    and `truncation` is estimated.
     eval_truncation: the held-out rows' counts, None where nothing is held out.
     num_duplicates_removed: training rows that equal a held-out row and were taken out.
     """
 
-    train: tuple[TokenRow, ...]
-    eval: tuple[TokenRow, ...]
+    train: Sequence[TokenRow]
+    eval: Sequence[TokenRow]
     truncation: TruncationCounts
     eval_truncation: TruncationCounts | None
     num_duplicates_removed: int
+    streamed: StreamedTotals | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for the same rows in the same order, as tokens with their targets."""
+        return self.streamed.digest if self.streamed else rows_digest(self.train, self.eval)
+
+    @property
+    def num_tokens(self) -> int:
+        if self.streamed:
+            return self.streamed.num_tokens
+        return sum(row.num_tokens for row in self.train)
+
+    @property
+    def num_trainable_tokens(self) -> int:
+        if self.streamed:
+            return self.streamed.num_trainable_tokens
+        return sum(row.num_trainable_tokens for row in self.train)
 
 
 def separate_eval_dataset(eval_dataset: float | str) -> str | None:

@@ -89,7 +89,12 @@ class TrialBench:
                 settings, seed=seed, data_seed=settings.data_seed if keeps_order else seed
             )
         return TrialOrder(
-            settings, self.planned.materials.source, rows, held_out, base.max_length, moved
+            settings,
+            self.planned.materials.source,
+            tuple(rows),
+            tuple(held_out),
+            base.max_length,
+            moved,
         )
 
     def _plan(self, moved: Mapping[str, Any], num_steps: int | None) -> Plan:

@@ -54,6 +54,17 @@ def test_lengths_that_are_estimated_are_not_called_measured() -> None:
     assert decision.because.endswith(f"; {told}")
 
 
+def test_how_sure_counts_from_a_sample_are_is_told() -> None:
+    plan = planned()
+    assert not any("sample" in warning for warning in plan.warnings)
+    total = Facts().adding(plan.facts).by_id["data.num_tokens"]
+    assert isinstance(total.value, int)
+    facts = Facts().adding([*plan.facts, replace(total, spread=0.004 * total.value)])
+    estimated = make_plan(config(), facts, output_dir="runs/r", effort=QUICK)
+    assert isinstance(estimated, Plan)
+    assert any(f"{total.value:,} in all, ± 0.40% (95%)" in told for told in estimated.warnings)
+
+
 def few_rows(*row_lengths: int) -> dict[str, object]:
     """Facts of just these rows, as the probe computes them."""
     quantiles = np.quantile(row_lengths, np.linspace(0, 1, NUM_QUANTILES), method="higher")

@@ -273,8 +273,21 @@ def _unused_warnings(resolved: ResolvedConfig, padding: Padding) -> tuple[str, .
     )
 
 
+def _sample_warnings(facts: Facts) -> tuple[str, ...]:
+    """How sure token counts are where only some of the rows were tokenised."""
+    total = facts.by_id["data.num_tokens"]
+    if total.spread is None:
+        return ()
+    num_tokens = facts.integer("data.num_tokens")
+    return (
+        f"Tokens are counted in a sample: {num_tokens:,} in all, ± {total.spread / num_tokens:.2%} "
+        "(95%). Updates an epoch are of all rows that were understood; one in which nothing can be "
+        "trained on is met before its own update.",
+    )
+
+
 def _cut_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
-    warnings = []
+    warnings = [*_sample_warnings(facts)]
     num_rows = _num_train_rows(resolved, facts)
     num_truncated = facts.integer("rows.num_truncated")
     is_split = resolved.config.truncation_mode == "split"
