@@ -1,7 +1,8 @@
 """How fast is a weight update beside other trainers', and beside what the machine's products allow?
 
     python benchmarks/throughput.py run --model DIR --data gsm8k_train.jsonl --peer-python PYTHON \
-        --out DIR [--methods full lora] [--peers trl trl-best transformers] [--rounds 4]
+        --out DIR [--methods full lora] [--peers trl trl-best transformers] [--rounds 4] \
+        [--packed-rows 2]
     python benchmarks/throughput.py summary DIR
 
 `PYTHON` is an interpreter with TRL 1.16 and transformers 5.23. Two trainers at a time stand ready
@@ -9,7 +10,8 @@ and make updates of the same 16 rows in turn, A B A B, so that whatever else the
 both; the rate of matrix products at the model's own shapes is measured between them. Each update is
 a line of DIR/updates.jsonl; a pair that is there already is not run again. Our runs go through
 `trimtab.train`, with micro-batches of `--micro-batch` rows, bf16, and nothing else set that speed
-depends on.
+depends on. With `--packed-rows N` both pack documents into rows of 2,048 tokens, N rows an update,
+one at a time; the peer's rows are taken to be full.
 """
 
 from __future__ import annotations
@@ -37,13 +39,14 @@ from trimtab.runs.records import UpdateRecord
 
 FIRST = 2
 """Updates that warm up and are not counted."""
-PEERS: dict[str, list[str]] = {
-    "trl": ["--trainer", "trl"],
-    "trl-best": [
-        *("--trainer", "trl", "--dtype", "bfloat16"),
-        *("--settings", '{"gradient_checkpointing": false}'),
-    ],
-    "transformers": ["--trainer", "transformers", "--settings", '{"bf16": true}'],
+PACKED_LENGTH = 2048
+PEERS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "trl": (["--trainer", "trl"], {}),
+    "trl-best": (
+        ["--trainer", "trl", "--dtype", "bfloat16"],
+        {"gradient_checkpointing": False},
+    ),
+    "transformers": (["--trainer", "transformers"], {"bf16": True}),
 }
 Record = dict[str, Any]
 
@@ -109,11 +112,9 @@ def our_side(options: argparse.Namespace, method: str, num_steps: int, errors: I
         "max_steps": num_steps,
         "learning_rate": RATES[method],
         "warmup_steps": 2,
-        "global_batch_size": BATCH,
-        "per_device_train_batch_size": options.micro_batch,
         "activation_checkpointing": "off",
         "precision": "bf16",
-        "packing": False,
+        **_our_layout(options),
         "eval_strategy": "no",
         "save_steps": num_steps,
         "report_samples": 0,
@@ -131,13 +132,36 @@ def peer_side(
     options: argparse.Namespace, method: str, peer: str, num_steps: int, errors: IO[str]
 ) -> Side:
     script = Path(__file__).parent / "peers" / "trl_paced.py"
+    trainer, settings = PEERS[peer]
+    if options.packed_rows:
+        settings = settings | {
+            "packing": True,
+            "max_length": PACKED_LENGTH,
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": options.packed_rows,
+        }
     command = [
         *(options.peer_python, str(script), "--model", options.model),
         *("--rows", str(options.out / "peer.jsonl"), "--method", method),
         *("--num-steps", str(num_steps), "--micro-batch", str(options.micro_batch)),
-        *PEERS[peer],
+        *(*trainer, "--settings", json.dumps(settings)),
     ]
     return Side(command, {}, errors)
+
+
+def _our_layout(options: argparse.Namespace) -> dict[str, Any]:
+    if not options.packed_rows:
+        return {
+            "packing": False,
+            "global_batch_size": BATCH,
+            "per_device_train_batch_size": options.micro_batch,
+        }
+    return {
+        "packing": True,
+        "max_length": PACKED_LENGTH,
+        "global_batch_size": options.packed_rows,
+        "per_device_train_batch_size": 1,
+    }
 
 
 def product_flops_per_s(shapes: list[tuple[int, int]], num_tokens: int) -> float:
@@ -188,7 +212,8 @@ def run(options: argparse.Namespace) -> None:
     num_steps = FIRST + options.rounds
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / "ours.jsonl").exists():
-        prepare(options.data, options.model, options.out, options.max_row_tokens, num_steps)
+        num_batches = 2 * num_steps if options.packed_rows else num_steps
+        prepare(options.data, options.model, options.out, options.max_row_tokens, num_batches)
     ledger = options.out / "updates.jsonl"
     done = {(each["method"], each["pair"]) for each in read(ledger)}
     for method in options.methods:
@@ -213,8 +238,11 @@ def pair(options: argparse.Namespace, method: str, peer: str, num_steps: int) ->
                 for name, side in sides.items():
                     record = {"method": method, "pair": peer, "side": name, "step": step}
                     record |= side.update()
+                    if options.packed_rows and name == peer:
+                        record["num_tokens"] = options.packed_rows * PACKED_LENGTH
                     if name == "trimtab":
-                        num_tokens = record["num_tokens"] * options.micro_batch // BATCH
+                        num_micro_batches = options.packed_rows or BATCH // options.micro_batch
+                        num_tokens = record["num_tokens"] // num_micro_batches
                         record["product_flops_per_s"] = product_flops_per_s(shapes, num_tokens)
                         record["floor_flops"] = floor_flops(options.model, record)
                     records.append(record)
@@ -238,11 +266,14 @@ def summary(out: Path) -> None:
             pairs[record["method"], record["pair"]][record["side"]].append(record)
     for (method, peer), sides in pairs.items():
         us, them = sides["trimtab"], sides[peer]
-        ratios = [b["seconds"] / a["seconds"] for a, b in zip(us, them, strict=True)]
+        ratios = [
+            rate_of(us_one, us_one) / rate_of(them_one, us_one)
+            for us_one, them_one in zip(us, them, strict=True)
+        ]
         peaks = [max(each["peak_memory_bytes"] for each in side) for side in (us, them)]
         print(
             f"{method:5} {peer:13}"
-            f"  tokens/s {rate(us, us):6.0f} against {rate(us, them):6.0f}"
+            f"  tokens/s {rate(us, us):6.0f} against {rate(them, us):6.0f}"
             f"  ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             f"  peak {peaks[0] / 2**30:.2f} against {peaks[1] / 2**30:.2f} GiB"
             f" ({peaks[0] / peaks[1]:.2f}×)"
@@ -250,11 +281,15 @@ def summary(out: Path) -> None:
         )
 
 
-def rate(tokens_of: list[Record], seconds_of: list[Record]) -> float:
-    """Non-pad tokens a second of the median update; both sides have the same rows."""
-    return statistics.median(
-        a["num_tokens"] / b["seconds"] for a, b in zip(tokens_of, seconds_of, strict=True)
-    )
+def rate(updates: list[Record], beside: list[Record]) -> float:
+    """Non-pad tokens a second of the median update."""
+    return statistics.median(map(rate_of, updates, beside))
+
+
+def rate_of(update: Record, beside: Record) -> float:
+    """A peer that does not tell its tokens had the rows of the update beside it."""
+    tokens: float = update.get("num_tokens", beside["num_tokens"])
+    return tokens / float(update["seconds"])
 
 
 def share_of_floor(updates: list[Record]) -> float:
@@ -275,6 +310,7 @@ def main() -> None:
     running.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
     running.add_argument("--rounds", type=int, default=4)
     running.add_argument("--micro-batch", type=int, default=8)
+    running.add_argument("--packed-rows", type=int, default=0)
     running.add_argument("--max-row-tokens", type=int, default=10**6)
     commands.add_parser("summary").add_argument("out", type=Path)
     commands.add_parser("ours").add_argument("config")
