@@ -30,6 +30,7 @@ from trimtab.cli.export_command import export
 from trimtab.cli.plan_command import plan
 from trimtab.cli.processes import (
     NumProcesses,
+    On,
     end_with_launcher,
     follow_quietly,
     is_alone_or_first,
@@ -115,16 +116,24 @@ def train(
     allow_lossy: AllowLossy = False,
     their_defaults: TheirDefaults = False,
     num_processes: NumProcesses = None,
+    on: On = "local",
     json_: Json = False,
     debug: Debug = False,
 ) -> int:
     """Plan, train, guard and report."""
-    code = started_processes(num_processes, sys.argv[1:])
+    foreign = Foreign(dialect, allow_lossy, their_defaults)
+
+    def device() -> str:
+        from trimtab.workflow.planning import resolve_config
+
+        return resolve_config(*config_and_options(arguments, foreign)).config.device
+
+    code = started_processes(num_processes, on, sys.argv[1:], device=device)
     if code is not None:
         return code
     import trimtab
 
-    config, options = config_and_options(arguments, Foreign(dialect, allow_lossy, their_defaults))
+    config, options = config_and_options(arguments, foreign)
     import_training()
     with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.train(config, options=options, observer=observer)
@@ -143,11 +152,19 @@ def resume(
         ),
     ] = False,
     num_processes: NumProcesses = None,
+    on: On = "local",
     json_: Json = False,
     debug: Debug = False,
 ) -> int:
     """Go on with an interrupted run, exactly where it was saved."""
-    code = started_processes(num_processes, sys.argv[1:])
+
+    def device() -> str:
+        from trimtab.runs.folder import open_run
+        from trimtab.workflow.records import read_plan
+
+        return read_plan(open_run(run_folder)).settings().device
+
+    code = started_processes(num_processes, on, sys.argv[1:], device=device)
     if code is not None:
         return code
     import trimtab

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,6 +41,16 @@ NumProcesses = Annotated[
         min=1,
         help="Train in so many processes of this machine, each with a GPU of its own or a part of "
         "the CPU.",
+    ),
+]
+
+
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="WHERE",
+        help="local, ray, or ray:ADDRESS of a cluster whose machines see the same files.",
     ),
 ]
 
@@ -82,34 +92,51 @@ def is_alone_or_first() -> bool:
     return current_launch().rank == 0
 
 
-def started_processes(num_processes: int | None, arguments: Sequence[str]) -> int | None:
+def started_processes(
+    num_processes: int | None, on: str, arguments: Sequence[str], *, device: Callable[[], str]
+) -> int | None:
     """Run the command in processes of their own; None where this one is to do it.
 
+    `device` is what the configuration says of it, and asked for where others place the processes.
     Returns the exit code of the first. Raises ConfigError where a launcher has started others than
     are asked for, and Interrupted where the first process was killed.
     """
     launch = current_launch()
-    if num_processes is None or launch.num_ranks == num_processes:
+    if LAUNCHER in os.environ:
+        return None
+    if on == "local" and (num_processes is None or launch.num_ranks == num_processes):
         return None
     if launch != Launch():
+        asked = f"--on {on}" if num_processes is None else f"--num-processes {num_processes}"
         raise ConfigError(
-            f"--num-processes {num_processes}: the launcher has started {launch.num_ranks}.",
+            f"{asked}: the launcher has started {launch.num_ranks}.",
             hint="Leave the option out under torchrun.",
         )
+    if on != "local":
+        from trimtab.cli.ray_processes import run_on_ray
+
+        return exit_code_of(run_on_ray(on, num_processes, arguments, device=device()), on)
+    assert num_processes is not None
     result = _run(num_processes, arguments)
-    if result is None or not result.is_failed():
-        return 0
-    first = result.failures.get(0)
-    if first is not None and first.exitcode > 0:
-        return int(first.exitcode)
+    failures = {} if result is None else result.failures
+    ends = dict.fromkeys(range(num_processes), 0)
+    return exit_code_of(ends | {rank: each.exitcode for rank, each in failures.items()}, on)
+
+
+def exit_code_of(ends: Mapping[int, int], on: str) -> int:
+    """The first process's exit code, of each one's by its rank; negative: the signal it died of.
+
+    Raises Interrupted where processes were killed and the first could not tell of it.
+    """
+    if ends[0] > 0 or not any(ends.values()):
+        return ends[0]
     names = ", ".join(
-        f"{rank} ({signal.Signals(-failure.exitcode).name})"
-        for rank, failure in sorted(result.failures.items())
-        if failure.exitcode < 0
+        f"{rank} ({signal.Signals(-code).name})" for rank, code in sorted(ends.items()) if code < 0
     )
+    where = "" if on == "local" else f" --on {on}"
     raise Interrupted(
-        f"killed: process {names} of {num_processes}; what was saved before is there.",
-        hint=f"Go on with: trimtab resume RUN --num-processes {num_processes}",
+        f"killed: process {names} of {len(ends)}; what was saved before is there.",
+        hint=f"Go on with: trimtab resume RUN --num-processes {len(ends)}{where}",
     )
 
 
@@ -137,17 +164,25 @@ def _run(num_processes: int, arguments: Sequence[str]) -> RunProcsResult | None:
 
 
 def _environment(rank: int, num_processes: int, port: int) -> dict[str, str]:
-    threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
-        "MASTER_ADDR": LOCALHOST,
+        **environment_of_launched(
+            LOCALHOST, port, num_threads=len(os.sched_getaffinity(0)) // num_processes
+        ),
+    }
+
+
+def environment_of_launched(address: str, port: int, *, num_threads: int) -> dict[str, str]:
+    """What a process of ours is told beside its rank: the store, its launcher, its threads."""
+    return {
+        "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
         LAUNCHER_HOLDS_STORE: "True",
         LAUNCHER: str(os.getpid()),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, num_threads))),
     }
 
 

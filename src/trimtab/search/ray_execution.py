@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from trimtab.engine.stops import StopRequested
-from trimtab.errors import ConfigError
 from trimtab.search.executors import Executor, NextOrder
+from trimtab.workflow.ray_cluster import connected_ray
 from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
 
 POLL_S = 0.5
 
 
 def ray_executor(on: str) -> Executor:
-    """`ray`, or `ray:ADDRESS` of a cluster. Raises ConfigError for anything else, and where Ray is
-    not installed or does not answer."""
-    kind, _, address = on.partition(":")
-    if kind != "ray":
-        raise ConfigError(
-            f"runs cannot be made on {on}.",
-            hint="Say local, ray, or ray: and the address of a cluster.",
-        )
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            "Ray is not installed.", hint="Install it: pip install 'trimtab[ray]'."
-        ) from error
-    if not ray.is_initialized():
-        try:
-            ray.init(
-                address=address or None,
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, ValueError) as error:
-            raise ConfigError(
-                f"Ray does not answer: {error}.", where=address or None, hint="Is it running?"
-            ) from error
-    return RayExecutor(ray)
+    """On `ray`, or `ray:ADDRESS` of a cluster. Raises ConfigError as `connected_ray` does."""
+    return RayExecutor(connected_ray(on))
 
 
 class RayExecutor:
