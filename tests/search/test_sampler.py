@@ -62,6 +62,17 @@ def test_one_seed_gives_the_same_proposals() -> None:
     assert rates_of(study_of(basin, 6)) != rates_of(study_of(basin, 6, seed=1))
 
 
+def test_proposals_keep_their_distance_from_what_was_tried() -> None:
+    def logs(**options: float) -> list[float]:
+        study = optuna.create_study(sampler=LocalQuadraticSampler(seed=0, **options))
+        study.optimize(lambda trial: basin(trial.suggest_float("rate", 1e-6, 1e-2, log=True)), 6)
+        return sorted(math.log(trial.params["rate"]) for trial in study.trials)
+
+    distance = 0.1 * math.log(1e4) / 2
+    assert min(b - a for a, b in pairwise(logs())) < distance
+    assert min(b - a for a, b in pairwise(logs(min_distance=0.1))) >= distance * (1 - 1e-9)
+
+
 def test_losses_in_another_unit_give_the_same_proposals() -> None:
     scaled = study_of(lambda rate: 1000 * basin(rate) - 7, 6)
     assert rates_of(scaled) == pytest.approx(rates_of(study_of(basin, 6)), rel=1e-6)

@@ -20,11 +20,13 @@ def propose(
     pending_PD: Array,
     rng: np.random.Generator,
     constants: Constants = DEFAULT,
+    min_distance: float = 0.0,
 ) -> Array:
     """The next point, of shape (D,). Losses are infinite where a run came to none.
 
     The middle first; then a step along each hyperparameter from the best so far; then the lowest
-    lower confidence bound in the trust region. Runs under way are taken to come out as predicted.
+    lower confidence bound in the trust region, no nearer to any run than `min_distance` where the
+    region has room. Runs under way are taken to come out as predicted.
     """
     num_dimensions = points_ND.shape[1]
     is_finite_N = np.isfinite(losses_N)
@@ -43,6 +45,9 @@ def propose(
         surrogate = surrogate.believing(pending_PD)
     candidates_MD = _candidates(best_D, rng, constants.trust_radius)
     candidates_MD = _away_from(candidates_MD, points_ND[~is_finite_N], points_ND[is_finite_N])
+    is_apart_M = _distances(candidates_MD, started_SD).min(axis=1) >= min_distance
+    if is_apart_M.any():
+        candidates_MD = candidates_MD[is_apart_M]
     mean_M, sd_M = surrogate.marginal(candidates_MD)
     chosen: Array = candidates_MD[np.argmin(mean_M - constants.exploration * sd_M)]
     return chosen

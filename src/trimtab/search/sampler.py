@@ -31,13 +31,17 @@ class LocalQuadraticSampler(BaseSampler):
     taken to come out as predicted, so that processes may share a study. Categories and floats with
     a step are drawn at random.
 
+    `min_distance`, in halves of the ranges, keeps proposals off what was tried: for objectives that
+    come out the same when they are asked again.
+
     With one seed the same study gets the same proposals, whichever process asks. Raises ValueError
     in studies of more than one objective.
     """
 
-    def __init__(self, *, seed: int | None = None) -> None:
+    def __init__(self, *, seed: int | None = None, min_distance: float = 0.0) -> None:
         self._seed = secrets.randbits(32) if seed is None else seed
         self._random = RandomSampler(seed=seed)
+        self._min_distance = min_distance
 
     def reseed_rng(self) -> None:
         self._seed = secrets.randbits(32)
@@ -78,6 +82,7 @@ class LocalQuadraticSampler(BaseSampler):
             _losses(finished, sign),
             points(axes, [each.params for each in running]),
             np.random.default_rng([self._seed, trial.number]),
+            min_distance=self._min_distance,
         )
         return drawn | values(axes, point)
 

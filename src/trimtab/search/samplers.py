@@ -10,6 +10,9 @@ from trimtab.search.design import BRACKET, Design
 from trimtab.search.sampler import LocalQuadraticSampler
 from trimtab.search.space import axis_of
 
+MIN_DISTANCE = 0.1
+"""In halves of a range, 1.4 times a rate: all runs share a seed, so nearer ones say little new."""
+
 
 def make_sampler(design: Design, number: int) -> BaseSampler:
     """The sampler that proposes trial `number`: what it draws depends on that and on the seed.
@@ -19,7 +22,7 @@ def make_sampler(design: Design, number: int) -> BaseSampler:
     seed = (design.seed + 7919 * number) % 2**32
     match design.sampler:
         case "local":
-            return LocalQuadraticSampler(seed=design.seed)
+            return LocalQuadraticSampler(seed=design.seed, min_distance=MIN_DISTANCE)
         case "tpe":
             return TPESampler(seed=seed)
         case "gp":
