@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
+from transformers import LlamaModel
 
 from trimtab.engine.loop import Job
 
@@ -79,7 +79,7 @@ def run_out_above(
     In training or in held-out passes alone; at once, or in the backward pass; also where every
     layer recomputes, or not then. Returns the list of the sizes that failed, filled as they do.
     """
-    original = LlamaForCausalLM.forward
+    original = LlamaModel.forward
     failed: list[int] = []
 
     def run_out(positions: int) -> None:
@@ -87,17 +87,17 @@ def run_out_above(
         fail()
 
     @functools.wraps(original)
-    def forward(self: LlamaForCausalLM, input_ids: torch.Tensor, **arguments: Any) -> Any:
+    def forward(self: LlamaModel, input_ids: torch.Tensor, **arguments: Any) -> Any:
         positions = input_ids.numel()
         is_meant = self.training == training and positions > num_tokens
         if is_meant and unless_recomputing:
-            is_meant = not self.model.layers[0].gradient_checkpointing
+            is_meant = not self.layers[0].gradient_checkpointing
         if is_meant and not in_backward:
             run_out(positions)
         output = original(self, input_ids=input_ids, **arguments)
         if is_meant:
-            output.logits.register_hook(lambda gradient: run_out(positions))
+            output.last_hidden_state.register_hook(lambda gradient: run_out(positions))
         return output
 
-    monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
+    monkeypatch.setattr(LlamaModel, "forward", forward)
     return failed
