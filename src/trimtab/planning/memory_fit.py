@@ -60,8 +60,11 @@ class PeakCurve:
 
     def uncorrected(self, size: MicroBatchSize, accumulates: bool) -> float:
         standing, accumulated, *_ = self.coefficients
-        at_start = self.growing(size) - self.not_there_yet(accumulates)
-        return standing + accumulated * accumulates + max(0.0, at_start)
+        return standing + accumulated * accumulates + max(0.0, self.above_level(size, accumulates))
+
+    def above_level(self, size: MicroBatchSize, accumulates: bool) -> float:
+        """What the start of the backward pass has more of than its end."""
+        return self.growing(size) - self.not_there_yet(accumulates)
 
     def growing(self, size: MicroBatchSize) -> float:
         """Activations and logits."""
@@ -202,7 +205,7 @@ def _fit(
         Correction((), ()),
         Correction((), ()),
     )
-    above = [plain.growing(each.size) - plain.not_there_yet(_accumulates(each)) for each in points]
+    above = [plain.above_level(each.size, _accumulates(each)) for each in points]
     candidates = []
     for least in {-math.inf, *above, math.inf}:
         grows = [each >= least for each in above]
@@ -219,7 +222,7 @@ def _fit(
 def _clearly_grows(curve: PeakCurve, point: Point) -> bool:
     accumulates = _accumulates(point)
     least = 0 if accumulates else CLEARLY * curve.late_gradient_bytes
-    return curve.growing(point.size) - curve.not_there_yet(accumulates) > least
+    return curve.above_level(point.size, accumulates) > least
 
 
 def _coefficients(priors: Sequence[Prior]) -> tuple[float, float, float, float, float]:
