@@ -31,13 +31,7 @@ def summed_loss(model: Model, batch: MicroBatch) -> Tensor:
     head = _head_of_blocks(model)
     if head is not None:
         return summed_head_loss(head, *_hidden_and_targets(model, batch))
-    kept_K = _kept_positions(batch)
-    return cross_entropy(
-        _logits_at(model, batch, kept_K).flatten(0, 1).float(),
-        batch.targets[:, kept_K].flatten(),
-        ignore_index=IGNORED,
-        reduction="sum",
-    )
+    return _whole_logits_loss(model, batch, "sum")
 
 
 @torch.no_grad()
@@ -61,15 +55,8 @@ def _losses_at_targets(model: Model, batch: MicroBatch) -> Tensor:
     head = _head_of_blocks(model)
     if head is not None:
         return head_losses(head, *_hidden_and_targets(model, batch))
-    kept_K = _kept_positions(batch)
-    targets_BK = batch.targets[:, kept_K]
-    losses_N = cross_entropy(
-        _logits_at(model, batch, kept_K).flatten(0, 1).float(),
-        targets_BK.flatten(),
-        ignore_index=IGNORED,
-        reduction="none",
-    )
-    return losses_N[targets_BK.flatten() != IGNORED]
+    losses_N = _whole_logits_loss(model, batch, "none")
+    return losses_N[batch.targets[:, _kept_positions(batch)].flatten() != IGNORED]
 
 
 def _head_of_blocks(model: Model) -> nn.Linear | None:
@@ -86,6 +73,17 @@ def _hidden_and_targets(model: Model, batch: MicroBatch) -> tuple[Tensor, Tensor
     kept_M = (targets_N != IGNORED).nonzero().squeeze(-1)
     hidden_BLH: Tensor = causal_model(model).base_model(**_arguments(batch)).last_hidden_state
     return hidden_BLH.flatten(0, 1).index_select(0, kept_M), targets_N[kept_M]
+
+
+def _whole_logits_loss(model: Model, batch: MicroBatch, reduction: str) -> Tensor:
+    """The sum of the losses, or those at each position of the kept columns, row by row."""
+    kept_K = _kept_positions(batch)
+    return cross_entropy(
+        _logits_at(model, batch, kept_K).flatten(0, 1).float(),
+        batch.targets[:, kept_K].flatten(),
+        ignore_index=IGNORED,
+        reduction=reduction,
+    )
 
 
 def _kept_positions(batch: MicroBatch) -> Tensor:
