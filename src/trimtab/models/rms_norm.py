@@ -82,9 +82,8 @@ def take_faster_norms(model: nn.Module) -> None:
 
 
 def _looks_like_one(module: nn.Module) -> bool:
-    state = vars(module)
-    names = {name for name, _ in module.named_parameters()}
-    return names == {"weight"} and isinstance(state.get("variance_epsilon"), float)
+    has_epsilon = isinstance(vars(module).get("variance_epsilon"), float)
+    return has_epsilon and {name for name, _ in module.named_parameters()} == {"weight"}
 
 
 @torch.no_grad()
