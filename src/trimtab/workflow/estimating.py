@@ -9,8 +9,8 @@ from trimtab.data.estimates import EstimatedCorpus
 from trimtab.planning.fact import Fact
 from trimtab.planning.questions import TrainingRowsQuestion
 from trimtab.probes.estimates import corpus_facts, rows_facts
-from trimtab.probes.rows import probe_corpus, probe_training_rows
-from trimtab.workflow.training_rows import TrainingRows, rows_batching, training_rows
+from trimtab.probes.rows import probe_corpus
+from trimtab.workflow.training_rows import TrainingRows, counted_rows_facts, training_rows
 
 
 def data_facts(
@@ -40,13 +40,4 @@ def training_rows_facts(
     held_out_of: EstimatedCorpus,
 ) -> Iterator[Fact]:
     """Facts of `TrainingRowsQuestion`, without a digest, from `estimated_rows`."""
-    measured = probe_training_rows(
-        question,
-        rows.train,
-        rows.eval,
-        counts=rows.truncation,
-        eval_counts=rows.eval_truncation,
-        num_copies_removed=rows.num_duplicates_removed,
-        batching=rows_batching(question),
-    )
-    return rows_facts(measured, estimated, held_out_of)
+    return rows_facts(counted_rows_facts(question, rows), estimated, held_out_of)

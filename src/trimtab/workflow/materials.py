@@ -42,14 +42,14 @@ from trimtab.planning.questions import (
 )
 from trimtab.probes.device import choose_device, device_name, probe_device
 from trimtab.probes.model import probe_model
-from trimtab.probes.rows import probe_corpus, probe_training_rows
+from trimtab.probes.rows import probe_corpus
 from trimtab.workflow import measuring
 from trimtab.workflow.estimating import data_facts
 from trimtab.workflow.file_digests import FileDigests
 from trimtab.workflow.streamed_rows import StreamedDataset, streamed_dataset
 from trimtab.workflow.training_rows import (
     TrainingRows,
-    rows_batching,
+    counted_rows_facts,
     rows_question,
     separate_eval_dataset,
     training_rows,
@@ -235,17 +235,8 @@ class Materials:
                 rows = self.rows(question)
                 if self._streamed is not None:
                     yield from self._streamed.facts(question, rows)
-                    return
-                batching = rows_batching(question)
-                yield from probe_training_rows(
-                    question,
-                    rows.train,
-                    rows.eval,
-                    counts=rows.truncation,
-                    eval_counts=rows.eval_truncation,
-                    num_copies_removed=rows.num_duplicates_removed,
-                    batching=batching,
-                )
+                else:
+                    yield from counted_rows_facts(question, rows)
             case (
                 RunQuestion()
                 | TrialsQuestion()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,9 +10,10 @@ from trimtab.data.batches import Batching
 from trimtab.data.rows import TokenRow
 from trimtab.data.split import HeldOut, hold_out, without_copies
 from trimtab.data.truncation import TruncationCounts, truncate
+from trimtab.planning.fact import Fact
 from trimtab.planning.questions import TrainingRowsQuestion
 from trimtab.planning.settings import Settings
-from trimtab.probes.rows import rows_digest
+from trimtab.probes.rows import probe_training_rows, rows_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,19 @@ def training_rows(
     if held_out:
         held_out, eval_counts = truncate(held_out, question.max_length, "keep_start")
     return TrainingRows(train, held_out, counts, eval_counts, split.num_duplicates_removed)
+
+
+def counted_rows_facts(question: TrainingRowsQuestion, rows: TrainingRows) -> Iterator[Fact]:
+    """Facts of the question, counted in these rows."""
+    return probe_training_rows(
+        question,
+        rows.train,
+        rows.eval,
+        counts=rows.truncation,
+        eval_counts=rows.eval_truncation,
+        num_copies_removed=rows.num_duplicates_removed,
+        batching=rows_batching(question),
+    )
 
 
 def rows_batching(question: TrainingRowsQuestion) -> Batching:
