@@ -28,11 +28,9 @@ from support.runs import tiny_config
 from support.tiny import save_tiny_model
 
 from trimtab.data.stdlib_docstrings import find_pairs, standard_library_folder
-from trimtab.engine.building import batching, build_model, new_loss_scale
-from trimtab.engine.loop import Job, run_updates
+from trimtab.engine.building import new_loss_scale
+from trimtab.engine.loop import run_updates
 from trimtab.engine.observer import Silent
-from trimtab.engine.optimizer import make_optimizer
-from trimtab.engine.schedule import make_schedule
 from trimtab.engine.state import TrainingState
 from trimtab.engine.stops import UpdateStopped
 from trimtab.planning.effort import QUICK
@@ -40,7 +38,7 @@ from trimtab.planning.recipe import Recipe
 from trimtab.runs.ledger import Ledger
 from trimtab.runs.records import EvaluationRecord
 from trimtab.workflow.trial_plans import trial_bench
-from trimtab.workflow.trial_runs import TrialOrder
+from trimtab.workflow.trial_runs import TrialOrder, trial_job
 
 NUM_STEPS = 54
 NUM_ROWS = 512
@@ -64,18 +62,7 @@ class _Scores(Silent):
 def scored_along(order: TrialOrder) -> list[float]:
     """Losses at the rungs; infinite from where the guard stopped the run."""
     settings = replace(order.settings, eval_steps=NUM_STEPS // RESOURCES[-1])
-    model = build_model(settings, order.source)
-    job = Job(
-        settings=settings,
-        model=model,
-        optimizer=make_optimizer(model, settings),
-        schedule=make_schedule(settings),
-        device=torch.device(settings.device),
-        train_rows=order.train_rows,
-        eval_rows=order.eval_rows,
-        batching=batching(settings),
-        checkpoints=None,
-    )
+    job = replace(trial_job(replace(order, settings=settings)), eval_rows=order.eval_rows)
     recipe = Recipe.of(settings)
     state = TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
     scores = _Scores()

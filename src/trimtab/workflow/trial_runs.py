@@ -118,7 +118,7 @@ def run_trial(
     device = torch.device(order.settings.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    job = _job(order)
+    job = trial_job(order)
     recipe = Recipe.of(order.settings)
     state = TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
     # Building adapters draws numbers; a run begins with its seed after that.
@@ -129,7 +129,8 @@ def run_trial(
     return replace(made, update_losses=tuple(counting.losses))
 
 
-def _job(order: TrialOrder) -> Job:
+def trial_job(order: TrialOrder) -> Job:
+    """The order's run on a model of its own: nothing is saved, nor scored on the way."""
     settings = order.settings
     model = build_model(settings, order.source)
     return Job(
