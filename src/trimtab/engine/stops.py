@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from trimtab.data.batches import DataPosition
-from trimtab.engine.guard import Fault
+if TYPE_CHECKING:
+    from trimtab.data.batches import DataPosition
+    from trimtab.engine.guard import Fault
 
 
 class UpdateStopped(Exception):
