@@ -57,7 +57,7 @@ def trained(config: dict[str, Any], room_mib: int, *, kills: bool = False) -> tu
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     return finished.returncode, finished.stderr

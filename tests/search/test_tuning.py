@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.halting import TESTS, signalled_where_halted
 from support.runs import tiny_config, write_rows
 
 import trimtab
@@ -180,26 +180,43 @@ def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(
     assert result.verdict == tuned[1].verdict
 
 
+KILLED = """
+import json, sys
+from pathlib import Path
+
+tests, config, budget, folder = sys.argv[1:]
+sys.path.insert(0, tests)
+import trimtab
+from support.halting import halt
+from trimtab.engine.observer import Silent
+
+
+class Halting(Silent):
+    num_runs = 0
+
+    def noted(self, text):
+        self.num_runs += "nats per token" in text
+        if self.num_runs == 2:
+            halt(Path(folder))
+
+
+trimtab.tune(json.loads(config), observer=Halting(), **json.loads(budget))
+"""
+
+
 def test_a_search_that_is_killed_goes_on(
     tmp_path: Path, tiny_llama_folder: Path, tuned: Any
 ) -> None:
     config = config_of(tmp_path, tiny_llama_folder)
-    code = (
-        "import json, sys, trimtab; "
-        "trimtab.tune(json.loads(sys.argv[1]), **json.loads(sys.argv[2]))"
-    )
+    orders = (str(TESTS), json.dumps(config), json.dumps(BUDGET), str(tmp_path))
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code, json.dumps(config), json.dumps(BUDGET)],
+        [sys.executable, "-W", "ignore", "-c", KILLED, *orders],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
     )
-    database = tmp_path / "tune" / "trials.db"
-    deadline = time.monotonic() + 120
-    while _num_finished(database) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    finished = _num_finished(database)
-    assert 2 <= finished < len(tuned[1].runs)
+    signalled_where_halted(process, signal.SIGKILL, tmp_path)
+    finished = _num_finished(tmp_path / "tune" / "trials.db")
+    assert finished == 2
     told = Told()
     result = trimtab.tune(config, observer=told, **BUDGET)
     assert told.num_updates == (len(result.runs) - finished) * 12

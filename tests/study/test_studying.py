@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.halting import TESTS, signalled_where_halted
 from support.runs import read_jsonl, tiny_config, write_rows
 
 import trimtab
@@ -24,14 +23,32 @@ from trimtab.study.facts import study_fact
 from trimtab.study.result import StudyResult
 from trimtab.study.studying import run_study
 
-SLOW_STEPS = 120
 SCRIPT = """
 import json, sys
+from pathlib import Path
+
+tests, config, folder = sys.argv[1:]
+sys.path.insert(0, tests)
 import torch
 import trimtab
+from support.halting import halt
+from trimtab.engine.observer import Silent
+
+
+class Halting(Silent):
+    is_first_done = False
+
+    def noted(self, text):
+        self.is_first_done |= text.endswith("s in all")
+
+    def advanced(self, amount):
+        if self.is_first_done:
+            halt(Path(folder))
+
+
 torch.set_num_threads(1)
-config = json.loads(sys.argv[1])
-trimtab.study(config, "learning_rate", [1e-3, 1e-2], seeds=1, in_process=True)
+wanted = {"seeds": 1, "in_process": True, "observer": Halting()}
+trimtab.study(json.loads(config), "learning_rate", [1e-3, 1e-2], **wanted)
 """
 
 
@@ -185,30 +202,17 @@ def test_a_decision_without_a_study_is_as_it_was(config: Any) -> None:
     assert with_study(decision, Facts()) == decision
 
 
-def _started(config: Any, folder: Path) -> tuple[subprocess.Popen[str], Path]:
-    """A study in a process of its own, once its first run is done."""
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_study_that_ends_midway_goes_on(config: Any, tmp_path: Path, end: signal.Signals) -> None:
+    config |= {"output_dir": "study"}
+    trials = tmp_path / "study" / "trials.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, json.dumps(config)],
-        cwd=folder,
-        env=dict(os.environ),
+        [sys.executable, "-c", SCRIPT, str(TESTS), json.dumps(config), str(tmp_path)],
+        cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
     )
-    trials = folder / config["output_dir"] / "trials.jsonl"
-    until = time.monotonic() + 120
-    while not (trials.is_file() and trials.read_bytes().endswith(b"\n")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return process, trials
-
-
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_a_study_that_ends_midway_goes_on(config: Any, tmp_path: Path, end: signal.Signals) -> None:
-    config |= {"output_dir": "study", "max_steps": SLOW_STEPS}
-    process, trials = _started(config, tmp_path)
-    process.send_signal(end)
-    _, told = process.communicate(timeout=60)
+    _, told = signalled_where_halted(process, end, tmp_path)
     assert process.returncode != 0
     if end == signal.SIGINT:
         assert "The same command goes on with those that are left" in told
@@ -225,7 +229,7 @@ def test_a_study_that_ends_midway_goes_on(config: Any, tmp_path: Path, end: sign
     assert "1 are done already" in notes.texts[0]
     assert trials.read_bytes().startswith(first)
     assert len(read_jsonl(trials)) == 2
-    assert len(result.arms[1].curves[0]) == SLOW_STEPS
+    assert len(result.arms[1].curves[0]) == 6
     kept = json.loads((tmp_path / "study" / "study.json").read_text(encoding="utf-8"))["plan"]
     assert kept == plan
 

@@ -60,6 +60,6 @@ def chromium_dom(page: Path, profile: Path) -> str:
         ],
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=300,
     )
     return done.stdout.decode()

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from support.halting import TESTS, signalled_where_halted
 from support.runs import read_jsonl, tiny_config
 
 import trimtab
@@ -31,23 +31,41 @@ def digest(run: Path) -> str:
     return hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-def interrupted(config: Path, number: signal.Signals, *, after: int) -> subprocess.Popen[str]:
-    """Train in a process of its own and signal it once `after` updates are recorded."""
+HALTING = """
+import sys
+from pathlib import Path
+
+tests, config, after = sys.argv[1:]
+sys.path.insert(0, tests)
+from support.halting import halt
+from trimtab.cli.app import run
+from trimtab.cli.progress import ConsoleObserver
+
+told = ConsoleObserver.updated
+
+
+def updated(observer, record, num_steps):
+    told(observer, record, num_steps)
+    if record.step == int(after):
+        halt(Path(config).parent)
+
+
+ConsoleObserver.updated = updated
+sys.exit(run(["train", config]))
+"""
+
+
+def interrupted(config: Path, number: signal.Signals, *, after: int) -> tuple[int, str]:
+    """Train in a process of its own and signal it after an update; its exit status and stderr."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "trimtab", "train", str(config)],
+        [sys.executable, "-c", HALTING, str(TESTS), str(config), str(after)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    metrics = config.parent / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if metrics.exists() and len(metrics.read_text().splitlines()) > after:
-            process.send_signal(number)
-            break
-        time.sleep(0.005)
-    return process
+    _, errors = signalled_where_halted(process, number, config.parent)
+    return process.returncode, errors
 
 
 @pytest.mark.parametrize(
@@ -60,7 +78,7 @@ def test_a_signal_then_resume_ends_bitwise_as_without(
 ) -> None:
     changes = {
         "eval_dataset": eval_dataset,
-        "max_steps": 200,
+        "max_steps": 60,
         "save_steps": 20,
         "lora_dropout": 0.1,
         "packing": True,
@@ -72,17 +90,16 @@ def test_a_signal_then_resume_ends_bitwise_as_without(
     whole = config_file(tmp_path / "whole", tiny_llama_folder, **changes)
     trimtab.train(whole)
     cut = config_file(tmp_path / "cut", tiny_llama_folder, **changes)
-    process = interrupted(cut, number, after=45)
-    _, errors = process.communicate(timeout=120)
+    status, errors = interrupted(cut, number, after=45)
     if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
+        assert status == -signal.SIGKILL
     else:
-        assert process.returncode == 75, errors
+        assert status == 75, errors
         assert "trimtab resume" in errors
     run = cut.parent / "run"
     assert not (run / "adapter").exists()
     summary = trimtab.resume(run)
-    assert summary.num_steps == 200
+    assert summary.num_steps == 60
     assert losses(run) == losses(whole.parent / "run")
     assert digest(run) == digest(whole.parent / "run")
 
