@@ -32,21 +32,18 @@ def answers_of(**arguments: Any) -> list[Any]:
         return list(answers)
 
 
-def _temporary_files() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("tmp*"))
-
-
 def _open_descriptors() -> int:
     return psutil.Process().num_fds()
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
-    num_descriptors, files = _open_descriptors(), _temporary_files()
+def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    num_descriptors = _open_descriptors()
     yield
     assert psutil.Process().children() == []
-    assert _open_descriptors() == num_descriptors
-    assert _temporary_files() <= files
+    assert _open_descriptors() <= num_descriptors
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_answers_come_until_it_is_done(child: Any) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from support.benches import standing, tiny_batch, tiny_bench
 
+from trimtab.engine.step import StepResult
 from trimtab.hyperparameters.config import Precision
-from trimtab.probes.bench import Bench
+from trimtab.probes import precision
+from trimtab.probes.bench import Bench, finite_update
 from trimtab.probes.precision import LostUpdates, PrecisionOutcome, precision_outcomes
 from trimtab.probes.precision import unit_in_last_place as spacing_of
 
@@ -51,6 +55,23 @@ def test_small_updates_are_lost_in_formats_of_few_bits() -> None:
     assert small["bf16"] > 0.8
 
 
+def test_a_format_that_is_much_slower_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds_of = {"fp32": 2.0, "bf16": 1.0, "fp16": 1.3}
+    made: list[str] = []
+
+    def timed(bench: Bench, *rest: Any, **options: Any) -> tuple[StepResult, float]:
+        made.append(bench.settings.precision)
+        return finite_update(bench, *rest, **options)[0], seconds_of[bench.settings.precision]
+
+    monkeypatch.setattr(precision, "finite_update", timed)
+    formats: tuple[Precision, ...] = ("bf16", "fp16")
+    found, _ = outcomes_of(
+        formats, {each: tiny_bench(precision=each) for each in ("fp32", *formats)}
+    )
+    assert {each: found[each].update_s for each in found} == seconds_of
+    assert made == ["fp32", "fp32", "bf16", "bf16", "fp16"]
+
+
 def test_a_format_that_the_device_refuses_is_left_out() -> None:
     bench = tiny_bench()
 
@@ -62,7 +83,7 @@ def test_a_format_that_the_device_refuses_is_left_out() -> None:
     found = list(precision_outcomes(make, tiny_batch(), ("fp16", "bf16")))
     assert [each.precision for each in found if isinstance(each, PrecisionOutcome)] == [
         "fp32",
-        "fp32",
+        "bf16",
     ]
 
 

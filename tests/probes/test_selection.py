@@ -8,9 +8,9 @@ from support.settings import tiny_settings
 
 from trimtab.data.batches import DataPosition, batch_rows, micro_batch, updates
 from trimtab.engine.building import batching
+from trimtab.planning.measuring import PRECISION_TOKENS
 from trimtab.planning.questions import Trial
 from trimtab.probes.selection import (
-    MAX_PRECISION_TOKENS,
     first_updates,
     num_tokens,
     precision_rows,
@@ -36,9 +36,9 @@ def test_a_trial_of_more_rows_than_there_are_takes_all() -> None:
 def test_rows_for_number_formats_are_of_middle_length_and_few_tokens() -> None:
     joined = batching(tiny_settings())
     rows = precision_rows(ragged_rows([10] * 40 + [100] * 60 + [400] * 30), joined)
-    assert [row.num_tokens for row in rows] == [100] * 5
+    assert [row.num_tokens for row in rows] == [100] * 3
     (only,) = precision_rows(ragged_rows([2000]), joined)
-    assert only.num_tokens == MAX_PRECISION_TOKENS
+    assert only.num_tokens == PRECISION_TOKENS
     assert only.num_trainable_tokens > 0
     assert not only.trainable[0]
 
@@ -47,7 +47,7 @@ def test_rows_for_number_formats_are_of_middle_length_and_few_tokens() -> None:
     ("lengths", "multiple", "expected"),
     [
         ([10, 10, 10, 20, 200, 200, 200], None, [10, 10, 10, 20]),
-        ([30] * 40, 128, [30] * 4),
+        ([30] * 40, 128, [30] * 3),
         ([30] * 40, 1024, [30]),
     ],
 )

@@ -42,9 +42,10 @@ LIMITED_FAMILIES = {"trials", "precision", "rate_range"}
 NOISE_SCALE_S = 60.0
 """Updates beyond the least are probed for the gradient noise scale for as long as this allows."""
 MAX_NOISE_UPDATES = 40
-PRECISION_TOKENS = 512
-NUM_PRECISION_UPDATES = 4
-"""Per format: a gradient, an update for its size, and the better of two for the time."""
+PRECISION_TOKENS = 384
+"""In one update where number formats are compared: gradients of more tell no more of a format."""
+NUM_PRECISION_UPDATES = 3
+"""Per format: a gradient, and the better of two updates for the time."""
 
 
 def next_measurement(draft: Draft, effort: Effort) -> Question | None:

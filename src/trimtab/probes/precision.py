@@ -24,6 +24,8 @@ from trimtab.probes.gradient import mean_gradient
 
 REFERENCE: Precision = "fp32"
 NUM_TIMED_UPDATES = 2
+MUCH_SLOWER = 1.25
+"""A format whose first timed update takes so many times the fastest's is not timed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +57,62 @@ def precision_outcomes(
     `make` builds what training in the format would begin with; each is let go before the next.
     """
     bench = make(REFERENCE)
-    reference, outcome = _measured(bench, batch, None)
-    lost = LostUpdates(_lost_update_shares(bench, batch, precisions))
+    reference, seconds, shares = _reference(bench, batch, precisions)
     del bench
-    yield outcome
-    yield lost
+    yield _outcome(REFERENCE, seconds, reference, reference)
+    yield LostUpdates(shares)
+    fastest_s = seconds
     for precision in precisions:
         if precision == REFERENCE:
             continue
         try:
-            _, outcome = _measured(make(precision), batch, reference)
+            gradient, seconds = _measured(make(precision), batch, fastest_s)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             continue
-        yield outcome
+        fastest_s = min(fastest_s, seconds)
+        yield _outcome(precision, seconds, gradient, reference)
 
 
-def _measured(
-    bench: Bench, batch: MicroBatch, reference: Sequence[Tensor] | None
-) -> tuple[list[Tensor], PrecisionOutcome]:
-    """The gradient, and how it compares with the reference; with itself where that is None."""
+def _reference(
+    bench: Bench, batch: MicroBatch, precisions: Sequence[Precision]
+) -> tuple[list[Tensor], float, dict[Precision, float]]:
+    """The gradient, an update's seconds, and the share of updates that each format would lose.
+
+    What is lost is seen in the first of the timed updates, which is at the settings' rate.
+    """
+    with left_as_it_was(bench), weights_put_back(bench) as before:
+        gradient = mean_gradient(bench, batch, None)
+        _, first_s = finite_update(
+            bench, [batch], learning_rate=bench.settings.learning_rate, loss_scale=None
+        )
+        formats = list(dict.fromkeys((REFERENCE, *precisions)))
+        shares = _lost_update_shares(bench, before, gradient, formats) if gradient else {}
+        _, second_s = finite_update(bench, [batch], learning_rate=0.0, loss_scale=None)
+    return gradient, min(first_s, second_s), shares
+
+
+def _measured(bench: Bench, batch: MicroBatch, fastest_s: float) -> tuple[list[Tensor], float]:
+    """The gradient, and the seconds of the fastest update."""
+    seconds: list[float] = []
     with left_as_it_was(bench):
         loss_scale = first_loss_scale(bench)
         gradient = mean_gradient(bench, batch, loss_scale)
-        seconds = [
-            finite_update(bench, [batch], learning_rate=0.0, loss_scale=loss_scale)[1]
-            for _ in range(NUM_TIMED_UPDATES)
-        ]
-    compared = gradient if reference is None else reference
-    cosine, ratio = _compared(gradient, compared) if gradient and compared else (None, None)
-    precision = bench.settings.precision
-    return gradient, PrecisionOutcome(precision, min(seconds), not gradient, cosine, ratio)
+        while len(seconds) < NUM_TIMED_UPDATES and min(seconds, default=0.0) < (
+            MUCH_SLOWER * fastest_s
+        ):
+            _, update_s = finite_update(bench, [batch], learning_rate=0.0, loss_scale=loss_scale)
+            seconds.append(update_s)
+    return gradient, min(seconds)
+
+
+def _outcome(
+    precision: Precision, seconds: float, gradient: Sequence[Tensor], reference: Sequence[Tensor]
+) -> PrecisionOutcome:
+    is_comparable = len(gradient) > 0 and len(reference) > 0
+    cosine, ratio = _compared(gradient, reference) if is_comparable else (None, None)
+    return PrecisionOutcome(precision, seconds, not gradient, cosine, ratio)
 
 
 def _compared(gradient: Sequence[Tensor], reference: Sequence[Tensor]) -> tuple[float, float]:
@@ -103,25 +129,19 @@ def _compared(gradient: Sequence[Tensor], reference: Sequence[Tensor]) -> tuple[
 
 
 def _lost_update_shares(
-    bench: Bench, batch: MicroBatch, precisions: Sequence[Precision]
+    bench: Bench, before: Sequence[Tensor], gradient: Sequence[Tensor], formats: Sequence[Precision]
 ) -> dict[Precision, float]:
-    """Takes the optimizer's first update at the settings' rate, and puts the weights back."""
-    formats = list(dict.fromkeys((REFERENCE, *precisions)))
+    """Of the weights that get a gradient, after the optimizer's first update of them."""
     lost = dict.fromkeys(formats, 0)
     num_moved = 0
-    with left_as_it_was(bench), weights_put_back(bench) as before:
-        gradient = mean_gradient(bench, batch, None)
-        if not gradient:
-            return {}
-        finite_update(bench, [batch], learning_rate=bench.settings.learning_rate, loss_scale=None)
-        for weight, old, slope in zip(bench.optimizer.parameters, before, gradient, strict=True):
-            has_gradient = slope != 0
-            num_moved += int(has_gradient.sum())
-            update = (weight.detach() - old).abs()[has_gradient]
-            old_weights = old[has_gradient]
-            for each in formats:
-                spacing = unit_in_last_place(old_weights, COMPUTE_DTYPES[each])
-                lost[each] += int((update < spacing / 2).sum())
+    for weight, old, slope in zip(bench.optimizer.parameters, before, gradient, strict=True):
+        has_gradient = slope != 0
+        num_moved += int(has_gradient.sum())
+        update = (weight.detach() - old).abs()[has_gradient]
+        old_weights = old[has_gradient]
+        for each in formats:
+            spacing = unit_in_last_place(old_weights, COMPUTE_DTYPES[each])
+            lost[each] += int((update < spacing / 2).sum())
     return {each: number / num_moved if num_moved else 0.0 for each, number in lost.items()}
 
 

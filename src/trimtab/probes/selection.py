@@ -8,10 +8,8 @@ from dataclasses import replace
 from trimtab.data.batches import Batching, BatchRow, batch_rows
 from trimtab.data.rows import TokenRow
 from trimtab.data.sizes import RowLengths, group_size
+from trimtab.planning.measuring import PRECISION_TOKENS
 from trimtab.planning.questions import Trial
-
-MAX_PRECISION_TOKENS = 512
-"""Gradients of more tokens tell no more of a number format, and take longer."""
 
 
 def trial_rows(rows: Sequence[TokenRow], units: Sequence[BatchRow], trial: Trial) -> list[BatchRow]:
@@ -37,13 +35,13 @@ def precision_rows(rows: Sequence[TokenRow], layout: Batching) -> list[TokenRow]
     """
     by_length = sorted(rows, key=lambda row: row.num_tokens)
     middle = by_length[len(by_length) // 2]
-    if middle.num_tokens > MAX_PRECISION_TOKENS:
+    if middle.num_tokens > PRECISION_TOKENS:
         return [_end_of(middle)]
-    num_fitting = max(1, MAX_PRECISION_TOKENS // num_computed_tokens([middle], layout))
+    num_fitting = max(1, PRECISION_TOKENS // num_computed_tokens([middle], layout))
     num_taken = min(len(by_length), num_fitting)
     first = (len(by_length) - num_taken) // 2
     taken = by_length[first : first + num_taken]
-    while len(taken) > 1 and num_computed_tokens(taken, layout) > MAX_PRECISION_TOKENS:
+    while len(taken) > 1 and num_computed_tokens(taken, layout) > PRECISION_TOKENS:
         taken.pop()
     return taken
 
@@ -51,7 +49,7 @@ def precision_rows(rows: Sequence[TokenRow], layout: Batching) -> list[TokenRow]
 def _end_of(row: TokenRow) -> TokenRow:
     """The last tokens, up to the last target, with as many before it as are allowed."""
     stop = int(row.trainable.nonzero()[0].max()) + 1
-    start = max(0, stop - MAX_PRECISION_TOKENS)
+    start = max(0, stop - PRECISION_TOKENS)
     if stop - start < 2:
         start, stop = 0, 2
     trainable = row.trainable[start:stop].copy()

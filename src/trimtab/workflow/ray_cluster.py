@@ -10,6 +10,8 @@ from trimtab.errors import ConfigError
 
 ADDRESS = "RAY_ADDRESS"
 """Where Ray's own commands, and the jobs that it starts, are told of their cluster."""
+AUTH_MODE = "RAY_AUTH_MODE"
+"""Ray 2.60 asks for a token by itself where it finds one, but gives one to no address unasked."""
 
 
 def connected_ray(on: str) -> Any:
@@ -36,7 +38,7 @@ def connected_ray(on: str) -> Any:
     if not ray.is_initialized():
         try:
             ray.init(
-                address=address or None,
+                address=address or "local",
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -45,6 +47,14 @@ def connected_ray(on: str) -> Any:
             raise ConfigError(
                 f"Ray does not answer: {str(error).rstrip('.')}.",
                 where=address or None,
-                hint="Is it running?" if address else "Is the machine too busy to start it?",
+                hint=_hint_at(address),
             ) from error
     return ray
+
+
+def _hint_at(address: str) -> str:
+    if not address:
+        return "Is the machine too busy to start it?"
+    if AUTH_MODE in os.environ:
+        return "Is it running?"
+    return f"Is it running? One that asks for a token wants {AUTH_MODE}=token set here too."
