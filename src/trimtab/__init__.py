@@ -11,7 +11,6 @@ Names are loaded when they are first used, so that `import trimtab` is quick.
 
 from __future__ import annotations
 
-import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -116,12 +115,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
-    # What libraries make while they are imported stays: to search it for garbage, a dozen times
-    # over, takes a tenth of the time and finds none.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
+    from trimtab.models.lean_imports import uncollected
+
+    with uncollected():
         return getattr(importlib.import_module(_HOMES[name]), name)
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -37,9 +37,9 @@ from trimtab.cli.processes import (
     started_processes,
 )
 from trimtab.cli.study_command import study
-from trimtab.cli.training_imports import import_training
 from trimtab.cli.tune_command import tune
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
+from trimtab.models.lean_imports import lean_imports
 
 if TYPE_CHECKING:
     from trimtab.cli.progress import ConsoleObserver
@@ -109,6 +109,14 @@ def _complain(text: str) -> None:
     sys.stderr.write(visible(text.rstrip()) + "\n")
 
 
+def _import_training() -> None:
+    """Import what `trimtab.train` is made of; at the first call, most of a command's start."""
+    import trimtab
+
+    with lean_imports():
+        _ = trimtab.train
+
+
 @app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)
 def train(
     arguments: Arguments = None,
@@ -134,7 +142,7 @@ def train(
     import trimtab
 
     config, options = config_and_options(arguments, foreign)
-    import_training()
+    _import_training()
     with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.train(config, options=options, observer=observer)
     _show_end(summary, json_)
@@ -169,7 +177,7 @@ def resume(
         return code
     import trimtab
 
-    import_training()
+    _import_training()
     with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.resume(run_folder, allow_changed=allow_changed, observer=observer)
     _show_end(summary, json_)
@@ -187,7 +195,7 @@ def demo(
     """Teach the embedded model to write docstring summaries, in a few minutes on a CPU."""
     import trimtab
 
-    import_training()
+    _import_training()
     with observing(json_) as observer, _told_in_any_case(observer, json_):
         summary = trimtab.demo(output_dir=output_dir, observer=observer)
     _show_end(summary, json_)

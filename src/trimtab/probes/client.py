@@ -18,10 +18,14 @@ from trimtab.data.rows import TokenRow
 from trimtab.probes.handover import rows_to_bytes
 
 ANSWER_TIMEOUT_S: Final = 300.0
-_START: Final = (
-    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "importlib.import_module(sys.argv[2]).main()"
-)
+_START: Final = """
+import importlib, json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from trimtab.models.lean_imports import lean_imports
+with lean_imports():
+    module = importlib.import_module(sys.argv[2])
+module.main()
+"""
 
 
 class ProbeDied(Exception):

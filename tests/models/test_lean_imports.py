@@ -1,4 +1,4 @@
-"""A training command imports what it uses, and leaves nothing out for those who come after."""
+"""What training uses is imported, and nothing is left out for those who come after."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 
 SCRIPT = """
 import gc, sys
-from trimtab.cli.training_imports import import_training
-import_training()
+from trimtab.models.lean_imports import lean_imports
+with lean_imports():
+    import trimtab.engine.building
 loaded = [name for name in ("torch", "peft", "transformers.modeling_utils", "scipy")
           if name in sys.modules]
 import scipy.stats
