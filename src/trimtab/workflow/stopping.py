@@ -47,6 +47,5 @@ def stop_at_update_end(on_first: Callable[[], None]) -> Iterator[Callable[[], bo
         is_forestalled = not asked.is_set()
         raise
     finally:
-        restore()
-        for number in STOP_SIGNALS if is_forestalled else ():
-            signal.signal(number, restore)
+        for number, handler in former.items():
+            signal.signal(number, restore if is_forestalled else handler)
