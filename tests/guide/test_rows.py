@@ -156,11 +156,11 @@ def test_row_7_epochs_win_within_a_layer_and_the_later_layer_wins(
 ) -> None:
     config = tiny_config(tmp_path, tiny_llama_folder, num_train_epochs=1, max_steps=2)
     config["eval_dataset"] = "none"
-    both = trimtab.plan(config)
+    both = trimtab.plan(config, quick=True)
     assert both.predictions.num_steps == 6
     because = both.decision("num_train_epochs").because
     assert "2" in because and "6" in because
-    later = trimtab.plan(config, options=[("max_steps", "2")])
+    later = trimtab.plan(config, options=[("max_steps", "2")], quick=True)
     assert later.predictions.num_steps == 2
 
 

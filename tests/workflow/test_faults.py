@@ -18,6 +18,7 @@ from trimtab.engine import loop
 from trimtab.engine.evaluation import Evaluation
 from trimtab.engine.observer import Silent
 from trimtab.runs.records import UpdateRecord
+from trimtab.workflow.planning import plan_run, resolve_config
 
 
 class Interrupting(Silent):
@@ -72,14 +73,14 @@ def test_a_plan_with_a_warmup_ratio_trains_and_resumes(
     tmp_path: Path, tiny_llama_folder: Path
 ) -> None:
     config = tiny_config(tmp_path, tiny_llama_folder, warmup_ratio=0.5)
-    assert trimtab.train(trimtab.plan(config)).num_steps == 6
+    assert trimtab.train(plan_run(resolve_config(config), Silent()).plan).num_steps == 6
     run = stopped_at(3, {**config, "output_dir": str(tmp_path / "again")})
     assert trimtab.resume(run).num_steps == 6
 
 
 def test_a_configuration_object_is_a_configuration(tmp_path: Path, tiny_llama_folder: Path) -> None:
     config = trimtab.TrainingConfig(**tiny_config(tmp_path, tiny_llama_folder))
-    plan = trimtab.plan(config)
+    plan = trimtab.plan(config, quick=True)
     assert plan.decision("max_steps").origin == "user"
     assert plan.decision("learning_rate").origin != "user"
 
