@@ -171,6 +171,22 @@ def test_train_measures_nothing_for_a_run_of_seconds() -> None:
     assert any("number format" in phrase for phrase in plan.not_measured)
 
 
+@pytest.mark.parametrize(
+    ("tokens_per_s", "formats", "num_ranges"),
+    [(2000, ("bf16", "fp16", "fp32"), 1), (250, ("bf16", "fp32"), 1), (80, None, 0)],
+)
+def test_fp16_on_a_cpu_goes_before_the_range_of_rates(
+    tokens_per_s: float, formats: tuple[str, ...] | None, num_ranges: int
+) -> None:
+    device = Simulated(tokens_per_s=tokens_per_s)
+    runs_fp16 = {"device.native.fp16": True, "device.matmul_flops_per_s.fp16": 150e9}
+    values = config(eval_dataset="none", global_batch_size=4)
+    measured(values, device, effort=MEASURED, known=runs_fp16)
+    compared = [each.precisions for each in device.asked if isinstance(each, PrecisionQuestion)]
+    assert compared == ([] if formats is None else [formats])
+    assert kinds(device).count(RateRangeQuestion) == num_ranges
+
+
 @pytest.mark.parametrize("num_steps", [10, 20, 40, 80, 400])
 def test_train_spends_at_most_a_share_of_the_run(num_steps: int) -> None:
     device = Simulated()

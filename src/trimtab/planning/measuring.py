@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from trimtab.hyperparameters.config import Precision
 from trimtab.planning.discarding import family_of
 from trimtab.planning.draft import Draft
 from trimtab.planning.effort import Effort
@@ -23,7 +24,7 @@ from trimtab.planning.questions import (
 from trimtab.planning.rules.choice import Choice
 from trimtab.planning.rules.learning_rate import learning_rate_prior, range_rates
 from trimtab.planning.rules.memory import Checkpointing
-from trimtab.planning.rules.precision import worth_trying
+from trimtab.planning.rules.precision import rate_id, worth_trying
 from trimtab.planning.trials import measured_points
 
 NUM_UPDATES = 2
@@ -46,6 +47,8 @@ PRECISION_TOKENS = 384
 """In one update where number formats are compared: gradients of more tell no more of a format."""
 NUM_PRECISION_UPDATES = 3
 """Per format: a gradient, and the better of two updates for the time."""
+PRODUCTS_SHARE = 0.5
+"""Of an update's time, what products in the format take: 45% was profiled on a CPU."""
 
 
 def next_measurement(draft: Draft, effort: Effort) -> Question | None:
@@ -64,9 +67,10 @@ def next_measurement(draft: Draft, effort: Effort) -> Question | None:
     if trials:
         return TrialsQuestion(settings, trials)
     left_s = limit_s - _spent_s(facts)
-    if "precision.key" not in facts and _is_precision_worth_it(draft, effort, left_s):
-        return PrecisionQuestion(settings, worth_trying(facts))
-    if "rate_range.key" not in facts and _is_range_worth_it(draft, effort, left_s):
+    if "precision.key" not in facts and (formats := _formats_to_compare(draft, effort, left_s)):
+        return PrecisionQuestion(settings, formats)
+    range_s = _range_s(draft, effort)
+    if "rate_range.key" not in facts and range_s is not None and range_s <= left_s:
         return RateRangeQuestion(settings, range_rates(_prior(draft)))
     return None if "run.key" in facts else RunQuestion(settings)
 
@@ -101,25 +105,51 @@ def _trials_to_make(draft: Draft, effort: Effort, limit_s: float) -> tuple[Trial
     return (Trial(chosen, 1),)
 
 
-def _is_precision_worth_it(draft: Draft, effort: Effort, left_s: float) -> bool:
-    """The formats are compared where there is a choice, or where the plan was asked for."""
+def _formats_to_compare(draft: Draft, effort: Effort, left_s: float) -> tuple[Precision, ...]:
+    """Those that the time is enough for: where there is a choice, or the plan was asked for.
+
+    On a CPU no plan takes fp16: it is timed for what it tells, and only where that leaves the time
+    for the range of rates.
+    """
+    facts = draft.facts
     is_open = draft.resolved.config.precision == "auto" or effort.kind == "measured"
     time = None if draft.choice.speed is None else draft.choice.speed.time
-    if not is_open or time is None or len(worth_trying(draft.facts)) < 2:
-        return False
+    if not is_open or time is None:
+        return ()
     size = MicroBatchSize(PRECISION_TOKENS, PRECISION_TOKENS, PRECISION_TOKENS**2)
-    updates = NUM_PRECISION_UPDATES * len(worth_trying(draft.facts))
-    return 2 * _start_s(draft.facts) + updates * time.update_s(size, 1, "off") <= left_s
+    update_s = time.update_s(size, 1, "off")
+
+    def compared_s(formats: Sequence[Precision]) -> float:
+        slowness = sum(_slowness(each, draft.value("precision"), facts) for each in formats)
+        return 2 * _start_s(facts) + NUM_PRECISION_UPDATES * slowness * update_s
+
+    formats = worth_trying(facts)
+    if facts.text("device.kind") == "cpu" and "fp16" in formats:
+        range_s = _range_s(draft, effort) or 0.0
+        if compared_s(formats) + range_s > left_s:
+            formats = tuple(each for each in formats if each != "fp16")
+    return formats if len(formats) > 1 and compared_s(formats) <= left_s else ()
 
 
-def _is_range_worth_it(draft: Draft, effort: Effort, left_s: float) -> bool:
-    """A rate that the user set is tested only where the plan was asked for."""
+def _slowness(precision: Precision, timed: Precision, facts: Facts) -> float:
+    """How many times an update of the format that was timed one in this format may take."""
+    if not {rate_id(precision), rate_id(timed)} <= facts.by_id.keys():
+        return 1.0
+    ratio = facts.number(rate_id(timed)) / facts.number(rate_id(precision))
+    return 1.0 + PRODUCTS_SHARE * max(0.0, ratio - 1.0)
+
+
+def _range_s(draft: Draft, effort: Effort) -> float | None:
+    """What the range of rates takes; None where it is not wanted.
+
+    A rate that the user set is tested only where the plan was asked for.
+    """
     step_time_s = draft.plan.predictions.step_time_s
     is_open = draft.resolved.config.learning_rate == "auto" or effort.kind == "measured"
     if not is_open or step_time_s is None or "tuned.learning_rate" in draft.facts:
-        return False
+        return None
     num_updates = len(range_rates(_prior(draft))) + 1
-    return _start_s(draft.facts) + num_updates * step_time_s <= left_s
+    return _start_s(draft.facts) + num_updates * step_time_s
 
 
 def _noise_scale_question(draft: Draft) -> NoiseScaleQuestion:
