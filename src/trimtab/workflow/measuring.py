@@ -218,7 +218,7 @@ def _precision_facts(outcome: Answer, method: str) -> Iterator[Fact]:
             )
         return
     precision = outcome["precision"]
-    best = f"{method}; the better of two updates"
+    best = f"{method}; the better of two updates, or the only one of a much slower format"
     yield Fact(f"precision.update_s.{precision}", outcome["update_s"], "s", method=best)
     yield Fact(f"precision.overflows.{precision}", outcome["overflows"], method=method)
     for name in ("gradient_cosine", "gradient_norm_ratio"):
