@@ -105,7 +105,7 @@ def test_ranks_end_after_a_launcher_that_is_killed(
             time.sleep(0.05)
         below = launcher.children(recursive=True)
         process.kill()
-        _, alive = psutil.wait_procs(below, timeout=WAITED_S)
+        _, alive = psutil.wait_procs(below, timeout=LONGEST_S)
         for each in alive:
             each.kill()
         assert not alive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import tempfile
@@ -39,10 +40,11 @@ def _open_descriptors() -> int:
 @pytest.fixture(autouse=True)
 def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gc.collect()
     num_descriptors = _open_descriptors()
     yield
     assert psutil.Process().children() == []
-    assert _open_descriptors() <= num_descriptors
+    assert _open_descriptors() == num_descriptors
     assert list(tmp_path.iterdir()) == []
 
 

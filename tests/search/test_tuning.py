@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.halting import TESTS, signalled_where_halted
+from support.children import child_environment
+from support.halting import signalled_where_halted
 from support.runs import tiny_config, write_rows
 
 import trimtab
@@ -184,8 +184,7 @@ KILLED = """
 import json, sys
 from pathlib import Path
 
-tests, config, budget, folder = sys.argv[1:]
-sys.path.insert(0, tests)
+config, budget, folder = sys.argv[1:]
 import trimtab
 from support.halting import halt
 from trimtab.engine.observer import Silent
@@ -208,10 +207,10 @@ def test_a_search_that_is_killed_goes_on(
     tmp_path: Path, tiny_llama_folder: Path, tuned: Any
 ) -> None:
     config = config_of(tmp_path, tiny_llama_folder)
-    orders = (str(TESTS), json.dumps(config), json.dumps(BUDGET), str(tmp_path))
+    orders = (json.dumps(config), json.dumps(BUDGET), str(tmp_path))
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", KILLED, *orders],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=child_environment(),
         text=True,
     )
     signalled_where_halted(process, signal.SIGKILL, tmp_path)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.halting import TESTS, signalled_where_halted
+from support.children import child_environment
+from support.halting import signalled_where_halted
 from support.runs import read_jsonl, tiny_config, write_rows
 
 import trimtab
@@ -27,8 +28,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 
-tests, config, folder = sys.argv[1:]
-sys.path.insert(0, tests)
+config, folder = sys.argv[1:]
 import torch
 import trimtab
 from support.halting import halt
@@ -207,8 +207,9 @@ def test_a_study_that_ends_midway_goes_on(config: Any, tmp_path: Path, end: sign
     config |= {"output_dir": "study"}
     trials = tmp_path / "study" / "trials.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(TESTS), json.dumps(config), str(tmp_path)],
+        [sys.executable, "-c", SCRIPT, json.dumps(config), str(tmp_path)],
         cwd=tmp_path,
+        env=child_environment(),
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-TESTS = Path(__file__).parents[1]
+from support.children import child_environment
+
 Way = Literal["SIGTERM", "SIGINT", "SIGKILL", "crash", "SIGINT twice"]
 
 
@@ -110,15 +111,12 @@ def dying_runs() -> Iterator[DyingRuns]:
 @contextmanager
 def served(module: str) -> Iterator[subprocess.Popen[str]]:
     """The module as a process that takes orders on stdin, until the context ends."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    paths = [str(TESTS), *sys.path]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     with subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=child_environment(),
     ) as process:
         yield process
         assert process.stdin is not None

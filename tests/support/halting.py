@@ -7,7 +7,6 @@ import subprocess
 import time
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
 POLL_S = 0.005
 
 

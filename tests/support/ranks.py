@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parents[1]
+from support.children import child_environment
+
 NUM_RANKS = 2
 
 
@@ -46,13 +45,6 @@ class RankPair:
 @contextmanager
 def rank_pair() -> Iterator[RankPair]:
     """Two processes, which end with the context."""
-    paths = [str(TESTS), *sys.path]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-    }
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             subprocess.Popen(
@@ -60,7 +52,7 @@ def rank_pair() -> Iterator[RankPair]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=environment,
+                env=child_environment(),
             )
             for rank in range(NUM_RANKS)
         ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.children import child_environment
 from support.constructed import ConstructedMaterials
 from support.runs import tiny_config
 
@@ -77,10 +77,7 @@ def test_quick_and_recalled_plans_load_no_heavy_library(
         text=True,
         check=False,
         cwd=tmp_path,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
-        },
+        env=child_environment(),
     )
     assert done.returncode == 0, done.stderr
     first, second, heavy = done.stdout.splitlines()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.halting import TESTS, signalled_where_halted
+from support.children import child_environment
+from support.halting import signalled_where_halted
 from support.runs import read_jsonl, tiny_config
 
 import trimtab
@@ -35,8 +35,7 @@ HALTING = """
 import sys
 from pathlib import Path
 
-tests, config, after = sys.argv[1:]
-sys.path.insert(0, tests)
+config, after = sys.argv[1:]
 from support.halting import halt
 from trimtab.cli.app import run
 from trimtab.cli.progress import ConsoleObserver
@@ -58,11 +57,11 @@ sys.exit(run(["train", config]))
 def interrupted(config: Path, number: signal.Signals, *, after: int) -> tuple[int, str]:
     """Train in a process of its own and signal it after an update; its exit status and stderr."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HALTING, str(TESTS), str(config), str(after)],
+        [sys.executable, "-c", HALTING, str(config), str(after)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=child_environment(),
     )
     _, errors = signalled_where_halted(process, number, config.parent)
     return process.returncode, errors

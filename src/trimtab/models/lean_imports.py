@@ -11,7 +11,7 @@ from contextlib import contextmanager
 @contextmanager
 def lean_imports() -> Iterator[None]:
     """For a process of our own, which can do without what transformers imports for others."""
-    with uncollected(), without("scipy"):
+    with uncollected(), _without("scipy"):
         yield
 
 
@@ -32,7 +32,7 @@ def uncollected() -> Iterator[None]:
 
 
 @contextmanager
-def without(package: str) -> Iterator[None]:
+def _without(package: str) -> Iterator[None]:
     """Inside, the package cannot be imported, unless it has been.
 
     transformers imports scipy, a twentieth of the start, for losses of object detection alone.

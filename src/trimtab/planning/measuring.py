@@ -69,9 +69,10 @@ def next_measurement(draft: Draft, effort: Effort) -> Question | None:
     left_s = limit_s - _spent_s(facts)
     if "precision.key" not in facts and (formats := _formats_to_compare(draft, effort, left_s)):
         return PrecisionQuestion(settings, formats)
-    range_s = _range_s(draft, effort)
-    if "rate_range.key" not in facts and range_s is not None and range_s <= left_s:
-        return RateRangeQuestion(settings, range_rates(_prior(draft)))
+    if "rate_range.key" not in facts:
+        range_s = _range_s(draft, effort)
+        if range_s is not None and range_s <= left_s:
+            return RateRangeQuestion(settings, range_rates(_prior(draft)))
     return None if "run.key" in facts else RunQuestion(settings)
 
 
