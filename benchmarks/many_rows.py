@@ -8,6 +8,7 @@ vocabulary. `trimtab train` then takes one update of 16 rows in a fresh process,
 thousand rows and on all of them, twice: the second time what was measured is recalled. Told are the
 seconds from the process's start to the end of that update, its CPU seconds, its peak of memory, and
 how much higher that peak is than with a thousand rows. Outcomes are appended to `--out`.
+With `--packing` the update is of packed rows of 512 tokens.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def outcome_of(name: str, config: dict[str, Any], cache: Path) -> dict[str, Any]
     }
 
 
-def measured(tokenizer: Path, num_rows: int, out: Path, folder: Path) -> None:
+def measured(tokenizer: Path, num_rows: int, out: Path, folder: Path, packing: bool) -> None:
     write_model(folder / "model", tokenizer)
     many, few = folder / "many.jsonl", folder / "few.jsonl"
     write_rows(many, num_rows)
@@ -118,6 +119,7 @@ def measured(tokenizer: Path, num_rows: int, out: Path, folder: Path) -> None:
         "precision": "fp32",
         "activation_checkpointing": "off",
         "max_length": 512,
+        "packing": packing,
         "eval_strategy": "no",
         "report_samples": 0,
         "device": "cpu",
@@ -130,6 +132,7 @@ def measured(tokenizer: Path, num_rows: int, out: Path, folder: Path) -> None:
         outcome = outcome_of(name, config, folder / "cache")
         peaks[name] = outcome["peak_bytes"]
         outcome["num_rows"] = num_rows if dataset == many else NUM_FEW_ROWS
+        outcome["packing"] = packing
         outcome["file_bytes"] = dataset.stat().st_size
         outcome["over_few_bytes"] = outcome["peak_bytes"] - peaks["few, first"]
         with out.open("a", encoding="utf-8") as stream:
@@ -150,9 +153,12 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--num-rows", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--packing", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="trimtab-many-rows-") as folder:
-        measured(arguments.tokenizer, arguments.num_rows, arguments.out, Path(folder))
+        measured(
+            arguments.tokenizer, arguments.num_rows, arguments.out, Path(folder), arguments.packing
+        )
 
 
 if __name__ == "__main__":

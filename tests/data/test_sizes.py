@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from support.batches import PAD_ID, ragged_rows, size_of
 
-from trimtab.data.batches import Batching, DataPosition, batch_rows, micro_batch, updates
+from trimtab.data.batches import Batching, batch_rows, micro_batch
 from trimtab.data.sizes import RowLengths, group_size, update_sizes
+from trimtab.data.updates import DataPosition, updates
 
 LAYOUTS: tuple[dict[str, Any], ...] = (
     {"padding": "none"},

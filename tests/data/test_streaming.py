@@ -13,12 +13,14 @@ import pytest
 from support.runs import write_rows
 from support.tiny import CHATML, tiny_tokenizer
 
-from trimtab.data import batches, streaming
-from trimtab.data.batches import Batching, DataPosition, Update, updates
+from trimtab.data import streaming
+from trimtab.data import updates as updates_module
+from trimtab.data.batches import Batching
 from trimtab.data.corpus import Corpus, load_corpus, tokenized
 from trimtab.data.sampling import sample_dataset
 from trimtab.data.split import hold_out
 from trimtab.data.streaming import RowIndex, is_streamed, split_places, streamed_corpus
+from trimtab.data.updates import DataPosition, Update, updates
 from trimtab.errors import DataError
 from trimtab.hyperparameters.config import TrainingConfig
 
@@ -66,7 +68,7 @@ def write_lines(path: Path, completions: list[str]) -> Path:
 def test_batches_are_those_of_rows_tokenised_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: DataPosition
 ) -> None:
-    monkeypatch.setattr(batches, "WINDOW_ROWS", 9)
+    monkeypatch.setattr(updates_module, "WINDOW_ROWS", 9)
     config = configured(write_rows(tmp_path / "rows.jsonl", 31))
     _, corpus = streamed(config)
     whole = load_corpus(config, config.dataset, tiny_tokenizer())
@@ -135,7 +137,7 @@ def test_a_row_that_cannot_be_trained_on_is_named_before_its_update(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = with_refused_row(tmp_path, monkeypatch)
-    monkeypatch.setattr(batches, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(updates_module, "WINDOW_ROWS", 4)
     config = configured(path, chat_template=str(tmp_path / "template.jinja"))
     _, corpus = streamed(config)
     seen: list[int] = []
@@ -198,7 +200,7 @@ def test_long_plain_files_are_streamed(tmp_path: Path, monkeypatch: pytest.Monke
     plain = write_lines(tmp_path / "rows.jsonl", ["dog"] * 8)
     assert is_streamed(configured(plain))
     assert not is_streamed(configured(write_lines(tmp_path / "few.jsonl", ["dog"] * 7)))
-    assert not is_streamed(configured(plain, packing=True))
+    assert is_streamed(configured(plain, packing=True))
     assert not is_streamed(configured(plain, truncation_mode="split"))
     assert not is_streamed(configured(Path("owner/name")))
     zipped = tmp_path / "rows.jsonl.gz"

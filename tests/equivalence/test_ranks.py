@@ -11,7 +11,7 @@ import torch
 from support.rank_cases import case_job, resumed_run, saved_on_one, whole_run
 from support.ranks import RankPair, rank_pair
 
-from trimtab.data.batches import DataPosition, updates
+from trimtab.data.updates import DataPosition, updates
 from trimtab.engine.distributed import ALONE, Ranks
 
 TOLERANCE = 1e-5

@@ -10,7 +10,8 @@ import pytest
 from support.runs import tiny_config, write_rows
 
 import trimtab
-from trimtab.data import batches, streaming
+from trimtab.data import sampling, streaming
+from trimtab.data import updates as updates_module
 from trimtab.engine.observer import Silent
 from trimtab.runs.records import UpdateRecord
 
@@ -51,7 +52,7 @@ def test_streamed_whole_and_resumed_runs_end_alike(
     whole = tmp_path / "whole"
     ended = trimtab.train({**config, "output_dir": str(whole)})
     monkeypatch.setattr(streaming, "MIN_STREAMED_ROWS", 60)
-    monkeypatch.setattr(batches, "WINDOW_ROWS", 16)
+    monkeypatch.setattr(updates_module, "WINDOW_ROWS", 16)
     streamed, cut_off = tmp_path / "streamed", tmp_path / "cut off"
     summary = trimtab.train({**config, "output_dir": str(streamed)})
     assert weights(streamed) == weights(whole)
@@ -62,6 +63,37 @@ def test_streamed_whole_and_resumed_runs_end_alike(
     assert weights(cut_off) == weights(whole)
     told = [json.loads((run / "data.json").read_text()) for run in (streamed, whole)]
     assert [data["num_tokenised"] is None for data in told] == [False, True]
+
+
+def test_packed_as_it_goes_a_resumed_run_ends_as_one_left_alone(
+    tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "MIN_STREAMED_ROWS", 60)
+    monkeypatch.setattr(updates_module, "PACKED_WINDOW_ROWS", 10)
+    batch = {"per_device_train_batch_size": 1, "global_batch_size": 1}
+    packed = {**config, **batch, "packing": True, "max_length": 200, "num_train_epochs": 2}
+    del packed["max_steps"]
+    alone, cut_off = tmp_path / "alone", tmp_path / "cut off"
+    trimtab.train({**packed, "output_dir": str(alone)})
+    with pytest.raises(trimtab.Interrupted):
+        trimtab.train({**packed, "output_dir": str(cut_off)}, observer=Aborting())
+    (state,) = (cut_off / "checkpoints").glob("*/state.json")
+    assert json.loads(state.read_text())["position"]["window_start"] > 0
+    trimtab.resume(cut_off)
+    assert weights(cut_off) == weights(alone)
+
+
+def test_how_sure_the_number_of_packed_rows_is_is_told(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "MIN_STREAMED_ROWS", 60)
+    packed = {**config, "packing": True, "max_length": 200, "num_train_epochs": 1}
+    del packed["max_steps"]
+    monkeypatch.setattr(sampling, "MAX_SAMPLED_ROWS", 16)
+    monkeypatch.setattr(sampling, "NUM_LARGEST_ROWS", 1)
+    estimated = trimtab.plan(packed)
+    assert "an estimated" in estimated.decision("num_train_epochs").because
+    assert any("Rows are packed as the run goes" in told for told in estimated.warnings)
 
 
 def test_rows_that_change_before_resuming_are_refused(

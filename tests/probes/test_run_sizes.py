@@ -7,7 +7,7 @@ import pytest
 from support.batches import ragged_rows, size_of
 from support.settings import tiny_settings
 
-from trimtab.data.batches import DataPosition, updates
+from trimtab.data.updates import DataPosition, updates
 from trimtab.engine.building import batching
 from trimtab.planning.questions import RunQuestion
 from trimtab.probes.run_sizes import MAX_EPOCHS, NUM_LARGEST, probe_run

@@ -6,7 +6,8 @@ import pytest
 from support.batches import ragged_rows
 from support.settings import tiny_settings
 
-from trimtab.data.batches import DataPosition, batch_rows, micro_batch, updates
+from trimtab.data.batches import batch_rows, micro_batch
+from trimtab.data.updates import DataPosition, updates
 from trimtab.engine.building import batching
 from trimtab.planning.measuring import PRECISION_TOKENS
 from trimtab.planning.questions import Trial

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from trimtab.data.batches import Batching, DataPosition, collate, updates
+from trimtab.data.batches import Batching, collate
 from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
+from trimtab.data.updates import DataPosition, updates
 from trimtab.engine.loss import summed_loss
 from trimtab.planning.micro_batches import MicroBatchSize
 
@@ -123,3 +124,28 @@ def assert_same(actual: LossAndGradients, expected: LossAndGradients, *, toleran
     for name, gradient in expected.gradients.items():
         difference = float((actual.gradients[name] - gradient).abs().max())
         assert difference <= tolerance * largest, (name, difference / largest)
+
+
+SMALL_BATCHING = Batching(
+    per_device_train_batch_size=2,
+    gradient_accumulation_steps=2,
+    packing=False,
+    max_length=32,
+    padding="none",
+    padding_side="right",
+    pad_token_id=PAD_ID,
+    pad_to_multiple_of=None,
+    data_seed=7,
+)
+
+
+def many_rows(count: int, seed: int = 0) -> list[TokenRow]:
+    generator = np.random.default_rng(seed)
+    rows = []
+    for row_id in range(count):
+        length = int(generator.integers(2, 20))
+        trainable = np.ones(length, dtype=np.bool_)
+        trainable[0] = False
+        ids = generator.integers(10, 300, size=length).astype(np.int32)
+        rows.append(TokenRow(row_id, ids, trainable))
+    return rows

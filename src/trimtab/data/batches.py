@@ -1,4 +1,4 @@
-"""Token rows to micro-batches, in an order that can be taken up again anywhere.
+"""Token rows to batch rows, and these to micro-batches.
 
 Shapes: B rows, L padded length, T tokens of a padding-free micro-batch, D documents in it.
 """
@@ -13,17 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab.data.packing import best_fit_decreasing
-from trimtab.data.rows import IGNORED, BadRow, MicroBatch, TokenRow
-from trimtab.data.streaming import StreamedRows
-from trimtab.errors import DataError
+from trimtab.data.rows import IGNORED, MicroBatch, TokenRow
 from trimtab.hyperparameters.config import Padding, PaddingSide
 from trimtab.planning.positions import padded_length
 
 BatchRow = Sequence[int]
 """Indices of the examples that one row of a batch holds: one, or those of a packed row."""
-WINDOW_ROWS = 1024
-"""Examples that are made at once of rows that are tokenised as the run goes."""
-
 
 RowsByIndex = Sequence[TokenRow] | Mapping[int, TokenRow]
 """Token rows in a sequence, or some of them by their indices in it."""
@@ -52,31 +47,6 @@ class Batching:
     rank: int = 0
     num_ranks: int = 1
     even_rounds: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DataPosition:
-    """Where the data goes on: the 0-based epoch, and the updates of it that are done."""
-
-    epoch: int
-    update_in_epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """The micro-batches of one weight update.
-
-    `micro_batches` are those of this rank; `row_ids` the examples of all ranks, in order, with
-    `num_trainable_tokens` in them. `epoch` is the number of epochs seen once it is done, a
-    fraction inside one; `position` is where the update after it starts.
-    """
-
-    micro_batches: tuple[MicroBatch, ...]
-    row_ids: tuple[int, ...]
-    num_trainable_tokens: int
-    epoch: float
-    position: DataPosition
-    passed_over: tuple[BadRow, ...] = ()
 
 
 def collate(
@@ -158,83 +128,6 @@ def _shifted_targets(row: TokenRow) -> npt.NDArray[np.int64]:
     return targets
 
 
-def updates(rows: Sequence[TokenRow], batching: Batching, start: DataPosition) -> Iterator[Update]:
-    """Weight updates from `start` on, endlessly over the epochs.
-
-    Each row comes exactly once in an epoch, in an order seeded by (data_seed, epoch); the last
-    update of an epoch has what is left. Which rows an update holds depends on the global batch
-    and not on its division into micro-batches, nor on the number of ranks, to which these are
-    dealt in turn. An update whose rows are all passed over is none.
-
-    Raises ValueError without rows, or where `start` lies behind its epoch's last update;
-    DataError, in an update's turn at the latest, for a row that cannot be trained on.
-    """
-    if not rows:
-        raise ValueError("no rows to make updates of")
-    global_batch_size = _global_batch_size(batching)
-    epoch, first_update = start.epoch, start.update_in_epoch
-    passed_over: list[BadRow] = []
-    while True:
-        units = batch_rows(rows, batching, epoch)
-        num_updates = math.ceil(len(units) / global_batch_size)
-        if not 0 <= first_update < num_updates:
-            raise ValueError(f"update {first_update} of an epoch that has {num_updates}")
-        for index, taken in _by_update(rows, units, global_batch_size, first_update):
-            passed_over += taken.passed_over
-            if not taken.units:
-                continue
-            examples = [taken.rows[i] for unit in taken.units for i in unit]
-            size = batching.per_device_train_batch_size
-            stop = min((index + 1) * global_batch_size, len(units))
-            is_last = index + 1 == num_updates
-            yield Update(
-                micro_batches=dealt_micro_batches(taken.rows, taken.units, size, batching),
-                row_ids=tuple(row.row_id for row in examples),
-                num_trainable_tokens=sum(row.num_trainable_tokens for row in examples),
-                epoch=epoch + stop / len(units),
-                position=DataPosition(epoch + 1, 0) if is_last else DataPosition(epoch, index + 1),
-                passed_over=tuple(passed_over),
-            )
-            passed_over = []
-        if len(passed_over) >= len(units):
-            raise DataError("no row can be trained on: all were passed over.")
-        epoch, first_update = epoch + 1, 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """The batch rows of one update, with their examples by index, and the rows passed over."""
-
-    units: list[BatchRow]
-    rows: Mapping[int, TokenRow]
-    passed_over: list[BadRow]
-
-
-def _by_update(
-    rows: Sequence[TokenRow], units: Sequence[BatchRow], global_batch_size: int, first: int
-) -> Iterator[tuple[int, _Taken]]:
-    """The epoch's updates from `first` on by their index, made a window of them at a time."""
-    per_window = max(1, WINDOW_ROWS // global_batch_size) * global_batch_size
-    for start in range(first * global_batch_size, len(units), per_window):
-        window = units[start : start + per_window]
-        indices = [index for unit in window for index in unit]
-        if isinstance(rows, StreamedRows):
-            made = dict(zip(indices, rows.made(indices), strict=True))
-        else:
-            made = {index: rows[index] for index in indices}
-        good = {index: row for index, row in made.items() if isinstance(row, TokenRow)}
-        for begin in range(0, len(window), global_batch_size):
-            wanted = window[begin : begin + global_batch_size]
-            held = [unit for unit in wanted if all(index in good for index in unit)]
-            bad = [row for unit in wanted for i in unit if isinstance(row := made[i], BadRow)]
-            yield (start + begin) // global_batch_size, _Taken(held, good, bad)
-
-
-def num_updates_per_epoch(rows: Sequence[TokenRow], batching: Batching) -> int:
-    """Weight updates in one epoch: the same in every epoch, packed or not."""
-    return math.ceil(num_batch_rows(rows, batching) / _global_batch_size(batching))
-
-
 def num_batch_rows(rows: Sequence[TokenRow], batching: Batching) -> int:
     """What batch sizes count: packed rows where `packing` is on, else the examples."""
     if not batching.packing:
@@ -259,7 +152,8 @@ def eval_batches(
         yield from dealt_micro_batches(rows, units[start : start + a_round], batch_size, even)
 
 
-def _global_batch_size(batching: Batching) -> int:
+def global_batch_size(batching: Batching) -> int:
+    """Batch rows of one weight update, over all ranks."""
     per_rank = batching.per_device_train_batch_size * batching.gradient_accumulation_steps
     return per_rank * batching.num_ranks
 
@@ -272,8 +166,16 @@ def batch_rows(rows: Sequence[TokenRow], batching: Batching, epoch: int = 0) -> 
         return [[index] for index in order]
     # Packing in the epoch's order lets examples of equal length meet other neighbours each epoch;
     # the number of packed rows stays what it is.
-    bins = best_fit_decreasing([rows[index].num_tokens for index in order], batching.max_length)
-    return [[order[i] for i in bins[b]] for b in generator.permutation(len(bins)).tolist()]
+    lengths = [rows[index].num_tokens for index in order]
+    return packed_rows(order, lengths, batching.max_length, generator)
+
+
+def packed_rows(
+    indices: Sequence[int], lengths: Sequence[int], capacity: int, generator: np.random.Generator
+) -> list[list[int]]:
+    """Packed rows of these examples, `lengths` in tokens, in an order that is drawn."""
+    bins = best_fit_decreasing(lengths, capacity)
+    return [[indices[i] for i in bins[b]] for b in generator.permutation(len(bins)).tolist()]
 
 
 def micro_batch(rows: RowsByIndex, group: Sequence[BatchRow], batching: Batching) -> MicroBatch:

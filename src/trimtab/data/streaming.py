@@ -31,10 +31,10 @@ Item_co = TypeVar("Item_co", covariant=True)
 def is_streamed(config: TrainingConfig) -> bool:
     """Whether the training dataset is plain jsonl of at least 100,000 lines, taken in order.
 
-    Rows that are packed, dropped for their length or split are tokenised beforehand: how many
-    there are is not known before.
+    Rows that are dropped for their length or split are tokenised beforehand: how many there are
+    is not known before.
     """
-    if config.packing or config.truncation_mode not in {"keep_start", "error"}:
+    if config.truncation_mode not in {"keep_start", "error"}:
         return False
     try:
         paths = find_files(config.dataset, config.dataset_split).paths

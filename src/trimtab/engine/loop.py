@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from trimtab.data.batches import Batching, Update, eval_batches, updates
+from trimtab.data.batches import Batching, eval_batches
 from trimtab.data.rows import TokenRow
+from trimtab.data.updates import Update, updates
 from trimtab.engine import checkpoint
 from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.evaluation import Evaluation, evaluate

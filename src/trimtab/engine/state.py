@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trimtab.data.batches import DataPosition
+from trimtab.data.updates import DataPosition
 from trimtab.engine.guard import Guard
 from trimtab.engine.precision import LossScale
 from trimtab.planning.recipe import Recipe
@@ -68,12 +68,12 @@ class TrainingState:
         record = from_text(record)
         guard = Guard(**{**record["guard"], "recent": Guard().recent})
         guard.recent.extend(record["guard"]["recent"])
-        scale = record["loss_scale"]
+        scale, position = record["loss_scale"], record["position"]
         return cls(
             **{
                 **record,
                 "recipe": Recipe(**record["recipe"]),
-                "position": DataPosition(**record["position"]),
+                "position": DataPosition(**{**position, "carried": tuple(position["carried"])}),
                 "loss_scale": None if scale is None else LossScale(**scale),
                 "guard": guard,
                 "totals": Totals(**record["totals"]),

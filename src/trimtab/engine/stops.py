@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from trimtab.data.batches import DataPosition
+    from trimtab.data.updates import DataPosition
     from trimtab.engine.guard import Fault
 
 

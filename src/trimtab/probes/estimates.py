@@ -48,11 +48,16 @@ def corpus_facts(facts: Iterable[Fact], estimated: EstimatedCorpus) -> Iterator[
 
 
 def rows_facts(
-    facts: Iterable[Fact], estimated: EstimatedCorpus, estimated_eval: EstimatedCorpus
+    facts: Iterable[Fact],
+    estimated: EstimatedCorpus,
+    estimated_eval: EstimatedCorpus,
+    *,
+    packing: bool,
 ) -> Iterator[Fact]:
     """Facts of `TrainingRowsQuestion`, without the digest of tokens that are not all known.
 
-    `estimated_eval` is the corpus that the held-out rows come from.
+    `estimated_eval` is the corpus that the held-out rows come from. How many packed rows there are
+    is as sure as how many tokens.
     """
     for fact in facts:
         if fact.id == "rows.digest":
@@ -63,14 +68,31 @@ def rows_facts(
         elif fact.id.startswith("rows.eval_num_"):
             value = _scaled(value, estimated_eval.rows_each_stands_for)
         found = replace(fact, value=value, method=told(estimated))
-        is_total = fact.id in {"rows.num_tokens", "rows.num_trainable_tokens"}
-        yield _with_interval(found, estimated) if is_total else found
+        if fact.id in {"rows.num_tokens", "rows.num_trainable_tokens"}:
+            yield _with_interval(found, estimated)
+        elif fact.id == "rows.num_rows" and packing:
+            yield _packed_with_interval(found, estimated)
+        else:
+            yield found
 
 
 def _with_interval(fact: Fact, estimated: EstimatedCorpus) -> Fact:
     """A total with half of its 95% interval, which what is cut of the rows makes no wider."""
     is_trainable = fact.id.endswith("trainable_tokens")
     margin = estimated.num_trainable_margin if is_trainable else estimated.num_tokens_margin
+    if margin == 0:
+        return fact
+    method = f"{told(estimated)}; spread: half of the 95% interval"
+    return replace(fact, spread=margin, method=method)
+
+
+def _packed_with_interval(fact: Fact, estimated: EstimatedCorpus) -> Fact:
+    """Packed rows are full but for little, so they vary as the tokens that fill them."""
+    num_tokens = estimated.rows_each_stands_for * sum(
+        row.num_tokens for row in estimated.corpus.rows
+    )
+    assert isinstance(fact.value, int)
+    margin = estimated.num_tokens_margin / num_tokens * fact.value
     if margin == 0:
         return fact
     method = f"{told(estimated)}; spread: half of the 95% interval"

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 
-from trimtab.data.batches import Batching, num_updates_per_epoch
+from trimtab.data.batches import Batching
 from trimtab.data.rows import TokenRow
 from trimtab.data.sizes import update_sizes
+from trimtab.data.updates import num_updates_per_epoch
 from trimtab.planning.fact import Fact
 from trimtab.planning.micro_batches import MicroBatchSize
 from trimtab.planning.questions import RunQuestion

@@ -40,4 +40,5 @@ def training_rows_facts(
     held_out_of: EstimatedCorpus,
 ) -> Iterator[Fact]:
     """Facts of `TrainingRowsQuestion`, without a digest, from `estimated_rows`."""
-    return rows_facts(counted_rows_facts(question, rows), estimated, held_out_of)
+    facts = counted_rows_facts(question, rows)
+    return rows_facts(facts, estimated, held_out_of, packing=question.packing)

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from trimtab.data.batches import DataPosition, num_updates_per_epoch
+from trimtab.data.updates import within_epoch
 from trimtab.engine.checkpoint import LedgerSizes, ledger_sizes
 from trimtab.engine.distributed import ALONE
-from trimtab.engine.loop import Job
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
 from trimtab.runs.atomic import mend
@@ -108,7 +107,9 @@ def _resumed(
     progress = progress_from(session, start.checkpoint)
     _note_changes(session, accepted, start.step)
     if accepted and start.checkpoint is not None:
-        progress.state.position = _within_epoch(progress.state.position, progress.job)
+        job = progress.job
+        position = within_epoch(progress.state.position, job.train_rows, job.batching)
+        progress.state.position = position
     return carry_out(session, progress)
 
 
@@ -143,13 +144,6 @@ def _note_changes(session: Session, accepted: Sequence[Change], step: int) -> No
         session.observer.happened(EventRecord("change accepted", step, asdict(change)))
     if accepted:
         write_provenance(session.run, provenance_of(session))
-
-
-def _within_epoch(position: DataPosition, job: Job) -> DataPosition:
-    """Other rows may make a shorter epoch, which is over then."""
-    num_updates = num_updates_per_epoch(job.train_rows, job.batching)
-    is_within = position.update_in_epoch < num_updates
-    return position if is_within else DataPosition(position.epoch + 1, 0)
 
 
 def _refuse_finished(folder: RunFolder) -> None:

@@ -100,7 +100,7 @@ class StreamedDataset:
         eval_counts = rows.eval_truncation
         known: dict[str, int] = {
             "num_examples": len(rows.train),
-            "num_rows": len(rows.train),
+            **({} if question.packing else {"num_rows": len(rows.train)}),
             "num_copies_removed": rows.num_duplicates_removed,
             "eval_num_examples": len(rows.eval),
             "eval_num_tokens": sum(row.num_tokens for row in rows.eval),

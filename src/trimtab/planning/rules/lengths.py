@@ -279,10 +279,17 @@ def _sample_warnings(facts: Facts) -> tuple[str, ...]:
     if total.spread is None:
         return ()
     num_tokens = facts.integer("data.num_tokens")
+    packed = facts.by_id["rows.num_rows"]
+    if packed.spread is None:
+        updates = "Updates an epoch are of all rows that were understood"
+    else:
+        updates = (
+            f"Rows are packed as the run goes, into an estimated {packed.value:,} "
+            f"(± {packed.spread:,.0f}), and updates an epoch are as sure as that"
+        )
     return (
         f"Tokens are counted in a sample: {num_tokens:,} in all, ± {total.spread / num_tokens:.2%} "
-        "(95%). Updates an epoch are of all rows that were understood; one in which nothing can be "
-        "trained on is met before its own update.",
+        f"(95%). {updates}; a row in which nothing can be trained on is met before its own update.",
     )
 
 
