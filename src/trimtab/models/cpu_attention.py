@@ -74,9 +74,10 @@ class _CausalDocuments(torch.autograd.Function):
         T, H, D = query.shape
         attended_THD = query.new_empty(T + 1, H, D)
         log_sums_TH = query.new_empty(T + 1, H, dtype=torch.promote_types(query.dtype, torch.float))
-        sources = [_with_zero_row(x) for x in (query, key, value)]
         for positions_NL in groups:
-            gathered = (_gathered(x, positions_NL).transpose(1, 2) for x in sources)
+            # Padded positions come last and are nobody's keys, so any row will do.
+            real_NL = positions_NL.clamp(max=T - 1)
+            gathered = (_gathered(x, real_NL).transpose(1, 2) for x in (query, key, value))
             attended_NHLD, log_sums_NHL = _FLASH(*gathered, 0.0, True, scale=scale)
             positions = positions_NL.flatten()
             attended_THD.index_copy_(0, positions, attended_NHLD.transpose(1, 2).flatten(0, 1))
@@ -91,14 +92,13 @@ class _CausalDocuments(torch.autograd.Function):
         (gradient_THD,) = gradients
         query_THD, key_TGD, value_TGD, attended_THD, log_sums_TH = ctx.saved_tensors
         inner_TH = (gradient_THD * attended_THD).sum(-1, dtype=log_sums_TH.dtype)
-        extended = (
-            _with_addend(query_THD * ctx.scale, -log_sums_TH),
+        sources = (
+            _with_addend(query_THD, ctx.scale, -log_sums_TH),
             _with_ones(key_TGD),
             _with_ones(value_TGD),
-            _with_addend(gradient_THD, -inner_TH),
+            _with_addend(gradient_THD, 1.0, -inner_TH),
         )
-        sources = [_with_zero_row(x) for x in extended]
-        found = [torch.empty_like(_with_zero_row(x)) for x in (query_THD, key_TGD, value_TGD)]
+        found = [x.new_empty(len(x) + 1, *x.shape[1:]) for x in (query_THD, key_TGD, value_TGD)]
         for positions_NL in ctx.groups:
             _write_gradients(positions_NL, sources, found)
         query_gradient, key_gradient, value_gradient = (x[:-1] for x in found)
@@ -149,24 +149,36 @@ def _stacked(x_NQHE: Tensor, num_key_heads: int) -> Tensor:
     return x_NQHE.transpose(1, 2).reshape(N * num_key_heads, R * Q, E)
 
 
-def _with_zero_row(x_THE: Tensor) -> Tensor:
-    """What padded positions hold: they add nothing, and no product with them overflows."""
-    return torch.cat((x_THE, x_THE.new_zeros(1, *x_THE.shape[1:])))
-
-
-def _with_addend(x_THD: Tensor, addend_TH: Tensor) -> Tensor:
-    """`x` with two columns that add `addend` to each of its products with rows that end in ones.
+def _with_addend(x_THD: Tensor, scale: float, addend_TH: Tensor) -> Tensor:
+    """`x · scale` with two columns that add `addend` to its products with rows that end in ones.
 
     What a product subtracts inside its sum is subtracted before rounding to 16 bits, which then
     costs the difference's own last bits; two columns hold the addend to twice the bits of one.
     """
-    high = addend_TH.to(x_THD.dtype)
-    low = (addend_TH - high).to(x_THD.dtype)
-    return torch.cat((x_THD, high[..., None], low[..., None]), -1)
+    extended = _with_room(x_THD)
+    T, _, D = x_THD.shape
+    torch.mul(x_THD, scale, out=extended[:T, :, :D])
+    high_TH = addend_TH.to(x_THD.dtype)
+    extended[:T, :, D] = high_TH
+    extended[:T, :, D + 1] = addend_TH - high_TH
+    return extended
 
 
 def _with_ones(x_TGD: Tensor) -> Tensor:
-    return torch.cat((x_TGD, x_TGD.new_ones(*x_TGD.shape[:-1], 2)), -1)
+    extended = _with_room(x_TGD)
+    T, _, D = x_TGD.shape
+    extended[:T, :, :D] = x_TGD
+    extended[:T, :, D:] = 1.0
+    return extended
+
+
+def _with_room(x_THD: Tensor) -> Tensor:
+    """Room [T + 1, H, D + 2]; the last row is what padded positions hold: it adds nothing, and no
+    product with it overflows."""
+    T, H, D = x_THD.shape
+    room = x_THD.new_empty(T + 1, H, D + 2)
+    room[T] = 0.0
+    return room
 
 
 def _sum_dtype(dtype: torch.dtype, length: int) -> torch.dtype:
