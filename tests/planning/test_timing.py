@@ -59,6 +59,12 @@ def test_trials_put_the_rate_right_and_first_updates_do_not_count() -> None:
     assert found.update_s(size(1600), 1, "off") == pytest.approx(7.3, rel=0.03)
 
 
+def test_trials_that_say_nothing_of_a_slope_leave_it_as_expected() -> None:
+    # As a machine measures that other work takes away: the smaller update was the slower.
+    found = timed([point(50, 1.0), point(100, 0.05, num_micro_batches=2)])
+    assert found.update_s(size(800), 4, "off") > found.update_s(size(800), 1, "off") > 0
+
+
 def test_each_checkpointing_has_its_own_rate() -> None:
     found = timed([point(400, 2.0), point(400, 3.0, "full")])
     assert found.update_s(size(400), 1, "off") == pytest.approx(2.0)

@@ -170,6 +170,9 @@ def _fit(points: list[Point], work: Work, priors: tuple[Prior, ...]) -> TimeFit:
     ]
     seconds = [_usual_s(point.update_s) for point in points]
     a, b, c = _no_less_than_nothing(features, seconds, priors)
+    if b == c == 0:
+        # So noisy that more work seemed to take no longer: the slope is what is expected.
+        a, b, c = (prior.mean for prior in priors)
     shares = []
     for measured, (_, number, flops) in zip(seconds, features, strict=True):
         micro_batches_s = number * b + flops * c
