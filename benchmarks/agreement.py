@@ -78,7 +78,7 @@ def train_ours(method: str, model: str, out: Path, num_steps: int) -> dict[str, 
         *("--warmup-steps", str(WARMUP_STEPS), "--global-batch-size", str(BATCH)),
         *("--per-device-train-batch-size", str(MICRO_BATCH), "--data-seed", str(DATA_SEED)),
         *("--eval-steps", str(num_steps), "--save-steps", str(num_steps)),
-        *("--report-samples", "0", "--output-dir", str(run)),
+        *("--precision", "bf16", "--report-samples", "0", "--output-dir", str(run)),
     ]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -12,23 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 from support.batches import SMALL_BATCHING
-from support.tiny import tiny_tokenizer
+from support.streamed import streamed, told
 
 from trimtab.data import updates as updates_module
-from trimtab.data.corpus import tokenized
-from trimtab.data.sampling import sample_dataset
-from trimtab.data.streaming import RowIndex, StreamedRows, streamed_corpus
+from trimtab.data.streaming import StreamedRows
 from trimtab.data.updates import DataPosition, Update, updates, within_epoch
 from trimtab.hyperparameters.config import TrainingConfig
 
 BATCHING = replace(SMALL_BATCHING, packing=True, max_length=40)
-GLOBAL_BATCH_SIZE = 4
 NUM_ROWS = 150
 WINDOW_ROWS = 32
 START = DataPosition(0, 0)
 
 
-def streamed(path: Path, num_rows: int, too_long: int | None = None) -> StreamedRows:
+def packable_rows(path: Path, num_rows: int, too_long: int | None = None) -> StreamedRows:
     """Rows of 8 to 20 tokens; that at `too_long` has its first target behind `max_length`."""
     lines = []
     for number in range(num_rows):
@@ -37,9 +34,7 @@ def streamed(path: Path, num_rows: int, too_long: int | None = None) -> Streamed
     path.write_text("\n".join(lines))
     values: dict[str, Any] = {"model": "m", "dataset": str(path), "chat_template": "none"}
     config = TrainingConfig.model_validate(values)
-    sample = sample_dataset(config, config.dataset)
-    sampled = tokenized(sample.read, config, config.dataset, tiny_tokenizer())
-    rows = streamed_corpus(RowIndex(sample), sampled, 0).rows
+    rows = streamed(config)[1].rows
     assert isinstance(rows, StreamedRows)
     return rows.chosen(np.arange(num_rows), BATCHING.max_length, refuses_long=False)
 
@@ -55,16 +50,8 @@ def epochs(rows: StreamedRows, num_epochs: int, start: DataPosition = START) -> 
     )
 
 
-def told(update: Update) -> list[Any]:
-    batches = [
-        (batch.input_ids.tolist(), batch.targets.tolist(), batch.document_lengths, batch.row_ids)
-        for batch in update.micro_batches
-    ]
-    return [batches, update.row_ids, update.epoch, update.position, update.passed_over]
-
-
 def test_each_row_once_an_epoch_in_another_order_in_the_next(tmp_path: Path) -> None:
-    made = epochs(streamed(tmp_path / "rows.jsonl", NUM_ROWS), 2)
+    made = epochs(packable_rows(tmp_path / "rows.jsonl", NUM_ROWS), 2)
     orders = [
         [row for update in made if epoch < update.epoch <= epoch + 1 for row in update.row_ids]
         for epoch in range(2)
@@ -75,7 +62,7 @@ def test_each_row_once_an_epoch_in_another_order_in_the_next(tmp_path: Path) -> 
 
 
 def test_only_an_epochs_last_update_is_not_full(tmp_path: Path) -> None:
-    made = epochs(streamed(tmp_path / "rows.jsonl", NUM_ROWS), 1)
+    made = epochs(packable_rows(tmp_path / "rows.jsonl", NUM_ROWS), 1)
     assert made[-1].epoch == 1.0
     assert made[-1].position == DataPosition(1, 0)
     shares = [update.epoch for update in made]
@@ -92,9 +79,10 @@ def test_only_an_epochs_last_update_is_not_full(tmp_path: Path) -> None:
 
 
 def test_it_goes_on_exactly_from_every_position(tmp_path: Path) -> None:
-    rows = streamed(tmp_path / "rows.jsonl", NUM_ROWS, too_long=7)
-    made = [told(update) for update in epochs(rows, 2)]
-    positions = [update[3] for update in made]
+    rows = packable_rows(tmp_path / "rows.jsonl", NUM_ROWS, too_long=7)
+    whole = epochs(rows, 2)
+    made = [told(update) for update in whole]
+    positions = [update.position for update in whole]
     assert any(position.carried for position in positions)
     assert any(position.update_in_window and position.window_start for position in positions)
     for index, position in enumerate(positions[:-1]):
@@ -102,7 +90,7 @@ def test_it_goes_on_exactly_from_every_position(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_passed_over_is_told_once_an_epoch(tmp_path: Path) -> None:
-    made = epochs(streamed(tmp_path / "rows.jsonl", NUM_ROWS, too_long=7), 1)
+    made = epochs(packable_rows(tmp_path / "rows.jsonl", NUM_ROWS, too_long=7), 1)
     assert [row.line for update in made for row in update.passed_over] == [8]
     assert sorted(row for update in made for row in update.row_ids) == [
         row for row in range(NUM_ROWS) if row != 7
@@ -114,15 +102,15 @@ def test_windows_too_small_for_an_update_wait_for_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(updates_module, "PACKED_WINDOW_ROWS", 3)
-    made = epochs(streamed(tmp_path / "rows.jsonl", 40), 1)
+    made = epochs(packable_rows(tmp_path / "rows.jsonl", 40), 1)
     assert sorted(row for update in made for row in update.row_ids) == list(range(40))
     assert {len(update.micro_batches) for update in made[:-1]} == {2}
 
 
 def test_a_position_of_other_rows_begins_the_next_epoch(tmp_path: Path) -> None:
-    rows = streamed(tmp_path / "rows.jsonl", NUM_ROWS)
+    rows = packable_rows(tmp_path / "rows.jsonl", NUM_ROWS)
     *_, inside, _ = [update.position for update in epochs(rows, 1)]
     assert within_epoch(inside, rows, BATCHING) == inside
-    fewer = streamed(tmp_path / "fewer.jsonl", 20)
+    fewer = packable_rows(tmp_path / "fewer.jsonl", 20)
     assert within_epoch(inside, fewer, BATCHING) == DataPosition(1, 0)
     assert within_epoch(DataPosition(2, 99), rows, BATCHING) == DataPosition(3, 0)

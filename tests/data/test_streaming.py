@@ -5,57 +5,32 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.batches import SMALL_BATCHING
 from support.runs import write_rows
+from support.streamed import streamed, told
 from support.tiny import CHATML, tiny_tokenizer
 
 from trimtab.data import streaming
 from trimtab.data import updates as updates_module
-from trimtab.data.batches import Batching
-from trimtab.data.corpus import Corpus, load_corpus, tokenized
-from trimtab.data.sampling import sample_dataset
+from trimtab.data.corpus import load_corpus
 from trimtab.data.split import hold_out
-from trimtab.data.streaming import RowIndex, is_streamed, split_places, streamed_corpus
+from trimtab.data.streaming import is_streamed, split_places
 from trimtab.data.updates import DataPosition, Update, updates
 from trimtab.errors import DataError
 from trimtab.hyperparameters.config import TrainingConfig
 
-BATCHING = Batching(
-    per_device_train_batch_size=2,
-    gradient_accumulation_steps=2,
-    packing=False,
-    max_length=20,
-    padding="none",
-    padding_side="right",
-    pad_token_id=0,
-    pad_to_multiple_of=None,
-    data_seed=3,
-)
+BATCHING = replace(SMALL_BATCHING, max_length=20, pad_token_id=0, data_seed=3)
 NO_CONTENTS = np.zeros(0, dtype=np.int64)
 
 
 def configured(path: Path, **values: Any) -> TrainingConfig:
     return TrainingConfig.model_validate({"model": "m", "dataset": str(path), **values})
-
-
-def streamed(config: TrainingConfig) -> tuple[RowIndex, Corpus]:
-    sample = sample_dataset(config, config.dataset)
-    sampled = tokenized(sample.read, config, config.dataset, tiny_tokenizer())
-    index = RowIndex(sample)
-    return index, streamed_corpus(index, sampled, 0)
-
-
-def told(update: Update) -> list[Any]:
-    batches_told = [
-        (batch.input_ids.tolist(), batch.targets.tolist(), batch.document_lengths, batch.row_ids)
-        for batch in update.micro_batches
-    ]
-    counts = (update.row_ids, update.num_trainable_tokens, update.epoch, update.position)
-    return [batches_told, counts, update.passed_over]
 
 
 def write_lines(path: Path, completions: list[str]) -> Path:

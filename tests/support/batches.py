@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,17 +75,27 @@ LAYOUTS = (
 )
 
 
+SMALL_BATCHING = Batching(
+    per_device_train_batch_size=2,
+    gradient_accumulation_steps=2,
+    packing=False,
+    max_length=32,
+    padding="none",
+    padding_side="right",
+    pad_token_id=PAD_ID,
+    pad_to_multiple_of=None,
+    data_seed=7,
+)
+
+
 def packed_micro_batches(rows: Sequence[TokenRow]) -> tuple[MicroBatch, ...]:
     """One update over all rows as training packs them: best-fit rows of 40 tokens, one a batch."""
-    batching = Batching(
+    batching = replace(
+        SMALL_BATCHING,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=len(rows),
         packing=True,
         max_length=40,
-        padding="none",
-        padding_side="right",
-        pad_token_id=PAD_ID,
-        pad_to_multiple_of=None,
         data_seed=0,
     )
     return next(updates(rows, batching, DataPosition(0, 0))).micro_batches
@@ -124,19 +134,6 @@ def assert_same(actual: LossAndGradients, expected: LossAndGradients, *, toleran
     for name, gradient in expected.gradients.items():
         difference = float((actual.gradients[name] - gradient).abs().max())
         assert difference <= tolerance * largest, (name, difference / largest)
-
-
-SMALL_BATCHING = Batching(
-    per_device_train_batch_size=2,
-    gradient_accumulation_steps=2,
-    packing=False,
-    max_length=32,
-    padding="none",
-    padding_side="right",
-    pad_token_id=PAD_ID,
-    pad_to_multiple_of=None,
-    data_seed=7,
-)
 
 
 def many_rows(count: int, seed: int = 0) -> list[TokenRow]:

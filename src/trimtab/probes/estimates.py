@@ -68,35 +68,30 @@ def rows_facts(
         elif fact.id.startswith("rows.eval_num_"):
             value = _scaled(value, estimated_eval.rows_each_stands_for)
         found = replace(fact, value=value, method=told(estimated))
-        if fact.id in {"rows.num_tokens", "rows.num_trainable_tokens"}:
-            yield _with_interval(found, estimated)
-        elif fact.id == "rows.num_rows" and packing:
-            yield _packed_with_interval(found, estimated)
-        else:
-            yield found
+        is_packed_rows = packing and fact.id == "rows.num_rows"
+        is_total = fact.id in {"rows.num_tokens", "rows.num_trainable_tokens"} or is_packed_rows
+        yield _with_interval(found, estimated) if is_total else found
 
 
 def _with_interval(fact: Fact, estimated: EstimatedCorpus) -> Fact:
     """A total with half of its 95% interval, which what is cut of the rows makes no wider."""
-    is_trainable = fact.id.endswith("trainable_tokens")
-    margin = estimated.num_trainable_margin if is_trainable else estimated.num_tokens_margin
+    margin = _margin(fact, estimated)
     if margin == 0:
         return fact
     method = f"{told(estimated)}; spread: half of the 95% interval"
     return replace(fact, spread=margin, method=method)
 
 
-def _packed_with_interval(fact: Fact, estimated: EstimatedCorpus) -> Fact:
-    """Packed rows are full but for little, so they vary as the tokens that fill them."""
-    num_tokens = estimated.rows_each_stands_for * sum(
-        row.num_tokens for row in estimated.corpus.rows
-    )
+def _margin(fact: Fact, estimated: EstimatedCorpus) -> float:
+    if fact.id.endswith("trainable_tokens"):
+        return estimated.num_trainable_margin
+    if fact.id.endswith("num_tokens"):
+        return estimated.num_tokens_margin
+    # Packed rows are full but for little, so they vary as the tokens that fill them.
+    num_sampled = sum(row.num_tokens for row in estimated.corpus.rows)
+    num_tokens = estimated.rows_each_stands_for * num_sampled
     assert isinstance(fact.value, int)
-    margin = estimated.num_tokens_margin / num_tokens * fact.value
-    if margin == 0:
-        return fact
-    method = f"{told(estimated)}; spread: half of the 95% interval"
-    return replace(fact, spread=margin, method=method)
+    return estimated.num_tokens_margin / num_tokens * fact.value
 
 
 def told(estimated: EstimatedCorpus) -> str:

@@ -13,6 +13,7 @@ from trimtab.planning.fact import Facts
 from trimtab.planning.rules.ruling import (
     Ruling,
     counted,
+    counted_rows,
     decision,
     lost_rival,
     rounded,
@@ -65,7 +66,7 @@ def decide_duration(resolved: ResolvedConfig, facts: Facts, global_batch_size: i
         )
     counts = (
         f"{epochs:g} × {counted(per_epoch, 'update')} of {global_batch_size:,} from "
-        f"{_counted_rows(facts)} = {counted(num_steps, 'update')}"
+        f"{counted_rows(facts)} = {counted(num_steps, 'update')}"
     )
     decisions = (
         _epochs(resolved, epochs, num_steps, per_epoch, counts),
@@ -103,13 +104,6 @@ def _epochs(
     if lost is not None:
         because += f"; it wins over {told_loss(lost)}"
     return Decision("num_train_epochs", float(epochs), "rule", because, facts)
-
-
-def _counted_rows(facts: Facts) -> str:
-    """With half of the 95% interval where rows are packed as the run goes."""
-    told = counted(facts.integer("rows.num_rows"), "row")
-    spread = facts.by_id["rows.num_rows"].spread
-    return told if spread is None else f"an estimated {told} (± {math.ceil(spread):,})"
 
 
 def _other_epochs(per_epoch: int) -> tuple[Alternative, ...]:

@@ -11,7 +11,7 @@ from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.decision import Alternative, Decision, Origin
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.hold_out import choose_hold_out
-from trimtab.planning.rules.ruling import Ruling, counted, decision, where_set
+from trimtab.planning.rules.ruling import Ruling, counted, counted_rows, decision, where_set
 
 OUTLIER_RATIO = 1.25
 """A longest row beyond this multiple of the 99.5th percentile sets nothing."""
@@ -279,13 +279,11 @@ def _sample_warnings(facts: Facts) -> tuple[str, ...]:
     if total.spread is None:
         return ()
     num_tokens = facts.integer("data.num_tokens")
-    packed = facts.by_id["rows.num_rows"]
-    if packed.spread is None:
+    if facts.by_id["rows.num_rows"].spread is None:
         updates = "Updates an epoch are of all rows that were understood"
     else:
         updates = (
-            f"Rows are packed as the run goes, into an estimated {packed.value:,} "
-            f"(± {packed.spread:,.0f}), and updates an epoch are as sure as that"
+            f"So are packed rows: {counted_rows(facts)}, and updates an epoch are as sure as that"
         )
     return (
         f"Tokens are counted in a sample: {num_tokens:,} in all, ± {total.spread / num_tokens:.2%} "

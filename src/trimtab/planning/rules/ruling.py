@@ -9,6 +9,7 @@ from typing import Any
 from trimtab.hyperparameters.declaration import AUTO
 from trimtab.hyperparameters.layers import Overruled, ResolvedConfig
 from trimtab.planning.decision import Alternative, Decision, Origin
+from trimtab.planning.fact import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +102,10 @@ def percent(part: float, whole: float) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 row`, `1,024 rows`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def counted_rows(facts: Facts) -> str:
+    """The rows of an epoch; packed ones that are estimated with half of their 95% interval."""
+    told = counted(facts.integer("rows.num_rows"), "row")
+    spread = facts.by_id["rows.num_rows"].spread
+    return told if spread is None else f"an estimated {told} (± {math.ceil(spread):,})"
