@@ -7,9 +7,11 @@
 The oracle: runs of the full length at nine rates, a third of a decade apart, around the plan's own.
 Then two searches with the budget of one run, from ten times the oracle's best rate and from a tenth
 of it, and full runs at what each started from and came to. All full runs are scored on the same
-rows, which no search sees. Each is a line of DIR/runs.jsonl as soon as it has ended; asked again,
-the command goes on. `--tiny` makes a small model, taught a little beforehand, with rows out of the
-standard library's docstrings: for the way through the benchmark, not for its figures.
+rows, which no search sees. Each is a line of DIR/runs-0.jsonl as soon as it has ended; asked again,
+the command goes on. `--share 0/2` and `--share 1/2` beside it, with a thread each, do half of the
+oracle and, asked again, a search each. `--tiny` makes a small model, taught a little beforehand,
+with rows out of the standard library's docstrings: for the way through the benchmark, not for its
+figures.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.tiny import save_tiny_model
+from transformers import AutoTokenizer
 
 import trimtab
 from trimtab.data.stdlib_docstrings import find_pairs, standard_library_folder
@@ -78,14 +81,29 @@ def tiny_files(folder: Path) -> tuple[Path, Path]:
     return taught / "model", data
 
 
+def short_rows(given: argparse.Namespace) -> list[dict[str, str]]:
+    """Those of at most `--max-row-tokens` tokens of question and answer, in the file's order."""
+    rows = [json.loads(line) for line in given.data.read_text(encoding="utf-8").splitlines()]
+    if given.max_row_tokens is None:
+        return rows
+    tokenizer = AutoTokenizer.from_pretrained(given.model)
+    texts = [f"{row['question']} {row['answer']}" for row in rows]
+    lengths = map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
+    return [
+        row
+        for row, num_tokens in zip(rows, lengths, strict=True)
+        if num_tokens <= given.max_row_tokens
+    ]
+
+
 def configs(given: argparse.Namespace, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Of the searches, and of full runs: they hold out different rows."""
-    rows = [json.loads(line) for line in given.data.read_text(encoding="utf-8").splitlines()]
+    rows = short_rows(given)
     num_train = given.num_updates * given.batch
     middle = num_train + given.num_search_rows
     end = middle + given.num_judge_rows
     if len(rows) < end:
-        sys.exit(f"{given.data} has {len(rows)} rows, and {end} are needed.")
+        sys.exit(f"{given.data} has {len(rows)} such rows, and {end} are needed.")
     shared = {
         "model": str(given.model),
         "dataset": write_rows(given.out / "train.jsonl", rows[:num_train]),
@@ -103,18 +121,33 @@ def configs(given: argparse.Namespace, method: str) -> tuple[dict[str, Any], dic
     return shared | {"eval_dataset": search}, shared | {"eval_dataset": judge}
 
 
+class Records:
+    """What all shares have written; this one adds to a ledger of its own."""
+
+    def __init__(self, folder: Path, share: int = 0) -> None:
+        self._folder = folder
+        self._own = Ledger(folder / f"runs-{share}.jsonl")
+
+    def append(self, record: dict[str, Any]) -> None:
+        self._own.append(record)
+
+    def read(self) -> list[dict[str, Any]]:
+        paths = sorted(self._folder.glob("runs-*.jsonl"))
+        return [record for path in paths for record in Ledger(path).read().records]
+
+
 class Runs:
     """The full runs of one method by their rate, each made once."""
 
-    def __init__(self, ledger: Ledger, method: str, bench: TrialBench) -> None:
-        self._ledger, self._method, self._bench = ledger, method, bench
+    def __init__(self, records: Records, method: str, bench: TrialBench) -> None:
+        self._records, self._method, self._bench = records, method, bench
 
     def at(self, learning_rate: float) -> TrialRun:
-        known = runs_of(self._ledger, self._method)
+        known = runs_of(self._records, self._method)
         if learning_rate in known:
             return known[learning_rate]
         run = run_trial(self._bench.order({"learning_rate": learning_rate}))
-        self._ledger.append(
+        self._records.append(
             {"kind": "run", "method": self._method, "rate": learning_rate, "run": run.to_json()}
         )
         came_to = run.diverged or f"{run.eval_loss:.4f} nats per token"
@@ -123,10 +156,10 @@ class Runs:
         return run
 
 
-def runs_of(ledger: Ledger, method: str) -> dict[float, TrialRun]:
+def runs_of(records: Records, method: str) -> dict[float, TrialRun]:
     return {
         line["rate"]: TrialRun.from_json(line["run"])
-        for line in ledger.read().records
+        for line in records.read()
         if line["kind"] == "run" and line["method"] == method
     }
 
@@ -141,15 +174,15 @@ def best_of(runs: dict[float, TrialRun], rates: Sequence[float]) -> float:
     return min(sound, key=sound.__getitem__)
 
 
-def oracle_of(ledger: Ledger, method: str, bench: TrialBench, prior: float | None) -> list[float]:
+def oracle_of(records: Records, method: str, bench: TrialBench, prior: float | None) -> list[float]:
     """As settled by the first call: a finished search moves the plan's own rate."""
-    for line in ledger.read().records:
+    for line in records.read():
         if line["kind"] == "oracle" and line["method"] == method:
             found: list[float] = line["rates"]
             return found
     middle = prior or float(bench.plan.decision("learning_rate").value)
     rates = [rounded(middle * ORACLE_STEP**place, 3) for place in ORACLE_PLACES]
-    ledger.append({"kind": "oracle", "method": method, "rates": rates})
+    records.append({"kind": "oracle", "method": method, "rates": rates})
     return rates
 
 
@@ -158,16 +191,20 @@ def run(given: argparse.Namespace) -> None:
     if given.tiny:
         given.model, given.data = tiny_files(given.out)
         given.precision = "fp32"
-    ledger = Ledger(given.out / "runs.jsonl")
+    share, num_shares = given.share
+    records = Records(given.out, share)
     for method in given.methods:
         searching, judging = configs(given, method)
         bench = trial_bench({**judging, "output_dir": str(given.out / "bench")}, effort=QUICK)
-        runs = Runs(ledger, method, bench)
-        oracle = oracle_of(ledger, method, bench, given.prior)
-        for rate in oracle:
+        runs = Runs(records, method, bench)
+        oracle = oracle_of(records, method, bench, given.prior)
+        for rate in oracle[share::num_shares]:
             runs.at(rate)
-        best = best_of(runs_of(ledger, method), oracle)
-        for name, factor in OFF.items():
+        if left := set(oracle) - set(runs_of(records, method)):
+            print(f"{method}: {len(left)} runs of the oracle are another share's", file=sys.stderr)
+            continue
+        best = best_of(runs_of(records, method), oracle)
+        for name, factor in list(OFF.items())[share::num_shares]:
             start = rounded(best * factor, 3)
             folder = given.out / f"{method}-{name.replace(' ', '-')}"
             config = {**searching, "learning_rate": start, "output_dir": str(folder)}
@@ -188,20 +225,20 @@ def run(given: argparse.Namespace) -> None:
                 "seconds": result.cost.seconds,
                 "verdict": result.verdict,
             }
-            if record not in ledger.read().records:
-                ledger.append(record)
+            if record not in records.read():
+                records.append(record)
     summary(given)
 
 
 def summary(given: argparse.Namespace) -> None:
     """Excesses are shares of the oracle's loss, with 95% intervals over the rows that judge."""
-    ledger = Ledger(given.out / "runs.jsonl")
+    records = Records(given.out)
     print("| method | start | | best of the oracle | tuned | excess | untuned | cost, runs |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for line in ledger.read().records:
+    for line in records.read():
         if line["kind"] != "search":
             continue
-        runs = runs_of(ledger, line["method"])
+        runs = runs_of(records, line["method"])
         best = best_of(runs, line["oracle"])
         tuned, untuned = runs[line["rate"]], runs[line["start"]]
         cells = [
@@ -230,6 +267,13 @@ def excess(run: TrialRun, oracle: TrialRun) -> str:
     return "{:+.2%} ({:+.2%} to {:+.2%})".format(*shares)
 
 
+def share_of(text: str) -> tuple[int, int]:
+    share, num_shares = map(int, text.split("/"))
+    if not 0 <= share < num_shares:
+        raise ValueError
+    return share, num_shares
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True)
@@ -244,6 +288,8 @@ def main() -> None:
     one.add_argument("--micro-batch", type=int, default=8)
     one.add_argument("--precision", default="bf16")
     one.add_argument("--prior", type=float, help="the oracle's middle; the plan's rate otherwise")
+    one.add_argument("--max-row-tokens", type=int, help="of question and answer together")
+    one.add_argument("--share", type=share_of, default=(0, 1), metavar="K/N")
     one.add_argument("--num-search-rows", type=int, default=64)
     one.add_argument("--num-judge-rows", type=int, default=256)
     one.add_argument("--budget", type=float, default=1.0, help="of each search, in full runs")

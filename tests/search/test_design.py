@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +40,29 @@ def test_the_horizon_is_fitted_only_where_the_budget_has_room() -> None:
     affords = design(budget=1.0)
     assert affords.num_short_trials == 4
     assert affords.short_num_steps == affords.num_steps // 3 >= 10
+
+
+@pytest.mark.parametrize(
+    ("schedule", "own_updates"), [("warmup_stable_decay", 0.1), ("constant_with_warmup", 0.0)]
+)
+def test_short_runs_branch_off_long_ones_where_the_schedule_has_a_trunk(
+    schedule: str, own_updates: float
+) -> None:
+    apart = design(budget=1.0)
+    made = design(plan_of(lr_scheduler_type=schedule), budget=1.0)
+    assert made.short_branches and not apart.short_branches
+    assert made.num_short_trials == made.num_trials == 6
+    assert made.short_num_steps == made.num_steps // 3
+    assert made.num_steps > apart.num_steps
+    decay = math.ceil(own_updates * made.short_num_steps)
+    assert 399 - 6 < 6 * (made.num_steps + decay + 2 * 2) <= 400
+
+
+def test_short_runs_are_their_own_where_rates_of_single_updates_move() -> None:
+    plan = plan_of(lr_scheduler_type="warmup_stable_decay")
+    assert not design(plan, "learning_rate", "warmup_ratio", budget=1.0).short_branches
+    half = plan_of(max_steps=400, lr_scheduler_type="constant_with_warmup", warmup_ratio=0.5)
+    assert not design(half, budget=1.0).short_branches
 
 
 def test_fewer_runs_rather_than_shorter_than_ten_updates() -> None:

@@ -22,6 +22,7 @@ DESIGN = Design(
     num_steps=60,
     num_short_trials=4,
     short_num_steps=20,
+    short_branches=False,
     run_num_steps=600,
     run_num_tokens=600_000,
     budget=1.0,

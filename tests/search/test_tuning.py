@@ -128,6 +128,27 @@ def test_the_next_plan_takes_it_and_says_so(tmp_path: Path, tiny_llama_folder: P
     assert "tune" not in trimtab.plan(other, quick=True).decision("learning_rate").because
 
 
+def test_runs_of_a_second_length_branch_off_where_the_schedule_has_a_trunk(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    level = {"lr_scheduler_type": "constant_with_warmup", "max_steps": 40, "warmup_steps": 2}
+    config = config_of(tmp_path, tiny_llama_folder, **level)
+    told = Told()
+    result = trimtab.tune(config, budget=4.5, num_trials=4, observer=told)
+    short = {run.values["learning_rate"]: run for run in result.runs if run.is_short}
+    long = {run.values["learning_rate"]: run for run in result.runs if not run.is_short}
+    assert short.keys() == long.keys() and len(long) == 4
+    assert 30 <= result.num_steps < 40
+    assert {run.num_steps for run in short.values()} == {result.num_steps // 3}
+    assert {run.num_tokens for run in short.values()} == {0}
+    assert told.num_updates == 4 * result.num_steps
+    assert all(run.search_loss > long[rate].search_loss for rate, run in short.items())
+    assert result.horizon is not None
+    assert result.horizon.short_num_steps == result.num_steps // 3
+    assert result.cost.share_of_run <= 4.5
+    assert any("branches off" in note for note in told.notes)
+
+
 def test_the_plans_own_value_stays_where_nothing_is_gained(
     tmp_path: Path, tiny_llama_folder: Path, tuned: Any
 ) -> None:

@@ -12,6 +12,7 @@ from support.runs import read_jsonl, tiny_config, write_rows
 import trimtab
 from trimtab.engine.stops import StopRequested
 from trimtab.errors import ConfigError, DataError
+from trimtab.planning.branch import branch_of
 from trimtab.workflow.trial_plans import TrialBench, trial_bench
 from trimtab.workflow.trial_process import run_trial_apart
 from trimtab.workflow.trial_runs import TrialRun, run_trial
@@ -78,6 +79,60 @@ def test_a_proxy_is_annealed_over_its_own_length(tmp_path: Path, tiny_llama_fold
     assert (settings.num_train_steps, settings.warmup_steps) == (10, 2)
     assert settings.learning_rate == bench.plan.settings().learning_rate
     assert bench.order({"warmup_ratio": 0.3}, num_steps=10).settings.warmup_steps == 3
+
+
+LEVEL: dict[str, Any] = {
+    "lr_scheduler_type": "warmup_stable_decay",
+    "lr_scheduler_kwargs": {"num_decay_steps": 2},
+    "warmup_steps": 1,
+    "max_steps": 8,
+    "learning_rate": 1e-2,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "full"},
+        {"method": "full", "precision": "bf16"},
+        {"method": "full", "optim": "adamw_schedule_free", "lr_scheduler_type": "constant"},
+        {"method": "full", "optim": "muon", "packing": True},
+        {"lora_dropout": 0.2, "lr_scheduler_type": "linear"},
+        {"lora_dropout": 0.2, "gradient_accumulation_steps": 2},
+    ],
+    ids=lambda changes: ", ".join(map(str, changes.values())),
+)
+def test_a_branch_and_its_trunk_are_the_runs_apart(
+    tmp_path: Path, tiny_llama_folder: Path, changes: dict[str, Any]
+) -> None:
+    asked = {**LEVEL, **changes}
+    if asked["lr_scheduler_type"] != LEVEL["lr_scheduler_type"]:
+        asked.pop("lr_scheduler_kwargs")
+    bench = bench_of(tmp_path, tiny_llama_folder, **asked)
+    told: list[int] = []
+    order = replace(bench.order(), branch_num_steps=4)
+    both = run_trial(order, on_update=told.append)
+    long = run_trial(bench.order())
+    short = run_trial(replace(bench.order(), settings=branch_of(bench.order().settings, 4)))
+    assert both.branch is not None
+    assert without_costs(replace(both, branch=None)) == without_costs(long)
+    num_own = len(both.branch.update_losses)
+    shared = {"linear": 2, "constant": 4}.get(asked["lr_scheduler_type"], 3)
+    assert num_own == 4 - shared
+    same = replace(short, num_tokens=0, update_losses=short.update_losses[shared:])
+    assert without_costs(replace(both.branch, num_tokens=0)) == without_costs(same)
+    assert told == list(range(1, 8 + num_own + 1)) and order.num_updates == len(told)
+    assert TrialRun.from_json(json.loads(json.dumps(both.to_json()))) == both
+    if num_own == 1:
+        assert 0 < both.branch.num_tokens < both.num_tokens / 4
+
+
+def test_a_trunk_that_diverges_leaves_a_branch_that_did(bench: TrialBench) -> None:
+    diverging = bench.order({"learning_rate": 1e30, "max_grad_norm": 0.0, "method": "full"})
+    run = run_trial(replace(diverging, branch_num_steps=2))
+    assert run.branch is not None and run.diverged is not None
+    assert run.branch.diverged is not None
+    assert (run.branch.num_tokens, run.branch.num_steps) == (0, 2)
 
 
 def test_a_moved_batch_takes_the_same_rows(bench: TrialBench) -> None:

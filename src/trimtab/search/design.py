@@ -11,8 +11,11 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import aliases, catalogue, nearest_names
+from trimtab.planning.branch import decay_share, has_trunk
 from trimtab.planning.plan import Plan
 from trimtab.planning.rules.ruling import rounded
+from trimtab.planning.rules.schedule import MAX_AUTO_WARMUP_SHARE
+from trimtab.planning.settings import Settings
 
 SamplerName = Literal["local", "tpe", "gp", "random", "grid"]
 DEFAULT_BUDGET = 0.3
@@ -28,6 +31,8 @@ NUM_TRIALS_MORE = 3
 MIN_TRIALS = 4
 MIN_NUM_STEPS = 10
 NUM_SHORT_TRIALS = 4
+BRANCHLESS = {"global_batch_size", "warmup_ratio"}
+"""What moves the rates of single updates, so that runs of two lengths share none."""
 SHORTER = 3
 """How many times shorter the second length is, from which the horizon's exponent is fitted."""
 
@@ -59,7 +64,7 @@ class Design:
     """num_steps: weight updates of a run of the search, of the plan's global batch.
 
     run_num_steps, run_num_tokens: of the planned run. num_short_trials runs of short_num_steps, 0
-    where the budget has no room for them.
+    where the budget has no room for them; `short_branches` where each branches off a long one.
     """
 
     spaces: tuple[Space, ...]
@@ -67,6 +72,7 @@ class Design:
     num_steps: int
     num_short_trials: int
     short_num_steps: int
+    short_branches: bool
     run_num_steps: int
     run_num_tokens: int
     budget: float
@@ -133,7 +139,9 @@ def make_design(
     sampler: SamplerName = "local",
 ) -> Design:
     """The most runs, up to six (three more for each further hyperparameter), of at least ten
-    updates each, that the budget has room for; and as long as it has room for.
+    updates each, that the budget has room for; and as long as it has room for. Where it has room
+    for runs of a third of that length too, they are four of their own or, where the schedule has a
+    level trunk and that leaves the runs longer, branches of all.
 
     `budget` is the share of the planned run's tokens that all runs of the search may take, those
     of scoring them (`num_eval_tokens` each) included. Raises ConfigError where it is too small.
@@ -163,14 +171,15 @@ def make_design(
             f"{enough} updates each with their scoring.",
             hint=f"Give --budget {math.ceil(100 * needed)}% or more, or hold out fewer rows.",
         )
-    with_short = int((room - (number + NUM_SHORT_TRIALS) * scoring) / _runs(number))
-    has_short = num_steps < longest and with_short >= SHORTER * MIN_NUM_STEPS
+    lengths = _two_lengths(plan, names, room, number, scoring) if num_steps < longest else None
+    num_short, short_branches, num_steps = lengths or (0, False, num_steps)
     return Design(
         spaces=tuple(_space(plan, name) for name in names),
         num_trials=number,
-        num_steps=with_short if has_short else num_steps,
-        num_short_trials=NUM_SHORT_TRIALS if has_short else 0,
-        short_num_steps=with_short // SHORTER if has_short else 0,
+        num_steps=num_steps,
+        num_short_trials=num_short,
+        short_num_steps=num_steps // SHORTER if num_short else 0,
+        short_branches=short_branches,
         run_num_steps=longest,
         run_num_tokens=round(tokens_per_step * longest),
         budget=budget,
@@ -179,16 +188,39 @@ def make_design(
     )
 
 
+def _two_lengths(
+    plan: Plan, names: Sequence[str], room: float, number: int, scoring: float
+) -> tuple[int, bool, int] | None:
+    """How many short runs, whether they branch off, and the longer length; None without room.
+
+    `room` and `scoring` in updates.
+    """
+    apart = (room - (number + NUM_SHORT_TRIALS) * scoring) / (number + NUM_SHORT_TRIALS / SHORTER)
+    choices = [(int(apart), False, NUM_SHORT_TRIALS)]
+    settings = plan.settings()
+    if _has_branches(settings, names):
+        # A decay takes whole updates, at least one.
+        decay = decay_share(settings)
+        branched = (room / number - 2 * scoring - math.ceil(decay)) / (1 + decay / SHORTER)
+        choices.append((min(int(branched), settings.num_train_steps), True, number))
+    num_steps, has_branches, num_short = max(choices)
+    return (num_short, has_branches, num_steps) if num_steps >= SHORTER * MIN_NUM_STEPS else None
+
+
+def _has_branches(settings: Settings, names: Sequence[str]) -> bool:
+    """Whether a short run parts from a long one at its own decay."""
+    if not has_trunk(settings) or BRANCHLESS & set(names):
+        return False
+    warmup = max(settings.warmup_steps / settings.num_train_steps, float(MAX_AUTO_WARMUP_SHARE))
+    return warmup < (1 - decay_share(settings)) / SHORTER
+
+
 def planned_value(plan: Plan, name: str) -> Any:
     """What the plan has for it; of a warmup the share of its updates, however it was decided."""
     if name != "warmup_ratio":
         return plan.decision(name).value
     settings = plan.settings()
     return rounded(settings.warmup_steps / settings.num_train_steps, 3)
-
-
-def _runs(number: int) -> float:
-    return number + NUM_SHORT_TRIALS / SHORTER
 
 
 def _space(plan: Plan, name: str) -> Space:

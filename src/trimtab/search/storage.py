@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,15 @@ class Finished:
     number: int
     params: Mapping[str, float]
     run: TrialRun
+
+
+def branches(finished: Sequence[Finished]) -> list[Finished]:
+    """The shorter runs that branched off these."""
+    return [
+        Finished(each.number, each.params, each.run.branch)
+        for each in finished
+        if each.run.branch is not None
+    ]
 
 
 class Trials:

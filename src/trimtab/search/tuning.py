@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from trimtab.search.judging import (
 )
 from trimtab.search.keeping import tuned_facts
 from trimtab.search.record import TuneResult
-from trimtab.search.storage import Trials, open_storage
+from trimtab.search.storage import Trials, branches, open_storage
 from trimtab.workflow.carrying_out import told_memory_errors
 from trimtab.workflow.planning import ConfigLike, resolve_config
 from trimtab.workflow.recalling import remember_tuned
@@ -175,9 +175,16 @@ class _Search:
                 self.under_way.discard(trial.number)
                 continue
             place = len(trials.finished()) + len(self.under_way)
-            progress.begun(f"run {place} of {num_trials}: {told(overrides)}", num_steps)
-            return trial.number, self.bench.order(overrides, num_steps=num_steps)
+            order = self.bench.order(overrides, num_steps=num_steps)
+            order = replace(order, branch_num_steps=self._branch_num_steps)
+            title = f"run {place} of {num_trials}: {told(overrides)}"
+            progress.begun(title, order.num_updates)
+            return trial.number, order
         return None
+
+    @property
+    def _branch_num_steps(self) -> int | None:
+        return self.design.short_num_steps if self.design.short_branches else None
 
     @contextmanager
     def _giving_back(self, trials: Trials) -> Iterator[None]:
@@ -269,7 +276,9 @@ def _searched(search: _Search, storage: str | None, executor: Executor) -> TuneR
             num_trials=design.num_trials,
             num_steps=design.num_steps,
         )
-        if design.num_short_trials:
+        if design.short_branches:
+            short_finished = branches(trials.finished())
+        elif design.num_short_trials:
             short_trials = Trials(opened, f"{name}-short", design, identity)
             search.run_all(
                 short_trials,
@@ -286,15 +295,20 @@ def _searched(search: _Search, storage: str | None, executor: Executor) -> TuneR
 def _tell_design(search: _Search) -> None:
     design, plan = search.design, search.bench.plan
     step_s = plan.predictions.step_time_s
-    num_updates = (
-        design.num_trials * design.num_steps + design.num_short_trials * design.short_num_steps
-    )
+    num_updates = design.num_trials * design.num_steps
+    if not design.short_branches:
+        num_updates += design.num_short_trials * design.short_num_steps
     time = "" if step_s is None else f", about {num_updates * step_s / 60:.1f} min"
     search.observer.noted(
         f"a search of {design.num_trials} runs of {design.num_steps} updates each, of the "
         f"{design.run_num_steps:,} of the planned run{time}"
     )
-    if design.num_short_trials:
+    if design.short_branches:
+        search.observer.noted(
+            f"and each branches off to a run of {design.short_num_steps} updates, to see how the "
+            "best value moves with the length"
+        )
+    elif design.num_short_trials:
         search.observer.noted(
             f"and of {design.num_short_trials} runs of {design.short_num_steps} updates, to see "
             "how the best value moves with the length"

@@ -38,6 +38,7 @@ def run_trial_apart(
         "num_train_rows": len(order.train_rows),
         "max_eval_length": order.max_eval_length,
         "overrides": dict(order.overrides),
+        "branch_num_steps": order.branch_num_steps,
         "num_threads": torch.get_num_threads(),
     }
     rows = (*order.train_rows, *order.eval_rows)
@@ -95,6 +96,7 @@ def _answer(request: Mapping[str, Any], tell: Tell) -> None:
         eval_rows=rows[num_train_rows:],
         max_eval_length=request["max_eval_length"],
         overrides=request["overrides"],
+        branch_num_steps=request["branch_num_steps"],
     )
     run = run_trial(order, on_update=lambda num_updates: tell({"num_updates": num_updates}))
     tell({"trial": run.to_json()})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,18 +15,22 @@ import torch
 from trimtab.data.batches import eval_batches
 from trimtab.data.rows import TokenRow
 from trimtab.engine.building import batching, build_model, new_loss_scale
+from trimtab.engine.checkpoint import load_checkpoint, save_checkpoint
 from trimtab.engine.evaluation import RowLosses, row_losses
 from trimtab.engine.loop import Job, run_updates
 from trimtab.engine.memory import peak_memory_bytes
-from trimtab.engine.observer import Observer, Silent
+from trimtab.engine.observer import Silent
 from trimtab.engine.optimizer import make_optimizer
 from trimtab.engine.schedule import make_schedule
-from trimtab.engine.state import TrainingState
+from trimtab.engine.state import Totals, TrainingState
 from trimtab.engine.stops import RanOutOfMemory, UpdateStopped
 from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.models.source import ModelSource
+from trimtab.planning.branch import branch_of, num_shared_updates
 from trimtab.planning.recipe import Recipe
 from trimtab.planning.settings import Settings
+from trimtab.runs.checkpoints import checkpoint_name
+from trimtab.runs.folder import RunFolder
 from trimtab.runs.records import UpdateRecord
 
 NumUpdatesDone = Callable[[int], None]
@@ -35,7 +41,8 @@ class TrialOrder:
     """All that one trial needs; it can be handed to another process.
 
     `settings` are concrete. `overrides` are what was moved, by the catalogue's names. `eval_rows`
-    are scored, at most `max_eval_length` tokens each.
+    are scored, at most `max_eval_length` tokens each. `branch_num_steps`: a second run of as many
+    updates is made on the way, from where the two schedules part; None for none.
     """
 
     settings: Settings
@@ -44,6 +51,16 @@ class TrialOrder:
     eval_rows: tuple[TokenRow, ...]
     max_eval_length: int
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    branch_num_steps: int | None = None
+
+    @property
+    def num_updates(self) -> int:
+        """All weight updates that are made, a branch's own included."""
+        num_updates = self.settings.num_train_steps
+        if self.branch_num_steps is None:
+            return num_updates
+        branch = branch_of(self.settings, self.branch_num_steps)
+        return num_updates + self.branch_num_steps - num_shared_updates(self.settings, branch)
 
     def with_learning_rate(self, learning_rate: float) -> TrialOrder:
         settings = replace(self.settings, learning_rate=learning_rate)
@@ -62,7 +79,8 @@ class TrialRun:
     seconds: of the updates alone; total_seconds: loading and scoring too. peak_memory_bytes: of
     the process, which is the trial's own where it has one (on a CPU; on CUDA it always is).
     diverged: why there are no losses, else None. update_losses: of the updates that were made, in
-    nats per trainable token.
+    nats per trainable token. branch: the second, shorter run, where one was ordered; its tokens,
+    seconds and update losses are those after it parted from this one.
     """
 
     overrides: Mapping[str, Any]
@@ -79,6 +97,7 @@ class TrialRun:
     peak_memory_bytes: int
     diverged: str | None = None
     update_losses: tuple[float, ...] = ()
+    branch: TrialRun | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,17 +105,28 @@ class TrialRun:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TrialRun:
         lists = ("row_ids", "row_losses", "row_num_trainable_tokens", "update_losses")
-        return cls(**{**record, **{name: tuple(record[name]) for name in lists}})
+        branch = record.get("branch")
+        return cls(
+            **{
+                **record,
+                **{name: tuple(record[name]) for name in lists},
+                "branch": None if branch is None else cls.from_json(branch),
+            }
+        )
 
 
 class _Counting(Silent):
+    """Tells how many updates were made; `losses` are theirs, until others take their place."""
+
     def __init__(self, on_update: NumUpdatesDone) -> None:
         self._on_update = on_update
+        self._num_updates = 0
         self.losses: list[float] = []
 
     def updated(self, record: UpdateRecord, num_steps: int) -> None:
         self.losses.append(record.loss)
-        self._on_update(record.step)
+        self._num_updates += 1
+        self._on_update(self._num_updates)
 
 
 def run_trial(
@@ -109,7 +139,8 @@ def run_trial(
 
     The same updates as a run of the same settings: seeds, order of rows, arithmetic. Where the
     guard stops it, memory runs out or a row's loss is not finite, the result says so and has no
-    losses; no other precision or batch is tried. `on_update` is told the updates that are done.
+    losses; no other precision or batch is tried. `on_update` is told the updates that are done,
+    those of a branch included.
 
     Raises StopRequested at the end of an update where a stop is asked for, and ConfigError and
     DoesNotFit as loading a model does.
@@ -123,10 +154,12 @@ def run_trial(
     state = TrainingState(recipe, loss_scale=new_loss_scale(recipe.precision))
     # Building adapters draws numbers; a run begins with its seed after that.
     torch.manual_seed(order.settings.seed)
-    counting = _Counting(on_update)
-    scored = _train_and_score(order, job, state, counting, stop_requested)
-    made = _trial_run(order, state, scored, started, peak_memory_bytes(device))
-    return replace(made, update_losses=tuple(counting.losses))
+    trial = _Trial(order, job, state, _Counting(on_update), stop_requested)
+    branch = None if order.branch_num_steps is None else trial.branched(order.branch_num_steps)
+    run = trial.ended(job)
+    elsewhere = 0.0 if branch is None else branch.total_seconds
+    seconds = time.perf_counter() - started - elsewhere
+    return replace(run, total_seconds=seconds, branch=branch)
 
 
 def trial_job(order: TrialOrder) -> Job:
@@ -146,64 +179,96 @@ def trial_job(order: TrialOrder) -> Job:
     )
 
 
-def _train_and_score(
-    order: TrialOrder,
-    job: Job,
-    state: TrainingState,
-    observer: Observer,
-    stop_requested: Callable[[], bool],
-) -> RowLosses | str:
-    """The rows' losses, or why there are none."""
-    try:
-        run_updates(job, state, observer, stop_requested)
-        scored = _scored(order, job)
-    except UpdateStopped as stopped:
-        return f"{stopped.fault} at update {stopped.step}: {stopped.reason}"
-    except RanOutOfMemory as ran_out:
-        return str(ran_out)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return "memory ran out in the held-out pass"
-    if not all(map(math.isfinite, scored.losses)):
-        return "not finite: a held-out row's loss"
-    return scored
+@dataclass
+class _Trial:
+    """One trial under way; `state` says how far it has come."""
 
+    order: TrialOrder
+    job: Job
+    state: TrainingState
+    counting: _Counting
+    stop_requested: Callable[[], bool]
 
-def _scored(order: TrialOrder, job: Job) -> RowLosses:
-    settings = order.settings
-    layout = replace(job.batching, max_length=max(settings.max_length, order.max_eval_length))
-    job.optimizer.for_evaluation()
-    return row_losses(
-        job.model,
-        order.eval_rows,
-        eval_batches(order.eval_rows, settings.per_device_eval_batch_size, layout),
-        precision=settings.precision,
-        device=job.device,
-    )
+    def branched(self, num_steps: int) -> TrialRun:
+        """The run of `num_steps` updates; the order's own goes on from where the two part."""
+        settings = branch_of(self.order.settings, num_steps)
+        num_shared = num_shared_updates(self.order.settings, settings)
+        trunk = replace(self.order.settings, num_train_steps=num_shared)
+        branch = replace(self.job, settings=settings, schedule=make_schedule(settings))
+        failed = self._stopped(replace(self.job, settings=trunk))
+        shared = self.state.totals, self.counting.losses
+        self.state.totals, self.counting.losses = Totals(), []
+        run = self._ended_aside(branch) if failed is None else self._run(branch, failed, 0.0)
+        self.state.totals, self.counting.losses = shared
+        return run
 
+    def _ended_aside(self, job: Job) -> TrialRun:
+        """As `ended`, after which all is as before.
 
-def _trial_run(
-    order: TrialOrder,
-    state: TrainingState,
-    scored: RowLosses | str,
-    started: float,
-    peak: int,
-) -> TrialRun:
-    losses = None if isinstance(scored, str) else scored
-    num_trainable = () if losses is None else losses.num_trainable_tokens
-    return TrialRun(
-        overrides=order.overrides,
-        seed=order.settings.seed,
-        num_steps=order.settings.num_train_steps,
-        row_ids=() if losses is None else losses.row_ids,
-        row_losses=() if losses is None else losses.losses,
-        row_num_trainable_tokens=num_trainable,
-        eval_loss=None if losses is None else math.fsum(losses.losses) / sum(num_trainable),
-        num_tokens=state.totals.num_tokens,
-        num_eval_tokens=0 if losses is None else losses.num_tokens,
-        seconds=state.totals.run_seconds,
-        total_seconds=time.perf_counter() - started,
-        peak_memory_bytes=peak,
-        diverged=scored if isinstance(scored, str) else None,
-    )
+        What was before lies on the disk meanwhile, so that a branch needs no more memory.
+        """
+        with tempfile.TemporaryDirectory(prefix="trimtab-branch-") as folder:
+            before = RunFolder(Path(folder)).checkpoints / checkpoint_name(self.state.num_updates)
+            save_checkpoint(before, job.optimizer, self.state)
+            run = self.ended(job)
+            job.optimizer.for_training()
+            self.state = load_checkpoint(before, job.optimizer)
+        return run
+
+    def ended(self, job: Job) -> TrialRun:
+        """The job's updates that are left, and the score of its last weights."""
+        started = time.perf_counter()
+        failed = self._stopped(job)
+        scored = self._scored(job) if failed is None else failed
+        return self._run(job, scored, time.perf_counter() - started)
+
+    def _stopped(self, job: Job) -> str | None:
+        """Makes the job's updates; says why they did not come to their end, where they did not."""
+        try:
+            run_updates(job, self.state, self.counting, self.stop_requested)
+        except UpdateStopped as stopped:
+            return f"{stopped.fault} at update {stopped.step}: {stopped.reason}"
+        except RanOutOfMemory as ran_out:
+            return str(ran_out)
+        return None
+
+    def _scored(self, job: Job) -> RowLosses | str:
+        """The rows' losses, or why there are none."""
+        order, settings = self.order, job.settings
+        layout = replace(job.batching, max_length=max(settings.max_length, order.max_eval_length))
+        job.optimizer.for_evaluation()
+        try:
+            scored = row_losses(
+                job.model,
+                order.eval_rows,
+                eval_batches(order.eval_rows, settings.per_device_eval_batch_size, layout),
+                precision=settings.precision,
+                device=job.device,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return "memory ran out in the held-out pass"
+        if not all(map(math.isfinite, scored.losses)):
+            return "not finite: a held-out row's loss"
+        return scored
+
+    def _run(self, job: Job, scored: RowLosses | str, seconds: float) -> TrialRun:
+        losses = None if isinstance(scored, str) else scored
+        num_trainable = () if losses is None else losses.num_trainable_tokens
+        return TrialRun(
+            overrides=self.order.overrides,
+            seed=job.settings.seed,
+            num_steps=job.settings.num_train_steps,
+            row_ids=() if losses is None else losses.row_ids,
+            row_losses=() if losses is None else losses.losses,
+            row_num_trainable_tokens=num_trainable,
+            eval_loss=None if losses is None else math.fsum(losses.losses) / sum(num_trainable),
+            num_tokens=self.state.totals.num_tokens,
+            num_eval_tokens=0 if losses is None else losses.num_tokens,
+            seconds=self.state.totals.run_seconds,
+            total_seconds=seconds,
+            peak_memory_bytes=peak_memory_bytes(job.device),
+            diverged=scored if isinstance(scored, str) else None,
+            update_losses=tuple(self.counting.losses),
+        )
