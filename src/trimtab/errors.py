@@ -12,7 +12,8 @@ A message is one short paragraph: what, where (file and line), what to do.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class TrimtabError(Exception):
@@ -32,6 +33,11 @@ class TrimtabError(Exception):
         # A table ends with a line's end, and the hint stands below it.
         gap = "" if located.endswith("\n") else " "
         super().__init__(f"{located}{gap}{hint}" if hint else located)
+
+    def to_json(self) -> dict[str, str | None]:
+        """What `error_from_json` makes the error of again, in another process."""
+        kind = type(self).__name__
+        return {"kind": kind, "what": self.what, "where": self.where, "hint": self.hint}
 
 
 class ConfigError(TrimtabError):
@@ -62,3 +68,12 @@ class Interrupted(TrimtabError):
     """Asked to stop; the run is saved and can be resumed."""
 
     exit_code = 75
+
+
+def error_from_json(record: Mapping[str, Any] | None) -> TrimtabError | None:
+    """The error that `to_json` wrote; None of None."""
+    if record is None:
+        return None
+    kinds = {kind.__name__: kind for kind in TrimtabError.__subclasses__()}
+    kind = kinds.get(record["kind"], TrimtabError)
+    return kind(record["what"], where=record["where"], hint=record["hint"])

@@ -48,6 +48,9 @@ def test_a_budget_is_a_share() -> None:
     for text in ("0", "-1", "thirty", "nan%"):
         with pytest.raises(ConfigError, match="30%"):
             parse_share(text)
+    with pytest.raises(ConfigError, match=r"30 whole runs\. Write 30% for a share"):
+        parse_share("30")
+    assert parse_share("3000%") == 30.0 and parse_share("2") == 2.0
 
 
 def test_json_alone_on_stdout_and_a_page(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,9 @@ TRL = """
 model_name_or_path: some/model
 dataset_name: rows.jsonl
 """
+PEFT = f"""{TRL}use_peft: true
+lora_target_modules: all-linear
+"""
 AXOLOTL = """
 base_model: some/model
 datasets:
@@ -126,11 +129,11 @@ def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
         (TRL, "bf16: false\nfp16: true", {"precision": "fp16"}),
         (TRL, "bf16: false", {"precision": "fp32"}),
         (TRL, "", {"method": "full", "assistant_only_loss": False, "precision": "auto"}),
-        (TRL, "use_peft: true", {"method": "lora", "lora_dropout": 0.05, "lora_r": "auto"}),
-        (TRL, "use_peft: true\nlora_r: 8", {"lora_r": 8, "lora_alpha": 32}),
+        (PEFT, "", {"method": "lora", "lora_dropout": 0.05, "lora_r": "auto"}),
+        (PEFT, "lora_r: 8", {"lora_r": 8, "lora_alpha": 32}),
         (
-            TRL,
-            "use_peft: true\nuse_rslora: true\nlora_r: 16\nlora_alpha: 8",
+            PEFT,
+            "use_rslora: true\nlora_r: 16\nlora_alpha: 8",
             {"lora_r": 16, "lora_alpha": 32.0},
         ),
         (TRL, "packing: true", {"packing": True}),
@@ -194,6 +197,7 @@ def test_a_key_keeps_its_meaning(
     ("base", "line"),
     [
         (TRL, "load_in_4bit: true"),
+        (TRL, "use_peft: true"),
         (TRL, "neftune_noise_alpha: 5"),
         (TRL, "packing: true\npacking_strategy: wrapped"),
         (TRL, "loss_type: dft"),
@@ -239,6 +243,8 @@ def test_an_option_that_settles_a_loss_is_enough(tmp_path: Path) -> None:
     assert (
         values(tmp_path, text, options=[("dataset_name", "mine.jsonl")])["dataset"] == "mine.jsonl"
     )
+    peft = [("target_modules", "all-linear")]
+    assert values(tmp_path, TRL + "use_peft: true", options=peft)["method"] == "lora"
     quantised = AXOLOTL + "load_in_8bit: true\nadapter: lora"
     assert values(tmp_path, quantised, options=[("method", "lora")])["method"] == "lora"
 

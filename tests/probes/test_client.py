@@ -14,9 +14,11 @@ import psutil
 import pytest
 from support.batches import ragged_rows
 
+from trimtab.errors import ConfigError
 from trimtab.probes import client
 from trimtab.probes.client import ProbeDied, asked
 
+CHILD = "support.measuring_child"
 READ = "import json, os, signal, sys, time; request = json.loads(sys.stdin.readline()); "
 
 
@@ -121,3 +123,20 @@ def test_ctrl_c_ends_it_too(child: Any) -> None:
             next(answers)
         finally:
             signal.signal(signal.SIGALRM, former)
+
+
+def test_signals_to_the_group_do_not_end_it() -> None:
+    """A manager's stop reaches all processes; a measurement that dies of it is no finding."""
+    with asked({"question": "signals"}, ragged_rows((3,)), module=CHILD) as answers:
+        assert list(answers) == [{"ignored": [True, True]}]
+
+
+def test_what_a_user_can_mend_comes_through_whole() -> None:
+    with (
+        pytest.raises(ProbeDied, match="a value is wrong") as died,
+        asked({"question": "error"}, ragged_rows((3,)), module=CHILD) as answers,
+    ):
+        list(answers)
+    assert not died.value.is_deadly
+    assert isinstance(died.value.user_error, ConfigError)
+    assert str(died.value.user_error) == "file:3: a value is wrong. Take another."

@@ -113,3 +113,28 @@ def test_a_warmup_starts_from_the_plans_share() -> None:
     (space,) = design(plan, "warmup_ratio").spaces
     assert space.start == pytest.approx(plan.settings().warmup_steps / 400, rel=0.01)
     assert (space.low, space.high) == pytest.approx((0.0125, 0.2))
+
+
+@pytest.mark.parametrize("budget", [0.3, 1.0, 2.4])
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_a_run_of_values_without_a_place_is_in_the_budget(budget: float, schedule: str) -> None:
+    made = design(plan_of(lr_scheduler_type=schedule), "weight_decay", budget=budget)
+    assert made.has_reference
+    num_long = made.num_trials + 1
+    short = 0 if made.short_branches else made.num_short_trials * made.short_num_steps
+    scored = 2 * (num_long + made.num_short_trials)
+    assert num_long * made.num_steps + short + scored <= budget * 400
+    with pytest.raises(ConfigError, match="too few for 5 runs"):
+        design(plan_of(), "weight_decay", budget=0.1)
+
+
+def test_the_plans_own_value_is_run_as_it_is() -> None:
+    (space,) = design(plan_of(lora_r=12), "lora_r").spaces
+    assert [space.value(each) for each in (12, 11, 3, 48)] == [12, 8, 4, 32]
+    (space,) = design(plan_of(learning_rate=1.2345e-4)).spaces
+    assert space.value(1.2345e-4) == 1.2345e-4 and space.value(1.2346e-4) == 1.23e-4
+
+
+def test_a_share_is_searched_below_the_whole() -> None:
+    (space,) = design(plan_of(max_steps=400, warmup_ratio=0.5), "warmup_ratio").spaces
+    assert (space.low, space.high) == pytest.approx((0.125, 0.9), rel=0.02)

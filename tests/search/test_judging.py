@@ -141,3 +141,14 @@ def test_a_shift_of_the_best_rate_with_the_length_is_found() -> None:
     same = fitted_horizon(long, long, "learning_rate")
     assert same is not None and not same.is_identified
     assert fitted_horizon(long, judged(*BASIN[:2]), "learning_rate") is None
+
+
+def test_the_sentence_names_what_is_taken_where_the_length_moves_it() -> None:
+    found = judged(*BASIN)
+    test = against_start(found)
+    moved = taken(found, test, Horizon(-0.5, -0.7, -0.3, 60, 20))
+    assert moved is not None
+    told = verdict(found, test, moved)
+    rate = moved["learning_rate"]
+    assert told.startswith(f"learning_rate {rate:g} is taken, moved to the run's 600")
+    assert "from learning_rate 0.0003, the best in runs of 60: -0." in told

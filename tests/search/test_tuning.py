@@ -287,3 +287,12 @@ def test_too_small_a_budget_and_too_few_rows_say_what_to_do(
     with pytest.raises(DataError, match="Set eval_dataset"):
         trimtab.tune({**config, "eval_dataset": 0.1}, **BUDGET)
     assert not (tmp_path / "tune").exists()
+
+
+def test_other_rows_are_another_search(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_llama_folder)
+    trimtab.tune(config, sampler="grid", budget=6.0, num_trials=4)
+    rows = (tmp_path / "rows.jsonl").read_text()
+    (tmp_path / "rows.jsonl").write_text(rows.replace("e", "o", 40))
+    with pytest.raises(ConfigError, match="other rows"):
+        trimtab.tune(config, sampler="grid", budget=6.0, num_trials=4)

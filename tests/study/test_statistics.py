@@ -185,3 +185,25 @@ def test_json_keeps_a_comparison() -> None:
     found = compared([0.05, -0.03, 0.01])
     record = {name: getattr(found, name) for name in Comparison.__dataclass_fields__}
     assert Comparison.from_json({**record, "interval": list(found.interval or ())}) == found
+
+
+@pytest.mark.parametrize(
+    ("effect", "alpha", "number"),
+    [(1.5, 0.05, 6), (3.0, 0.05, 4), (4.0, 0.05, 3), (2.0, 0.025, 6), (8.0, 0.05, 3)],
+)
+def test_seeds_needed_are_those_of_a_simulation(effect: float, alpha: float, number: int) -> None:
+    assert seeds_needed(effect, 1.0, 1e-9, alpha=alpha) == number
+    rng = np.random.default_rng(5)
+    reached = {
+        seeds: np.mean(
+            [t_interval(rng.normal(effect, 1, seeds), level=1 - alpha)[0] > 0 for _ in range(1000)]
+        )
+        for seeds in (number - 1, number)
+    }
+    assert reached[number - 1] < 0.8 + 0.03 and reached[number] > 0.8 - 0.03
+
+
+def test_what_no_seed_moves_is_certain_where_none_need_move_it() -> None:
+    found = compare([100.0] * 3, [60.0] * 3, equivalence_margin=0.03, is_deterministic=True)
+    assert (found.verdict, found.interval) == ("better", (-40.0, -40.0))
+    assert compare([100.0] * 3, [60.0] * 3, equivalence_margin=0.03).verdict == "undecided"

@@ -258,3 +258,20 @@ def test_a_result_is_not_changed_by_json(config: Any) -> None:
     result = studied(config, "learning_rate", [1e-3, 1e-2], seeds=1)
     assert StudyResult.from_json(json.loads(json.dumps(result.to_json()))) == result
     assert replace(result, folder="elsewhere") != result
+
+
+def test_a_second_ctrl_c_tells_that_finished_runs_are_kept(config: Any) -> None:
+    class Impatient(Silent):
+        def noted(self, text: str) -> None:
+            if text.endswith("s in all"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="finished runs are kept"):
+        trimtab.study(
+            config, "learning_rate", [1e-3, 1e-2], seeds=1, in_process=True, observer=Impatient()
+        )
+
+
+def test_without_values_there_is_nothing_to_compare(config: Any) -> None:
+    with pytest.raises(ConfigError, match="has no value, and a study compares"):
+        trimtab.study(config, "learning_rate", [])

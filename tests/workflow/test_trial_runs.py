@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support.runs import read_jsonl, tiny_config, write_rows
 
@@ -194,3 +196,33 @@ def test_what_cannot_be_moved_is_refused(bench: TrialBench) -> None:
 def test_without_held_out_rows_there_is_no_bench(tmp_path: Path, tiny_llama_folder: Path) -> None:
     with pytest.raises(DataError, match="no row is held out"):
         bench_of(tmp_path, tiny_llama_folder, eval_dataset="none")
+
+
+def test_a_trial_that_dies_while_a_stop_is_asked_for_has_no_result(bench: TrialBench) -> None:
+    is_stopped = False
+
+    def killed(num_updates: int) -> None:
+        nonlocal is_stopped
+        for child in psutil.Process().children():
+            child.kill()
+            child.wait()
+
+    order = bench.order(num_steps=40)
+    assert run_trial_apart(order, on_update=killed).diverged is not None
+
+    def killed_and_stopped(num_updates: int) -> None:
+        nonlocal is_stopped
+        killed(num_updates)
+        is_stopped = True
+
+    with pytest.raises(StopRequested):
+        run_trial_apart(order, on_update=killed_and_stopped, stop_requested=lambda: is_stopped)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_what_a_user_can_mend_is_told_as_it_is(bench: TrialBench) -> None:
+    order = bench.order(num_steps=1)
+    wanting = replace(order, settings=replace(order.settings, optim="adamw_8bit"))
+    for run in (run_trial, run_trial_apart):
+        with pytest.raises(ConfigError, match=r"needs the package bitsandbytes.*Install it"):
+            run(wanting)

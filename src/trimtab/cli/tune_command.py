@@ -18,6 +18,9 @@ from trimtab.errors import ConfigError, Interrupted
 if TYPE_CHECKING:
     from trimtab.search.design import SamplerName
 
+MOST_BARE_RUNS = 10
+"""A budget without a percent sign is below that; 30 is taken for a slip."""
+
 Words = Annotated[
     list[str] | None,
     typer.Argument(metavar="[CONFIG] [NAME]... [--HYPERPARAMETER VALUE]...", show_default=False),
@@ -114,11 +117,16 @@ def split_names(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def parse_share(text: str) -> float:
-    """`30%` or `0.3`. Raises ConfigError for anything else."""
+    """`30%` or `0.3`. Raises ConfigError for anything else, and for a `30` that means 30%."""
     matched = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
     share = float(matched[1]) / (100 if matched[2] else 1) if matched else 0.0
-    if share <= 0:
+    if matched is None or share <= 0:
         raise ConfigError(f"--budget {text} is no share of a run.", hint="Write it as 30% or 0.3.")
+    if share >= MOST_BARE_RUNS and not matched[2]:
+        raise ConfigError(
+            f"--budget {text} would be {share:g} whole runs.",
+            hint=f"Write {share:g}% for a share of one, or {100 * share:g}% for so many.",
+        )
     return share
 
 

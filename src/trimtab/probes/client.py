@@ -15,10 +15,15 @@ from tempfile import TemporaryFile
 from typing import IO, Any, Final
 
 from trimtab.data.rows import TokenRow
+from trimtab.errors import TrimtabError, error_from_json
 from trimtab.probes.handover import rows_to_bytes
 
 ANSWER_TIMEOUT_S: Final = 300.0
 _START: Final = """
+import signal
+# Ctrl-C and a manager's stop reach the whole group; the asking process ends this one.
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
 import importlib, json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from trimtab.models.lean_imports import lean_imports
@@ -32,13 +37,16 @@ class ProbeDied(Exception):
     """The process gave no whole answer. `reason` is a clause such as `it was killed`.
 
     is_deadly: the process was killed, ended, fell silent or ran out of memory, as against one that
-    told of something it could not do.
+    told of something it could not do. user_error: what it told, where a user can mend it.
     """
 
-    def __init__(self, reason: str, *, is_deadly: bool) -> None:
+    def __init__(
+        self, reason: str, *, is_deadly: bool, user_error: TrimtabError | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.is_deadly = is_deadly
+        self.user_error = user_error
 
 
 Answer = Mapping[str, Any]
@@ -96,7 +104,11 @@ def _answers(
     for line in _lines(process, timeout_s):
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise ProbeDied(answer["error"], is_deadly=answer["is_out_of_memory"])
+            raise ProbeDied(
+                answer["error"],
+                is_deadly=answer["is_out_of_memory"],
+                user_error=error_from_json(answer.get("user_error")),
+            )
         if answer.get("done"):
             return
         yield answer

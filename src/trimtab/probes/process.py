@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -55,8 +54,6 @@ def _measure(request: Mapping[str, Any], tell: Tell) -> None:
 def serve(answer: Callable[[Mapping[str, Any], Tell], None]) -> None:
     """Read one request, write what is told while it is answered, and how that ended."""
     answers = _keep_stdout_for_answers()
-    # Ctrl-C on a terminal reaches the whole group; the asking process ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):
         _OOM_SCORE.write_text(_FIRST_TO_GO, encoding="ascii")
     request = json.loads(_read_line())
@@ -65,7 +62,7 @@ def serve(answer: Callable[[Mapping[str, Any], Tell], None]) -> None:
         answer(request, partial(_write, answers))
         _write(answers, {"done": True})
     except TrimtabError as error:
-        _write(answers, _failure(error.what, error))
+        _write(answers, {**_failure(error.what, error), "user_error": error.to_json()})
     except Exception as error:
         _write(answers, _failure(first_sentence(error), error))
 

@@ -25,6 +25,8 @@ WIDTH = {"learning_rate": BRACKET**3, "weight_decay": BRACKET**2}
 """How far a range reaches on either side of its start, as a factor. Others reach 4×."""
 OTHER_WIDTH = 4.0
 WHOLE = ("global_batch_size", "lora_r")
+MOST = {"warmup_ratio": 0.9}
+"""What is searched at most of a share, which is below 1."""
 NUM_TRIALS = 6
 NUM_TRIALS_MORE = 3
 """For each further hyperparameter."""
@@ -53,10 +55,14 @@ class Space:
         return FloatDistribution(self.low, self.high, log=True)
 
     def value(self, proposed: float) -> float | int:
-        """What is run where this was proposed: sizes are powers of two, rates have three digits."""
-        if self.name in WHOLE:
-            return int(2 ** round(math.log2(proposed)))
-        return rounded(proposed, 3)
+        """What is run where this was proposed: the start as it is, else sizes that are powers of
+        two and rates of three digits."""
+        if self.name not in WHOLE:
+            return proposed if proposed == self.start else rounded(proposed, 3)
+        if proposed == self.start:
+            return int(proposed)
+        lowest, highest = math.ceil(math.log2(self.low)), math.floor(math.log2(self.high))
+        return int(2 ** min(max(round(math.log2(proposed)), lowest), highest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,11 @@ class Design:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(space.name for space in self.spaces)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the plan's own values are a run of their own, as the ranges lack one of them."""
+        return self.start is None
 
     @property
     def start(self) -> dict[str, Any] | None:
@@ -139,7 +150,8 @@ def make_design(
     sampler: SamplerName = "local",
 ) -> Design:
     """The most runs, up to six (three more for each further hyperparameter), of at least ten
-    updates each, that the budget has room for; and as long as it has room for. Where it has room
+    updates each, that the budget has room for; and as long as it has room for. A run of the plan's
+    own values is made beside them where a range has no place for one of those. Where it has room
     for runs of a third of that length too, they are four of their own or, where the schedule has a
     level trunk and that leaves the runs longer, branches of all.
 
@@ -154,6 +166,8 @@ def make_design(
     settings = plan.settings()
     tokens_per_step = plan.predictions.tokens_per_step
     assert tokens_per_step is not None
+    spaces = tuple(_space(plan, name) for name in names)
+    num_references = int(any(space.start is None for space in spaces))
     room = budget * settings.num_train_steps
     scoring = num_eval_tokens / tokens_per_step
     most = num_trials or NUM_TRIALS + NUM_TRIALS_MORE * (len(names) - 1)
@@ -161,20 +175,24 @@ def make_design(
     longest = settings.num_train_steps
     enough = min(MIN_NUM_STEPS, longest)
     for number in range(most, least - 1, -1):
-        num_steps = min(longest, int(room / number - scoring))
+        num_steps = min(longest, int(room / (number + num_references) - scoring))
         if num_steps >= enough:
             break
     else:
-        needed = least * (enough + scoring) / settings.num_train_steps
+        fewest = least + num_references
+        needed = fewest * (enough + scoring) / settings.num_train_steps
         raise ConfigError(
-            f"{budget:.0%} of this run's {longest:,} updates are too few for {least} runs of "
+            f"{budget:.0%} of this run's {longest:,} updates are too few for {fewest} runs of "
             f"{enough} updates each with their scoring.",
             hint=f"Give --budget {math.ceil(100 * needed)}% or more, or hold out fewer rows.",
         )
-    lengths = _two_lengths(plan, names, room, number, scoring) if num_steps < longest else None
+    room -= num_references * scoring
+    lengths = None
+    if num_steps < longest:
+        lengths = _two_lengths(plan, names, room, number, number + num_references, scoring)
     num_short, short_branches, num_steps = lengths or (0, False, num_steps)
     return Design(
-        spaces=tuple(_space(plan, name) for name in names),
+        spaces=spaces,
         num_trials=number,
         num_steps=num_steps,
         num_short_trials=num_short,
@@ -189,19 +207,20 @@ def make_design(
 
 
 def _two_lengths(
-    plan: Plan, names: Sequence[str], room: float, number: int, scoring: float
+    plan: Plan, names: Sequence[str], room: float, number: int, num_long: int, scoring: float
 ) -> tuple[int, bool, int] | None:
     """How many short runs, whether they branch off, and the longer length; None without room.
 
-    `room` and `scoring` in updates.
+    `number` of trials, `num_long` of long runs; `room` and `scoring` in updates.
     """
-    apart = (room - (number + NUM_SHORT_TRIALS) * scoring) / (number + NUM_SHORT_TRIALS / SHORTER)
+    apart = (room - (number + NUM_SHORT_TRIALS) * scoring) / (num_long + NUM_SHORT_TRIALS / SHORTER)
     choices = [(int(apart), False, NUM_SHORT_TRIALS)]
     settings = plan.settings()
     if _has_branches(settings, names):
         # A decay takes whole updates, at least one.
         decay = decay_share(settings)
-        branched = (room / number - 2 * scoring - math.ceil(decay)) / (1 + decay / SHORTER)
+        own = number * (2 * scoring + math.ceil(decay))
+        branched = (room - own) / (num_long + number * decay / SHORTER)
         choices.append((min(int(branched), settings.num_train_steps), True, number))
     num_steps, has_branches, num_short = max(choices)
     return (num_short, has_branches, num_steps) if num_steps >= SHORTER * MIN_NUM_STEPS else None
@@ -224,7 +243,8 @@ def planned_value(plan: Plan, name: str) -> Any:
 
 
 def _space(plan: Plan, name: str) -> Space:
-    """Around the plan's value, inside the catalogue's range where that holds the value."""
+    """Around the plan's value, inside the catalogue's range where that holds the value, and inside
+    what the hyperparameter can be."""
     declared = catalogue()[name].declaration.search
     assert declared is not None
     start = float(planned_value(plan, name))
@@ -236,4 +256,6 @@ def _space(plan: Plan, name: str) -> Space:
         low, high = max(low, declared.low), min(high, declared.high)
     if name in WHOLE:
         low, high = math.ceil(low), math.floor(high)
+    if name in MOST:
+        high = max(start, min(high, MOST[name]))
     return Space(name, low, high, start)

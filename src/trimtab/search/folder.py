@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trimtab.planning.plan import Plan
 from trimtab.runs.atomic import write_json, write_text
 from trimtab.runs.folder import refuse_taken, safe_model_name
 from trimtab.search.record import TuneResult
+from trimtab.workflow.fingerprinting import Fingerprints
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class TuneFolder:
             ) from error
         if not is_the_same:
             raise ConfigError(
-                "output_dir holds a search of another configuration, budget or sampler.",
+                "output_dir holds a search of another configuration, budget or sampler, or of "
+                "other rows or another model.",
                 where=str(self.root),
                 hint="Choose another output_dir, or ask as before to go on with that one.",
             )
@@ -85,9 +88,9 @@ class TuneFolder:
         write_json(self.base_json, {"asked": asked.digest, "plan": plan.to_json()})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Asked:
-    """One search as it was asked for: asked alike again, it goes on."""
+    """One search as it was asked for: asked alike again, of the same rows and model, it goes on."""
 
     resolved: ResolvedConfig
     names: Sequence[str]
@@ -95,11 +98,13 @@ class Asked:
     num_trials: int | None
     sampler: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
         config: dict[str, Any] = self.resolved.config.model_dump(mode="json")
         del config["output_dir"]
-        return digest([config, list(self.names), self.budget, self.num_trials, self.sampler])
+        inputs = dict(Fingerprints(self.resolved.config).of_run_facts() or {})
+        asked = [list(self.names), self.budget, self.num_trials, self.sampler]
+        return digest([config, inputs, *asked])
 
     @property
     def folder(self) -> TuneFolder:

@@ -248,15 +248,22 @@ def verdict(
     if best == start:
         return f"{found}, the plan's own, had the lowest loss; it stays"
     assert start is not None
+    took = f"{found} is taken"
+    if values is not None and values != best.overrides:
+        design = judged.design
+        took = (
+            f"{told(values)} is taken, moved to the run's {design.run_num_steps:,} updates from "
+            f"{found}, the best in runs of {design.num_steps:,}"
+        )
     if start.diverged is not None:
-        return f"{found} is taken: the plan's own diverged ({start.diverged})"
+        return f"{took}: the plan's own diverged ({start.diverged})"
     assert test is not None
     rows = f"{test.num_rows} rows that the search never saw"
     if values is None:
         return f"the plan's own stays: {found} differs from it by {_effect(test)} on {rows}, " + (
             "which is noise" if test.is_within_noise else "which is no gain"
         )
-    return f"{found} is taken: {_effect(test)} against the plan's own on {rows}"
+    return f"{took}: {_effect(test)} against the plan's own on {rows}"
 
 
 def told(values: Mapping[str, Any]) -> str:

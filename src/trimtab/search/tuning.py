@@ -204,7 +204,7 @@ class _Search:
 
     def run_reference(self, trials: Trials, stop_requested: Callable[[], bool]) -> None:
         """The plan's own values, where the space has no place for one of them."""
-        if self.design.start is not None or trials.reference is not None:
+        if not self.design.has_reference or trials.reference is not None:
             return
         values = self.planned_values()
         progress = _Progress(self.observer)
@@ -295,7 +295,7 @@ def _searched(search: _Search, storage: str | None, executor: Executor) -> TuneR
 def _tell_design(search: _Search) -> None:
     design, plan = search.design, search.bench.plan
     step_s = plan.predictions.step_time_s
-    num_updates = design.num_trials * design.num_steps
+    num_updates = (design.num_trials + design.has_reference) * design.num_steps
     if not design.short_branches:
         num_updates += design.num_short_trials * design.short_num_steps
     time = "" if step_s is None else f", about {num_updates * step_s / 60:.1f} min"
@@ -303,6 +303,8 @@ def _tell_design(search: _Search) -> None:
         f"a search of {design.num_trials} runs of {design.num_steps} updates each, of the "
         f"{design.run_num_steps:,} of the planned run{time}"
     )
+    if design.has_reference:
+        search.observer.noted("and of one of the plan's own values, for which a range has no place")
     if design.short_branches:
         search.observer.noted(
             f"and each branches off to a run of {design.short_num_steps} updates, to see how the "

@@ -183,6 +183,8 @@ def _read(
 
 
 def _arms(written: str, read: Sequence[tuple[str, Any]], where: str) -> Arms:
+    if not read:
+        raise ConfigError(f"{written} has no value, and a study compares.", where=where)
     names = {name for name, _ in read}
     (name,) = names
     if name in NOT_STUDIED:

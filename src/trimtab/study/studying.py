@@ -158,11 +158,11 @@ def opened_study(
         trials = Trials(folder, observer, stop_requested, in_process)
         try:
             yield Opened(folder, bench, trials)
-        except StopRequested as stopped:
+        except (StopRequested, KeyboardInterrupt):
             raise Interrupted(
                 f"the study was stopped; its finished runs are kept in {root}.",
                 hint="The same command goes on with those that are left.",
-            ) from stopped
+            ) from None
 
 
 def _subject(resolved: ResolvedConfig, about: str, in_process: bool) -> str:

@@ -29,8 +29,8 @@ def run_trial_apart(
 ) -> TrialRun:
     """As `run_trial`, in a process of its own.
 
-    A process that dies is a trial that diverged, with the reason; what the trial raises is raised
-    as ProbeDied.
+    A process that dies is a trial that diverged, with the reason, unless a stop was asked for
+    meanwhile. An error that a user can mend is raised as it was there, another one as ProbeDied.
     """
     request = {
         "settings": asdict(order.settings),
@@ -53,6 +53,10 @@ def run_trial_apart(
                 if stop_requested():
                     raise StopRequested
     except ProbeDied as died:
+        if stop_requested():
+            raise StopRequested from None
+        if died.user_error is not None:
+            raise died.user_error from None
         if not died.is_deadly:
             raise
         return _dead(order, f"after update {num_updates}: {died.reason}")

@@ -32,6 +32,10 @@ from trimtab.interop.translating import (
 )
 
 _FOUR_BIT: Final = "the weights would be trained on in 4 or 8 bits, which is not there"
+_PEFTS_OWN: Final = (
+    "without lora_target_modules PEFT adapts its own few for the architecture, such as q_proj and "
+    "v_proj; --target-modules would settle it"
+)
 
 
 def _begin(reading: Reading) -> None:
@@ -47,7 +51,6 @@ def _begin(reading: Reading) -> None:
 def _take_adapter(reading: Reading) -> None:
     """`use_peft` is what makes the other LoRA keys count."""
     asked = reading.take("use_peft")
-    is_lora = asked is not None and as_bool(asked.value) is True
     if asked is not None:
         reading.apply(asked, switch({"method": "lora"}, {"method": "full"}))
     for name in ("load_in_4bit", "load_in_8bit"):
@@ -55,15 +58,18 @@ def _take_adapter(reading: Reading) -> None:
         if setting is not None and as_bool(setting.value) is not False:
             reading.lose(setting, Loss(_FOUR_BIT, changes_result=True, about=("method",)))
     scaled = reading.take("use_rslora")
-    if scaled is not None and is_lora:
-        reading.apply(scaled, lambda value: rank_stabilised(reading, value, "lora_r", 16, 32))
-    if not is_lora:
+    if asked is None or as_bool(asked.value) is not True:
         for name in [name for name in reading.left if name.startswith("lora_")]:
             setting = reading.take(name)
             if setting is not None:
                 reading.lose(setting, Loss("no adapter is asked for", changes_result=False))
-    elif not reading.has("lora_dropout"):
-        reading.carry(asked, {"lora_dropout": 0.05})  # type: ignore[arg-type]
+        return
+    if scaled is not None:
+        reading.apply(scaled, lambda value: rank_stabilised(reading, value, "lora_r", 16, 32))
+    if not reading.has("lora_dropout"):
+        reading.carry(asked, {"lora_dropout": 0.05})
+    if not reading.has("lora_target_modules"):
+        reading.lose(asked, Loss(_PEFTS_OWN, changes_result=True, about=("target_modules",)))
 
 
 def rank_stabilised(
