@@ -310,3 +310,22 @@ def _in_a_fresh_process(arguments: list[str]) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_ctrl_c_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trimtab.plan", interrupted)
+    assert run(["plan", "--model", "m", "--dataset", "d"]) == 130
+    assert capsys.readouterr().err.endswith("Aborted.\n")
+
+
+def test_a_wrong_option_is_named_with_its_commands_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["generate", "runs/some", "hi", "--max-new-tokens", "0"]) == 2
+    told = capsys.readouterr().err
+    assert "--max-new-tokens" in told and told.endswith("Try: trimtab generate --help\n")

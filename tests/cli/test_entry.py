@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from trimtab.cli import entry
 from trimtab.cli.entry import KERNEL_CACHES, TUNABLES, VARIABLE, needs_tunables
 
 is_glibc = sys.platform == "linux" and (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
@@ -74,3 +75,17 @@ def test_kernel_caches_are_bounded_where_the_user_has_not(
         check=True,
     )
     assert ended.stdout.strip() == repr(in_force)
+
+
+def test_ctrl_c_while_the_command_is_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["trimtab", "explain"])
+    monkeypatch.setattr("trimtab.cli.app.main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Aborted.\n"

@@ -122,6 +122,9 @@ def test_stop_names_the_rows_and_the_next_step(
     assert stopped["details"]["row_ids"] == list(clean[BAD_UPDATE - 1])
     assert all("rows.jsonl:" in one for one in stopped["details"]["rows"])
     assert [one["step"] for one in updates_of(run)] == list(range(1, BAD_UPDATE))
+    assert command(["generate", str(run), "hi"]) == 2
+    told_later = capsys.readouterr().err
+    assert "it was stopped (loss spike" in told_later and "Train anew" in told_later
     assert not (run / "adapter").exists()
     assert "loss spike" in (run / "report.html").read_text(encoding="utf-8")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,21 @@ def test_any_configuration_reads_back(config_file: Path, values: dict[str, Any])
     found = resolve(values=values)
     config_file.write_bytes(found.to_yaml().encode())
     assert resolve(file=config_file).config == found.config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("learning_rate", "1,5e-4", "write 0.00015 without"),
+        ("max_steps", "1,000", "write 1000 without"),
+        ("max_steps", "1_000", "write 1000 without"),
+        ("lr_scheduler_type", "cosin", "Did you mean cosine?"),
+        ("optim", "adamww", "Did you mean adamw?"),
+        ("dataset_columns", {"prompt:question": None}, "Put a space behind each colon"),
+    ],
+)
+def test_a_value_that_is_nearly_right_is_answered_with_the_right_one(
+    name: str, value: Any, hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(hint)):
+        resolve(values={"model": "m", "dataset": "d", name: value})

@@ -61,6 +61,7 @@ def test_positionals_are_told_apart() -> None:
         ("--learning-rate", "--learning-rate has no value. It takes auto, or a number > 0"),
         ("--learning-rate --packing", "--learning-rate has no value"),
         ("--report-to", "--report-to has no value"),
+        ("--packing yes", "--packing yes: it takes true or false. --packing alone turns it on"),
         ("stray", "'stray' stands alone"),
         ("--packing maybe", "'maybe' stands alone"),
         ("--packing 2", "'2' stands alone"),

@@ -85,7 +85,10 @@ TRANSLATED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"report_to": ["wandb"]}, {"report_to": "wandb"}),
     ({"report_to": []}, {}),
     ({"resume_from_checkpoint": None, "push_to_hub": False, "deepspeed": None}, {}),
-    ({"logging_strategy": "steps"}, {}),
+    ({"logging_strategy": "steps", "logging_dir": None}, {}),
+    ({"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}, {}),
+    ({"early_stopping_patience": None, "neftune_noise_alpha": None}, {}),
+    ({"dataloader_num_workers": 0, "remove_unused_columns": True}, {}),
 ]
 
 
@@ -116,7 +119,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"save_strategy": "epoch"}, "save_steps"),
     ({"resume_from_checkpoint": True}, "trimtab resume"),
     ({"push_to_hub": True}, "nothing is uploaded"),
-    ({"deepspeed": "ds.json"}, "not there yet"),
+    ({"deepspeed": "ds.json"}, "--num-processes"),
+    ({"load_best_model_at_end": False}, "lowest held-out loss are handed over"),
+    ({"early_stopping_patience": 3}, "no run ends early"),
+    ({"dataloader_num_workers": 4}, "remove this line"),
     ({"val_size": 500}, "a number > 0 and < 1"),
     ({"lora_target": ".*_proj$"}, "a list of names"),
 ]

@@ -101,6 +101,12 @@ def test_sentences() -> None:
     )
     assert "--learning-rate 3e-4 --weight-decay 0.05" in headline(both)
     assert "3e-4 to 6e-4" in plateau_sentence(RESULT)
+    assert "the best lies, at 90%, with learning_rate in 2e-4 to 9e-4" in plateau_sentence(RESULT)
+    assert "that was run" not in plateau_sentence(RESULT)
+    edge = replace(RESULT, best={"learning_rate": 1e-4}, region={"learning_rate": (1e-4, 2e-3)})
+    told = plateau_sentence(edge)
+    assert "smallest that was run: a better one may lie below" in told
+    assert "search from --learning-rate 1e-4" in told and "at 90%" not in told
     assert "was not measured" in horizon_sentence(RESULT)
     open_ = Horizon(-0.3, -0.9, 0.3, 60, 20)
     assert "unidentified, and not used" in horizon_sentence(replace(RESULT, horizon=open_))

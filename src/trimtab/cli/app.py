@@ -26,6 +26,7 @@ from trimtab.cli.common import (
     print_json,
 )
 from trimtab.cli.configs import AllowLossy, Dialect, Foreign, TheirDefaults, config_and_options
+from trimtab.cli.entry import ABORTED, EXIT_ABORTED
 from trimtab.cli.export_command import export
 from trimtab.cli.plan_command import plan
 from trimtab.cli.processes import (
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from trimtab.cli.progress import ConsoleObserver
     from trimtab.runs.records import RunSummary
 
-EXIT_ABORTED = 130
 
 app = typer.Typer(
     name="trimtab",
@@ -75,11 +75,12 @@ def run(arguments: Sequence[str]) -> int:
     except TrimtabError as error:
         return _told(error, debug, "" if isinstance(error, Interrupted) else "Error: ")
     except TyperException as error:
-        _complain(f"Error: {error} Try: trimtab --help")
+        command = f" {arguments[0]}" if arguments and arguments[0][:1].isalpha() else ""
+        told = error.format_message().rstrip(".")
+        _complain(f"Error: {told}. Try: trimtab{command} --help")
         return ConfigError.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _complain("Aborted; nothing was saved.")
-        return EXIT_ABORTED
+        code = EXIT_ABORTED
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,6 +93,9 @@ def run(arguments: Sequence[str]) -> int:
             "--debug shows where."
         )
         return 1
+    # typer makes this code of Ctrl-C in a command; what ends a run has told how to go on.
+    if code == EXIT_ABORTED:
+        _complain(ABORTED)
     return code if isinstance(code, int) else 0
 
 

@@ -27,6 +27,8 @@ TUNABLES = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0:glibc.malloc.huget
 VARIABLE = "GLIBC_TUNABLES"
 KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "16"}
 """How many kernels oneDNN keeps, and how many prepared products torch's layer above it."""
+EXIT_ABORTED = 130
+ABORTED = "Aborted."
 UPDATING_COMMANDS = frozenset({"train", "resume", "demo", "plan", "tune", "study"})
 
 
@@ -39,9 +41,13 @@ def main() -> None:
         others = os.environ.get(VARIABLE)
         os.environ[VARIABLE] = f"{others}:{TUNABLES}" if others else TUNABLES
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    from trimtab.cli.app import main as run
+    try:
+        from trimtab.cli.app import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{ABORTED}\n")
+        sys.exit(EXIT_ABORTED)
 
 
 def needs_tunables(arguments: list[str]) -> bool:

@@ -103,9 +103,10 @@ def _files_here(dataset: str, split: str, *, for_evaluation: bool) -> FoundFiles
     if path.exists():
         return FoundFiles((path,), splits)
     if _looks_like_path(dataset, path):
+        name = "eval_dataset" if for_evaluation else "dataset"
         raise ConfigError(
-            f"no such file or folder: {dataset}.",
-            hint="`dataset` is a path, or a hub name such as owner/name.",
+            f"{name}: no such file or folder: {dataset}.",
+            hint=f"`{name}` is a path, or a hub name such as owner/name.",
         )
     return None
 

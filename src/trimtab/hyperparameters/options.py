@@ -17,6 +17,7 @@ from trimtab.hyperparameters.domains import members
 from trimtab.hyperparameters.reading import Setting, read_value
 from trimtab.hyperparameters.translations import FOREIGN, SPELLINGS
 
+_YAML_1_1_WORDS = {"yes", "no", "on", "off"}
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
@@ -51,6 +52,11 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, 
         if is_switch(name):
             if not equals:
                 has_value = bool(remaining) and _is_switch_value(name, remaining[0])
+                if remaining and not has_value and remaining[0] in _YAML_1_1_WORDS:
+                    raise ConfigError(
+                        f"--{word} {remaining[0]}: it takes true or false.",
+                        hint=f"--{word} alone turns it on, --no-{word} off.",
+                    )
                 text = remaining.pop(0) if has_value else "true"
         elif name.startswith("no_") and is_switch(name[3:]) and not equals:
             name, text = name[3:], "false"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final
 
 from trimtab.errors import ConfigError
@@ -15,6 +17,8 @@ from trimtab.hyperparameters.paths import path_problem
 from trimtab.hyperparameters.reading import Setting, scalar
 
 _LONGEST_SHOWN: Final = 60
+_GROUPED: Final = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+_NEAR: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +93,24 @@ def _way_out(value: Any, entry: Entry) -> str | None:
     if takes_number and isinstance(value, int) and abs(value) > LARGEST_INT:
         return "The number is too large."
     if isinstance(value, str) and takes_number:
-        number = scalar(value.strip().replace("_", "").replace(",", ""))
+        number = scalar(_as_number(value))
         if isinstance(number, int | float) and not isinstance(number, bool):
             return f"It is a text here: write {number} without quotes or separators."
         if entry.declaration.unit is not None and value[:1].isdigit():
             return f"Write the number alone; its unit is {entry.declaration.unit}."
     if isinstance(value, str) and entry.domain == "true or false":
         return "YAML 1.2 reads yes, no, on and off as texts."
-    return path_problem(value) if isinstance(value, str) else None
+    if isinstance(value, dict) and any(":" in str(name) for name in value):
+        return "Put a space behind each colon."
+    if isinstance(value, str):
+        near = get_close_matches(value, re.findall(r"\w+", entry.domain), n=1, cutoff=_NEAR)
+        return f"Did you mean {near[0]}?" if near else path_problem(value)
+    return None
+
+
+def _as_number(text: str) -> str:
+    """Without what groups digits, and with the point for a comma that stands before decimals."""
+    text = text.strip().replace("_", "")
+    if _GROUPED.fullmatch(text):
+        return text.replace(",", "")
+    return text.replace(",", ".")

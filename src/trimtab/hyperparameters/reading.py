@@ -162,9 +162,10 @@ class _Reader:
         try:
             yield from YAML(typ="safe", pure=True).parse(text)
         except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            is_open = "unexpected end of stream" in str(error.problem) and error.context_mark
+            mark = error.context_mark if is_open else error.problem_mark or error.context_mark
             line = 1 if mark is None else mark.line + 1
-            raise self._error(_reason(error), line) from error
+            raise self._error(_NEVER_CLOSED if is_open else _reason(error), line) from error
         # On some malformed texts the parser fails with ValueError, AssertionError and others.
         except Exception as error:
             raise self._error(_unreadable(text), _line_of_unreadable(text)) from error
@@ -258,6 +259,9 @@ _KIND_NAMES: Final = {bool: "bool", int: "int", float: "float", type(None): "nul
 def _line(event: Any) -> int:
     line: int = event.start_mark.line
     return line + 1
+
+
+_NEVER_CLOSED: Final = "this is no valid YAML: a quote or bracket that is opened is never closed."
 
 
 def _reason(error: Any) -> str:

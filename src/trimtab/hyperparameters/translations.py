@@ -75,7 +75,8 @@ def _absent(name: str, *, allowed: tuple[Any, ...], instead: str) -> ForeignName
         raise TranslationError(instead)
 
     means = f"taken only where it asks for nothing, since {instead.removesuffix('.')}"
-    return ForeignName(name, None, means, {"enum": list(allowed)}, translate)
+    switch_words = _TRUE_FALSE if False in allowed or True in allowed else ()
+    return ForeignName(name, None, means, {"enum": list(allowed)}, translate, switch_words)
 
 
 def _half_precision(name: str) -> ForeignName:
@@ -91,6 +92,57 @@ def _half_precision(name: str) -> ForeignName:
     means = f"true is {name}; false, without the other one being true, is fp32"
     schema = {"enum": [True, False, "auto", None]}
     return ForeignName(name, "precision", means, schema, translate, (*_TRUE_FALSE, "auto"))
+
+
+_BEST: Final = "the weights with the lowest held-out loss are handed over: remove this line."
+_ABSENT: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
+    "load_in_4bit": (
+        (False, None),
+        "training on 4-bit weights (qlora) is not there yet: use method lora or full.",
+    ),
+    "load_in_8bit": (
+        (False, None),
+        "training on 8-bit weights is not there yet: use method lora or full.",
+    ),
+    "packing_strategy": (
+        ("bfd",),
+        "packing is best-fit decreasing, `bfd`: remove this line.",
+    ),
+    "save_strategy": (
+        ("steps",),
+        "checkpoints are taken every save_steps updates, or a share of the run.",
+    ),
+    "logging_strategy": (
+        ("steps",),
+        "every update is logged in metrics.jsonl: remove this line.",
+    ),
+    "logging_dir": ((None,), "logs lie in the run folder, output_dir: remove this line."),
+    "resume_from_checkpoint": (
+        (False, None),
+        "a run is resumed by `trimtab resume RUN`: remove this line.",
+    ),
+    "push_to_hub": (
+        (False, None),
+        "nothing is uploaded: remove this line and upload the run's adapter or model.",
+    ),
+    "deepspeed": (
+        (None,),
+        "several devices train by --num-processes, torchrun and parallelism: remove this line.",
+    ),
+    "load_best_model_at_end": ((True,), _BEST),
+    "metric_for_best_model": (("eval_loss", "loss"), _BEST),
+    "early_stopping_patience": ((None,), f"no run ends early, and {_BEST}"),
+    "dataloader_num_workers": (
+        (0,),
+        "rows are tokenised before the run, or in windows as it goes: remove this line.",
+    ),
+    "remove_unused_columns": (
+        (True,),
+        "columns that nothing names are not read: remove it.",
+    ),
+    "neftune_noise_alpha": ((None,), "noise on embeddings is not there: remove this line."),
+}
+"""Names of features that are not there: the values that ask for nothing, and what is instead."""
 
 
 def _foreign() -> Mapping[str, ForeignName]:
@@ -118,45 +170,9 @@ def _foreign() -> Mapping[str, ForeignName]:
             {},
             means="true is all-linear, false changes nothing",
         ),
-        _absent(
-            "load_in_4bit",
-            allowed=(False, None),
-            instead="training on 4-bit weights (qlora) is not there yet: use method lora or full.",
-        ),
-        _absent(
-            "load_in_8bit",
-            allowed=(False, None),
-            instead="training on 8-bit weights is not there yet: use method lora or full.",
-        ),
-        _absent(
-            "packing_strategy",
-            allowed=("bfd",),
-            instead="packing is best-fit decreasing, `bfd`: remove this line.",
-        ),
-        _absent(
-            "save_strategy",
-            allowed=("steps",),
-            instead="checkpoints are taken every save_steps updates, or a share of the run.",
-        ),
-        _absent(
-            "logging_strategy",
-            allowed=("steps",),
-            instead="every update is logged in metrics.jsonl: remove this line.",
-        ),
-        _absent(
-            "resume_from_checkpoint",
-            allowed=(False, None),
-            instead="a run is resumed by `trimtab resume RUN`: remove this line.",
-        ),
-        _absent(
-            "push_to_hub",
-            allowed=(False, None),
-            instead="nothing is uploaded: remove this line and upload the run's adapter or model.",
-        ),
-        _absent(
-            "deepspeed",
-            allowed=(None,),
-            instead="training on several machines is not there yet: remove this line.",
+        *(
+            _absent(name, allowed=allowed, instead=instead)
+            for name, (allowed, instead) in _ABSENT.items()
         ),
     )
     return MappingProxyType({foreign.name: foreign for foreign in names})

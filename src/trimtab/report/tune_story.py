@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from trimtab.report.words import counted, float_text, seconds_text
 from trimtab.search.record import TuneResult
 
@@ -37,10 +39,30 @@ def plateau_sentence(result: TuneResult) -> str:
     regions = [
         f"{name} in {float_text(low)} to {float_text(high)}"
         for name, (low, high) in result.region.items()
+        if low > min(_tried(result, name)) or high < max(_tried(result, name))
     ]
     if regions:
         sentence += f" By the fitted curve the best lies, at 90%, with {'; '.join(regions)}."
-    return sentence
+    return " ".join([sentence, *_edges(result)])
+
+
+def _edges(result: TuneResult) -> Iterator[str]:
+    """Where the best is an end of what was run, what lies beyond was not looked at."""
+    assert result.best is not None
+    for name, value in result.best.items():
+        tried = _tried(result, name)
+        side = {max(tried): ("largest", "above"), min(tried): ("smallest", "below")}.get(value)
+        if side is None or min(tried) == max(tried):
+            continue
+        option = f"--{name.replace('_', '-')} {float_text(value)}"
+        yield (
+            f"{name} {float_text(value)} is the {side[0]} that was run: a better one may lie "
+            f"{side[1]}, and a search from {option} would look there."
+        )
+
+
+def _tried(result: TuneResult, name: str) -> list[float]:
+    return [run.values[name] for run in result.runs if not run.is_short]
 
 
 def horizon_sentence(result: TuneResult) -> str:

@@ -25,7 +25,7 @@ from trimtab.models.source import ModelSource, locate
 from trimtab.planning.settings import Settings
 from trimtab.probes.device import choose_device
 from trimtab.runs.folder import RunFolder, open_run
-from trimtab.runs.records import DataRecord
+from trimtab.runs.records import DataRecord, RunSummary
 from trimtab.workflow.records import read_plan
 
 
@@ -99,16 +99,25 @@ def result_of(folder: RunFolder, settings: Settings) -> ModelSource:
     """What the run has handed over. Raises ConfigError where that is nothing."""
     result = folder.adapter if settings.method == "lora" else folder.model
     if not result.is_dir():
-        raise ConfigError(
-            "the run has handed no result over.",
-            where=str(folder.root),
-            hint=f"Go on with it: trimtab resume {folder.root}",
-        )
+        raise _no_result(folder)
     if settings.method == "lora":
         check_adapter_folder(result)
     else:
         check_model_folder(result, trust_remote_code=False)
     return ModelSource(str(result), result)
+
+
+def _no_result(folder: RunFolder) -> ConfigError:
+    """With what the run's own last word says of it."""
+    what, hint = "the run has handed no result over", f"Go on with it: trimtab resume {folder.root}"
+    try:
+        summary = RunSummary.from_json(json.loads(folder.summary_json.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        summary = None
+    if summary is not None and summary.status == "stopped":
+        what = f"{what}: it was stopped ({summary.stopped_by})"
+        hint = "Train anew with what stopped it changed; report.html in the folder shows where."
+    return ConfigError(f"{what}.", where=str(folder.root), hint=hint)
 
 
 def _tuned(base: PreTrainedModel, result: ModelSource, settings: Settings) -> Model:
