@@ -715,7 +715,8 @@ class TrainingConfig(BaseModel):
     memory_limit: Annotated[
         Auto | PositiveInt | MemorySize,
         Hyperparameter(
-            "The memory that the run may take, as bytes or with a unit (`6GiB`).",
+            "The memory that the run may take of a device, shared by its ranks there, as bytes or "
+            "with a unit (`6GiB`).",
             "precision and memory",
             unit="bytes",
             example="6GiB",

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from trimtab.hyperparameters.catalogue import aliases, catalogue
 from trimtab.hyperparameters.config import TrainingConfig
+from trimtab.hyperparameters.declaration import AUTO
 from trimtab.hyperparameters.options import option_setting, parse_options, split_options
 from trimtab.hyperparameters.problems import (
     Problem,
@@ -83,6 +84,10 @@ class ResolvedConfig:
     def is_set(self, name: str) -> bool:
         """Did the user set this field?"""
         return self.origins[name].layer != "default"
+
+    def is_given(self, name: str) -> bool:
+        """Did the user set this field to a value, rather than leave it out or write `auto`?"""
+        return self.is_set(name) and dict(self.config)[name] != AUTO
 
     def to_yaml(self) -> str:
         """What the user set, under the catalogue's names, each with its layer as a comment.

@@ -287,10 +287,15 @@ class Draft:
     def _room(self) -> MemoryRoom:
         """A limit that the user set binds; the device's memory binds in any case."""
         limit = self.value("memory_limit")
-        is_set = self.resolved.is_set("memory_limit")
-        there = self.facts.integer("device.memory_bytes")
-        there //= ranks_on_one_memory(self.facts, self.num_ranks)
-        return MemoryRoom(limit, limit if is_set else there)
+        num_sharing = ranks_on_one_memory(self.facts, self.num_ranks)
+        there = self.facts.integer("device.memory_bytes") // num_sharing
+        return MemoryRoom(
+            limit_bytes=limit,
+            ceiling_bytes=limit if self.resolved.is_given("memory_limit") else there,
+            free_bytes=self.facts.integer("device.memory_available_bytes") // num_sharing,
+            device_bytes=there,
+            num_sharing=num_sharing,
+        )
 
     def _predictions(self, duration: Duration) -> Predictions:
         micro = self.value("per_device_train_batch_size")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from planning.facts import (
     CARD_8GB,
@@ -350,6 +352,84 @@ def test_memory_limit() -> None:
     asked = planned(memory_limit="6GiB").decision("memory_limit")
     assert (asked.value, asked.origin) == (6 * 2**30, "user")
     assert planned(memory_limit=7 * GB).decision("memory_limit").value == 7 * GB
+
+
+def test_a_set_limit_is_never_over_what_the_device_has() -> None:
+    values = {"device": PLAIN_CPU, "model": LLAMA_8B, "global_batch_size": 128}
+    small = PLAIN_CPU | {"device.memory_bytes": 64 * GB, "device.memory_available_bytes": 60 * GB}
+    plan = planned(**values | {"device": small, "memory_limit": "200GB"})
+    assert plan.settings().memory_limit == 64 * GB
+    assert plan.predictions.worst_case_memory_bytes is not None
+    assert plan.predictions.worst_case_memory_bytes <= 64 * GB
+    told = "memory_limit 186.3 GiB is over the 59.6 GiB that the device has"
+    assert any(told in warning for warning in plan.warnings)
+    with pytest.raises(DoesNotFit):
+        planned(**values, memory_limit="200GB")
+
+
+def test_a_set_limit_over_what_is_free_is_kept_and_told_where_it_is_used() -> None:
+    tight = PLAIN_CPU | {"device.memory_available_bytes": 2 * GB}
+    plan = planned(device=tight, memory_limit="15GB")
+    assert plan.settings().memory_limit == 15 * GB
+    assert any("over what is free now" in warning for warning in plan.warnings)
+    assert planned(device=tight, memory_limit="15GB", global_batch_size=1).warnings == ()
+
+
+def test_ranks_on_one_memory_share_a_set_limit() -> None:
+    alone = planned(memory_limit="8GB", global_batch_size=64)
+    shared = planned(memory_limit="16GB", global_batch_size=128, num_ranks=2)
+    assert shared.settings().memory_limit == alone.settings().memory_limit == 8 * GB
+    assert sizes(shared)[0] == sizes(alone)[0]
+    assert shared.decision("memory_limit").because.endswith("; 14.9 GiB, shared by 2 ranks")
+    cards = planned(device=CARD_24GB, memory_limit="16GB", num_ranks=2)
+    assert cards.settings().memory_limit == 16 * GB
+
+
+@pytest.mark.parametrize("size", [5, 7])
+def test_sizes_that_are_offered_divide_a_set_global_batch(size: int) -> None:
+    values = {
+        "device": PLAIN_CPU,
+        "global_batch_size": 3 * size,
+        "activation_checkpointing": "off",
+        "memory_limit": "2300MB",
+    }
+    with pytest.raises(DoesNotFit) as caught:
+        planned(per_device_train_batch_size=3 * size, **values)
+    assert caught.value.hint is not None
+    offered = re.findall(
+        r"per_device_train_batch_size (\d+) with activation_checkpointing (\w+)", caught.value.hint
+    )
+    assert offered
+    for micro, checkpointing in offered:
+        way = {"activation_checkpointing": checkpointing if checkpointing != "2" else 2}
+        planned(per_device_train_batch_size=int(micro), **values | way)
+
+
+def test_a_memory_limit_that_is_offered_is_enough_and_is_there() -> None:
+    values = {"device": PLAIN_CPU, "rows": long_rows(8192), "num_ranks": 2}
+    for limit in ("2GB", "3GB", "3300MB"):
+        with pytest.raises(DoesNotFit) as caught:
+            planned(memory_limit=limit, **values)
+        assert caught.value.hint is not None
+        offered = caught.value.hint.rpartition("memory_limit ")[2].removesuffix(".")
+        planned(memory_limit=offered, **values)
+    with pytest.raises(DoesNotFit) as caught:
+        planned(device=CARD_8GB, model=LLAMA_8B, method="full")
+    assert caught.value.hint is not None
+    assert "memory_limit" not in caught.value.hint
+    assert caught.value.hint.endswith("or a device with more memory.")
+
+
+def test_what_is_offered_for_padded_rows_counts_from_their_padded_length() -> None:
+    values = {"device": PLAIN_CPU, "padding": "max_length", "memory_limit": "1700MB"}
+    with pytest.raises(DoesNotFit) as caught:
+        planned(max_length=8192, **values)
+    hint = caught.value.hint
+    assert hint is not None
+    assert "max_length 1,024 (" in hint and "cuts 0% of the rows" in hint
+    assert "padding none (" in hint
+    assert planned(max_length=1024, **values).settings().max_length == 1024
+    assert planned(max_length=8192, **values | {"padding": "none"})
 
 
 def test_packed_rows_are_what_batches_count() -> None:

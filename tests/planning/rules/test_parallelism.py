@@ -19,7 +19,9 @@ from trimtab.planning.rules.parallelism import (
 from trimtab.planning.rules.ruling import Ruling
 
 GIB = 2**30
-ROOM = MemoryRoom(limit_bytes=10 * GIB, ceiling_bytes=12 * GIB)
+ROOM = MemoryRoom(
+    limit_bytes=10 * GIB, ceiling_bytes=12 * GIB, free_bytes=11 * GIB, device_bytes=12 * GIB
+)
 
 
 def ruling(

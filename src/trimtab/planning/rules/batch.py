@@ -328,4 +328,9 @@ def _warnings(sizes: Sizes, choice: Choice) -> tuple[str, ...]:
             f"A micro-batch of {sizes.micro} may not fit: predicted peak {format_bytes(peak)}, "
             f"limit {format_bytes(choice.room.limit_bytes)}."
         )
+    elif peak > choice.room.free_bytes:
+        warnings.append(
+            f"A micro-batch of {sizes.micro} is within memory_limit and over what is free now: "
+            f"predicted peak {format_bytes(peak)}, free {format_bytes(choice.room.free_bytes)}."
+        )
     return tuple(warnings)

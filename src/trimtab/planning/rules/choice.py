@@ -26,10 +26,17 @@ MEMORY_MARGIN = 0.05
 
 @dataclass(frozen=True, slots=True)
 class MemoryRoom:
-    """`limit_bytes` is what the plan keeps under; `ceiling_bytes` what cannot be had at all."""
+    """One rank's part of a memory that `num_sharing` ranks are on.
+
+    limit_bytes: what the plan keeps under; ceiling_bytes: what cannot be had at all; free_bytes
+    and device_bytes: what is free when the plan is made, and what there is.
+    """
 
     limit_bytes: int
     ceiling_bytes: int
+    free_bytes: int
+    device_bytes: int
+    num_sharing: int = 1
 
     def holds(self, peak_bytes: int) -> bool:
         """Whether a predicted peak stays under the limit with the margin for its error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import cast
 
@@ -10,7 +11,7 @@ from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.hyperparameters.units import format_bytes
 from trimtab.planning.fact import Facts
 from trimtab.planning.peak_memory import PeakMemory
-from trimtab.planning.rules.choice import LADDER, MEMORY_MARGIN, Choice
+from trimtab.planning.rules.choice import LADDER, MEMORY_MARGIN, Choice, MemoryRoom
 from trimtab.planning.rules.global_batch import friendly_sizes
 from trimtab.planning.rules.memory import Checkpointing
 from trimtab.planning.rules.ruling import percent, where_set
@@ -27,7 +28,7 @@ def does_not_fit(
     can_change_size: bool,
 ) -> DoesNotFit:
     """The error for the pair of micro-batch and checkpointing that needs least and is too much."""
-    memory, limit_bytes = choice.memory, choice.room.limit_bytes
+    memory, room = choice.memory, choice.room
     size, checkpointing = tried
     peak = memory.worst_case_bytes(size, checkpointing)
     pair = f"a micro-batch of {size:,} with activation_checkpointing {checkpointing}"
@@ -37,24 +38,37 @@ def does_not_fit(
     else:
         what = (
             f"{pair} needs {format_bytes(peak)} {how}, and 5% more to be safe; the limit is "
-            f"{format_bytes(limit_bytes)}."
+            f"{format_bytes(room.limit_bytes)}."
         )
-    is_micro_set = resolved.is_set("per_device_train_batch_size")
+    is_micro_set = resolved.is_given("per_device_train_batch_size")
     where = where_set(resolved, "per_device_train_batch_size" if is_micro_set else "memory_limit")
     ways = [
         *_smaller_batches(choice, tried, can_change_size=can_change_size),
-        *_shorter_rows(facts, memory, limit_bytes, tried),
+        *_without_padding(facts, memory, room, tried),
+        *_shorter_rows(facts, memory, room, tried),
     ]
-    needed = f"memory_limit {format_bytes(round(peak * (1 + MEMORY_MARGIN)))}"
+    raised = [] if choice.has_died(size, checkpointing) else _higher_limit(room, peak)
     if ways:
-        return DoesNotFit(what, where=where, hint=f"What would fit: {'; '.join(ways)}; {needed}.")
+        hint = f"What would fit: {'; '.join([*ways, *raised])}."
+        return DoesNotFit(what, where=where, hint=hint)
     lora = " or method lora" if resolved.config.method == "full" else ""
+    otherwise = raised[0] if raised else "a device with more memory"
     return DoesNotFit(
         what,
         where=where,
         hint=f"Weights, gradients and optimizer state alone need "
-        f"{format_bytes(memory.fixed_bytes)}: take a smaller model{lora}, or {needed}.",
+        f"{format_bytes(memory.fixed_bytes)}: take a smaller model{lora}, or {otherwise}.",
     )
+
+
+def _higher_limit(room: MemoryRoom, peak_bytes: int) -> list[str]:
+    """The limit of all ranks on the memory, rounded up so that it is enough as it is told."""
+    needed = math.ceil(peak_bytes * (1 + MEMORY_MARGIN))
+    if needed > room.device_bytes:
+        return []
+    told = needed * room.num_sharing
+    half_a_digit = 1024 ** ((told.bit_length() - 1) // 10) // 20
+    return [f"memory_limit {format_bytes(told + half_a_digit)}"]
 
 
 def _smaller_batches(
@@ -62,7 +76,12 @@ def _smaller_batches(
 ) -> list[str]:
     """The largest micro-batch that fits at each checkpointing, with its memory and time."""
     tried_size, tried_checkpointing = tried
-    sizes = friendly_sizes(1, tried_size) if can_change_size else [tried_size]
+    given = choice.given
+    sizes = [
+        size
+        for size in (friendly_sizes(1, tried_size) if can_change_size else [tried_size])
+        if given.total is None or given.total % (size * given.ranks) == 0
+    ]
     found = []
     for option in dict.fromkeys((tried_checkpointing, *LADDER)):
         for size in reversed(sizes):
@@ -88,15 +107,27 @@ def _time_against(
     return f", {after / before:.2f}× the time"
 
 
+def _without_padding(
+    facts: Facts, memory: PeakMemory, room: MemoryRoom, tried: tuple[int, Checkpointing]
+) -> list[str]:
+    """Rows that lie end to end, where they are padded and could."""
+    if memory.layout.padding == "none" or facts.value("model.packing_refusal") is not None:
+        return []
+    layout = replace(memory.layout, padding="none", pad_to_multiple_of=None)
+    peak = replace(memory, layout=layout).worst_case_bytes(*tried)
+    return [f"padding none ({format_bytes(peak)})"] if room.holds(peak) else []
+
+
 def _shorter_rows(
-    facts: Facts, memory: PeakMemory, limit_bytes: int, tried: tuple[int, Checkpointing]
+    facts: Facts, memory: PeakMemory, room: MemoryRoom, tried: tuple[int, Checkpointing]
 ) -> list[str]:
     """The largest power of two that rows could be cut to, and how many it would cut."""
-    longest = facts.integer("rows.length_max")
+    is_filled = memory.packing or memory.layout.padding == "max_length"
+    longest = memory.layout.max_length if is_filled else facts.integer("rows.length_max")
     length = 1 << (longest - 1).bit_length() - 1 if longest > 1 else 0
     while length >= MIN_LENGTH:
         peak = _cut(memory, facts, length).worst_case_bytes(*tried)
-        if peak * (1 + MEMORY_MARGIN) <= limit_bytes:
+        if room.holds(peak):
             share = share_longer(facts, length)
             return [f"max_length {length:,} ({format_bytes(peak)}, cuts {share} of the rows)"]
         length //= 2

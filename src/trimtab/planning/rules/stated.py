@@ -83,7 +83,10 @@ def decide_stated(
             "the value of seed" if config.data_seed == "auto" else "",
         ),
     )
-    return Ruling((*required, *plain, *by_format, *found), _data_warnings(resolved, facts))
+    return Ruling(
+        (*required, *plain, *by_format, *found),
+        (*_memory_warnings(resolved, facts), *_data_warnings(resolved, facts)),
+    )
 
 
 _REQUIRED = ("model", "dataset")
@@ -115,13 +118,17 @@ def ranks_on_one_memory(facts: Facts, num_ranks: int) -> int:
 
 
 def memory_limit_bytes(resolved: ResolvedConfig, facts: Facts, num_ranks: int = 1) -> int:
-    """One rank's part of what is free on the device, less a tenth, unless the user says."""
+    """One rank's part of what is free on the device, less a tenth, unless the user says.
+
+    Never more than the device has.
+    """
     asked = resolved.config.memory_limit
     if asked == "auto":
         available = facts.integer("device.memory_available_bytes")
-        free = available - int(MEMORY_KEPT_FREE * available)
-        return free // ranks_on_one_memory(facts, num_ranks)
-    return parse_bytes(asked)
+        limit = available - int(MEMORY_KEPT_FREE * available)
+    else:
+        limit = min(parse_bytes(asked), facts.integer("device.memory_bytes"))
+    return limit // ranks_on_one_memory(facts, num_ranks)
 
 
 def _memory_limit(resolved: ResolvedConfig, facts: Facts, num_ranks: int) -> Decision:
@@ -132,18 +139,32 @@ def _memory_limit(resolved: ResolvedConfig, facts: Facts, num_ranks: int) -> Dec
         because = f"{format_bytes(total)} by its datasheet"
     else:
         because = f"{format_bytes(available)} of {format_bytes(total)} is free"
+    limit = memory_limit_bytes(resolved, facts, num_ranks)
+    num_sharing = ranks_on_one_memory(facts, num_ranks)
     if resolved.config.memory_limit == "auto":
         because += ", less a tenth"
-        if ranks_on_one_memory(facts, num_ranks) > 1:
-            because += f", shared by {num_ranks} ranks"
+    elif num_sharing > 1:
+        because += f"; {format_bytes(limit * num_sharing)}"
+    if num_sharing > 1:
+        because += f", shared by {num_ranks} ranks"
     return decision(
         resolved,
         "memory_limit",
-        memory_limit_bytes(resolved, facts, num_ranks),
+        limit,
         "rule" if elsewhere else "measured",
         because,
         facts=("device.memory_available_bytes", "device.memory_bytes"),
         limits="what is free when the plan is made",
+    )
+
+
+def _memory_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
+    asked, total = resolved.config.memory_limit, facts.integer("device.memory_bytes")
+    if asked == "auto" or parse_bytes(asked) <= total:
+        return ()
+    return (
+        f"memory_limit {format_bytes(parse_bytes(asked))} is over the {format_bytes(total)} that "
+        "the device has, which is the limit then.",
     )
 
 
