@@ -12,6 +12,7 @@ from planning.facts import (
     CARD_80GB,
     CPU,
     DATA,
+    GB,
     LLAMA_135M,
     PLAIN_CPU,
     QUICK,
@@ -23,6 +24,7 @@ from planning.facts import (
 )
 
 from trimtab.errors import ConfigError
+from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
@@ -44,6 +46,24 @@ def test_every_field_has_one_decision_in_the_catalogues_order(
 ) -> None:
     plan = planned(device=device, method=method)
     assert [one.name for one in plan.decisions] == list(TrainingConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "lora"},
+        {"method": "full", "eval_dataset": "none"},
+        {"eval_strategy": "epoch"},
+        {"per_device_train_batch_size": 16, "activation_checkpointing": "off"},
+    ],
+)
+def test_auto_that_is_written_is_as_auto_that_is_left_out(values: dict[str, object]) -> None:
+    tight = PLAIN_CPU | {"device.memory_available_bytes": 4 * GB}
+    written = {one.name: "auto" for one in catalogue().values() if one.has_auto}
+    plain = planned(config(**values), device=tight)
+    asked = planned(config(**(written | values)), device=tight)
+    assert asked.decisions == plain.decisions
+    assert asked.warnings == plain.warnings
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -50,7 +50,7 @@ def decide_cadence(
     if strategy != "no" and num_eval_rows == 0:
         told = "nothing is held out"
     warnings: tuple[str, ...] = ()
-    if resolved.is_set("eval_steps") and eval_steps.origin != "user":
+    if resolved.is_given("eval_steps") and eval_steps.origin != "user":
         warnings = (f"eval_steps has no effect: {eval_steps.because}.",)
     return Ruling(
         (

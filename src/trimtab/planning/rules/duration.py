@@ -81,7 +81,7 @@ def _epochs(
     facts = ("rows.num_rows",)
     if resolved.config.max_steps == -1:
         because = (
-            counts if resolved.is_set("num_train_epochs") else f"Hugging Face's default; {counts}"
+            counts if resolved.is_given("num_train_epochs") else f"Hugging Face's default; {counts}"
         )
         lost = lost_rival(resolved, "max_steps")
         if lost is not None:
@@ -93,7 +93,7 @@ def _epochs(
             "default",
             because,
             facts=facts,
-            alternatives=() if resolved.is_set("num_train_epochs") else _other_epochs(per_epoch),
+            alternatives=() if resolved.is_given("num_train_epochs") else _other_epochs(per_epoch),
             limits="no evidence says how often these rows should be seen; where rows are held out, "
             "the weights that are kept are the best by their loss, so a longer run costs time",
         )

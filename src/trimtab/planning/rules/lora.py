@@ -108,7 +108,9 @@ def _unused(resolved: ResolvedConfig, rank: int, alpha: float) -> Ruling:
     )
     return Ruling(
         decisions,
-        tuple(f"{name} has no effect: method is full." for name in _NAMES if resolved.is_set(name)),
+        tuple(
+            f"{name} has no effect: method is full." for name in _NAMES if resolved.is_given(name)
+        ),
     )
 
 

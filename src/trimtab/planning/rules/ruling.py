@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.hyperparameters.declaration import AUTO
 from trimtab.hyperparameters.layers import Overruled, ResolvedConfig
 from trimtab.planning.decision import Alternative, Decision, Origin
 from trimtab.planning.fact import Facts
@@ -80,7 +79,7 @@ def decision(
 
     A field that the user set to `auto` is left to the plan, and so is its origin.
     """
-    if resolved.is_set(name) and dict(resolved.config)[name] != AUTO:
+    if resolved.is_given(name):
         told = set_by(resolved, name)
         because = f"{told}; {because}" if because else told
         origin, limits = "user", None
