@@ -28,19 +28,19 @@ def test_counts_are_those_of_the_model(
 
 def test_linear_modules_are_all_but_the_head(tiny_sources: dict[str, ModelSource]) -> None:
     assert set(describe(tiny_sources["qwen3"]).linear_modules) == {
-        ("q_proj", 32, 32, 2),
-        ("k_proj", 32, 16, 2),
-        ("v_proj", 32, 16, 2),
-        ("o_proj", 32, 32, 2),
-        ("gate_proj", 32, 64, 2),
-        ("up_proj", 32, 64, 2),
-        ("down_proj", 64, 32, 2),
+        ("model.layers.0-1.self_attn.q_proj", 32, 32, 2),
+        ("model.layers.0-1.self_attn.k_proj", 32, 16, 2),
+        ("model.layers.0-1.self_attn.v_proj", 32, 16, 2),
+        ("model.layers.0-1.self_attn.o_proj", 32, 32, 2),
+        ("model.layers.0-1.mlp.gate_proj", 32, 64, 2),
+        ("model.layers.0-1.mlp.up_proj", 32, 64, 2),
+        ("model.layers.0-1.mlp.down_proj", 64, 32, 2),
     }
     assert set(describe(tiny_sources["gpt2"]).linear_modules) == {
-        ("c_attn", 32, 96, 2),
-        ("c_proj", 32, 32, 2),
-        ("c_fc", 32, 128, 2),
-        ("c_proj", 128, 32, 2),
+        ("transformer.h.0-1.attn.c_attn", 32, 96, 2),
+        ("transformer.h.0-1.attn.c_proj", 32, 32, 2),
+        ("transformer.h.0-1.mlp.c_fc", 32, 128, 2),
+        ("transformer.h.0-1.mlp.c_proj", 128, 32, 2),
     }
 
 

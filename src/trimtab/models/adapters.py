@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from trimtab.errors import ConfigError
 from trimtab.models.lora_linear import fuse_adapted_linears
+from trimtab.planning.module_names import is_named
 
 ALL_LINEAR = "all-linear"
 
@@ -107,11 +108,7 @@ def _without_renamed_warning() -> Iterator[None]:
 
 
 def _check_targets(targets: tuple[str, ...], names: list[str]) -> None:
-    unknown = [
-        target
-        for target in targets
-        if not any(name == target or name.endswith(f".{target}") for name in names)
-    ]
+    unknown = [target for target in targets if not any(is_named(name, target) for name in names)]
     if unknown:
         suffixes = sorted({name.rpartition(".")[2] for name in names})
         raise ConfigError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from trimtab.errors import ConfigError
 from trimtab.models.source import ModelSource
+from trimtab.planning.module_names import folded, unfolded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ LOGIT_KEYS: Final = (
 """What transformers' configurations call the caps and scales that logits meet after the head."""
 
 LinearModule = tuple[str, int, int, int]
-"""Name suffix, in_features, out_features, and how many modules are alike in these."""
+"""Name as `module_names.folded` has it, in_features, out_features, and how many that stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def describe(source: ModelSource) -> ModelDescription:
         hidden_size=text_config.hidden_size,
         vocab_size=embedding.weight.shape[0],
         max_position_embeddings=max_positions(config),
-        linear_modules=_counted(model),
+        linear_modules=grouped(_shapes(model)),
     )
 
 
@@ -102,16 +102,26 @@ def max_positions(config: PreTrainedConfig) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def _counted(model: PreTrainedModel) -> tuple[LinearModule, ...]:
+def grouped(shapes: Mapping[str, tuple[int, int]]) -> tuple[LinearModule, ...]:
+    """Modules by their full names, given as (in_features, out_features)."""
+    alike: dict[tuple[str, int, int], list[str]] = {}
+    for name, shape in shapes.items():
+        alike.setdefault((name.rpartition(".")[2], *shape), []).append(name)
+    return tuple(
+        (name, in_features, out_features, len(unfolded(name)))
+        for (_, in_features, out_features), names in alike.items()
+        for name in folded(names)
+    )
+
+
+def _shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
     from transformers.pytorch_utils import Conv1D
 
     from trimtab.models.adapters import linear_modules
 
-    counts: Counter[tuple[str, int, int]] = Counter()
-    for name, module in linear_modules(model):
-        suffix = name.rpartition(".")[2]
-        if isinstance(module, Conv1D):
-            counts[suffix, module.nx, module.nf] += 1
-        else:
-            counts[suffix, module.in_features, module.out_features] += 1
-    return tuple((*shape, count) for shape, count in counts.items())
+    return {
+        name: (module.nx, module.nf)
+        if isinstance(module, Conv1D)
+        else (module.in_features, module.out_features)
+        for name, module in linear_modules(model)
+    }

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from trimtab.errors import ConfigError
 from trimtab.models.config_shapes import shapes_from_config
-from trimtab.models.description import LinearModule, ModelDescription, head_is_plain
+from trimtab.models.description import (
+    LinearModule,
+    ModelDescription,
+    grouped,
+    head_is_plain,
+)
 from trimtab.models.safety import read_json, weight_files
 from trimtab.models.source import ModelSource
 
@@ -110,12 +114,12 @@ def _embedding(shapes: Shapes, source: ModelSource) -> str:
 
 
 def _linear_modules(shapes: Shapes, *, is_transposed: bool) -> tuple[LinearModule, ...]:
-    counts: Counter[tuple[str, int, int]] = Counter()
-    for name, shape in shapes.items():
-        if name.endswith(".weight") and len(shape) == 2 and _layer_index(name) is not None:
-            in_features, out_features = shape if is_transposed else reversed(shape)
-            counts[_module(name), in_features, out_features] += 1
-    return tuple((*module, count) for module, count in counts.items())
+    linear = {
+        name.removesuffix(".weight"): shape
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2 and _layer_index(name) is not None
+    }
+    return grouped({name: (a, b) if is_transposed else (b, a) for name, (a, b) in linear.items()})
 
 
 def _module(name: str) -> str:

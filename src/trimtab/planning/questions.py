@@ -13,7 +13,8 @@ row lengths in tokens; a row is one example.
     model.head_is_tied (bool: the output head shares the embedding's weights), model.head_is_plain
     (bool: logits leave as it made them), model.num_layers, model.hidden_size,
     model.vocab_size, model.max_position_embeddings,
-    model.linear_modules (list of [name suffix, in_features, out_features, count]),
+    model.linear_modules (list of [name, in_features, out_features, count]; the name has a range
+    such as 0-29 for each number in which the modules' names differ),
     model.packing_refusal (text, None where packed attention is had),
     model.pad_token (the token that `pad_token` resolves to), model.pad_token_id,
     model.pad_token_because, model.chat_template (bool)

@@ -28,12 +28,31 @@ def test_asked_rank_and_targets_change_the_count() -> None:
 
 
 @pytest.mark.parametrize(
+    ("targets", "num_modules"),
+    [
+        (["layers.0.self_attn.q_proj"], 1),
+        (["layers.0.self_attn.q_proj", "1.self_attn.q_proj"], 2),
+        (["layers.0.self_attn.q_proj", "q_proj"], 30),
+    ],
+)
+def test_a_target_with_a_path_counts_the_modules_that_it_means(
+    targets: list[str], num_modules: int
+) -> None:
+    plan = planned(lora_r=4, target_modules=targets)
+    assert f"{4 * num_modules * 1152:,} weights" in plan.decision("lora_r").because
+    counted = "1 module:" if num_modules == 1 else f"{num_modules} modules:"
+    assert counted in plan.decision("target_modules").because
+
+
+@pytest.mark.parametrize(
     ("targets", "unknown"),
     [
         (["q_porj"], "q_porj"),
         (["q_proj", "v_porj"], "v_porj"),
         (["proj", "q_proj", "self_attn.v_porj"], "proj, self_attn.v_porj"),
         (["lm_head"], "lm_head"),
+        (["mlp.q_proj"], "mlp.q_proj"),
+        (["layers.30.self_attn.q_proj"], "layers.30.self_attn.q_proj"),
     ],
 )
 def test_each_target_must_be_there(targets: list[str], unknown: str) -> None:

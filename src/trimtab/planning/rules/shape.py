@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from trimtab.planning.fact import Facts
+from trimtab.planning.module_names import is_named, unfolded
 
 
 @dataclass(frozen=True, slots=True)
 class LinearModules:
-    """All linear modules of one name and shape; the output head is not among them."""
+    """Linear modules of one shape whose names differ in numbers alone, such as `layers.0-29.up`.
 
-    suffix: str
+    The output head is not among them.
+    """
+
+    name: str
     in_features: int
     out_features: int
     count: int
+
+    @property
+    def suffix(self) -> str:
+        return self.name.rpartition(".")[2]
 
     @property
     def num_weights(self) -> int:
@@ -35,11 +43,17 @@ def linear_modules(facts: Facts) -> tuple[LinearModules, ...]:
 def targeted(
     modules: Iterable[LinearModules], target_modules: Literal["all-linear"] | Sequence[str]
 ) -> tuple[LinearModules, ...]:
-    """The modules that get an adapter. A target such as `self_attn.q_proj` counts by its end."""
+    """The modules that get an adapter: those whose names end in a target."""
     if target_modules == "all-linear":
         return tuple(modules)
-    ends = {target.rpartition(".")[2] for target in target_modules}
-    return tuple(module for module in modules if module.suffix in ends)
+    counted = (replace(module, count=_num_named(module, target_modules)) for module in modules)
+    return tuple(module for module in counted if module.count)
+
+
+def _num_named(module: LinearModules, targets: Sequence[str]) -> int:
+    names = unfolded(module.name)
+    named = [name for name in names if any(is_named(name, target) for target in targets)]
+    return module.count * len(named) // len(names)
 
 
 def num_adapter_weights(modules: Iterable[LinearModules], lora_r: int) -> int:
