@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 from planning.facts import as_facts
 
-from trimtab.planning.micro_batches import MicroBatchSize, largest_micro_batch, mean_micro_batch
+from trimtab.hyperparameters.config import Padding
+from trimtab.planning.micro_batches import (
+    MicroBatchSize,
+    examples_per_update,
+    largest_micro_batch,
+    mean_micro_batch,
+)
 from trimtab.planning.positions import Layout
 
 ROWS = {
@@ -54,6 +60,23 @@ def test_without_the_lists_every_row_is_the_longest() -> None:
 def test_padded_rows_are_as_long_as_the_batch(layout: Layout, length: int) -> None:
     found = largest_micro_batch(as_facts(ROWS), layout, 3, packing=False)
     assert found == MicroBatchSize(3 * length, 3 * 70, 3 * length**2)
+
+
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+def test_there_are_no_more_padded_rows_than_rows(padding: Padding) -> None:
+    facts, layout = as_facts(ROWS), Layout(padding, 128, None)
+    found = largest_micro_batch(facts, layout, 4096, packing=False)
+    assert found == largest_micro_batch(facts, layout, 100, packing=False)
+
+
+@pytest.mark.parametrize(
+    ("global_batch_size", "num_rows", "expected"), [(8, 100, 8), (8, 50, 16), (64, 50, 100)]
+)
+def test_an_update_has_no_more_examples_than_there_are(
+    global_batch_size: int, num_rows: int, expected: float
+) -> None:
+    facts = as_facts(ROWS | {"rows.num_rows": num_rows})
+    assert examples_per_update(facts, global_batch_size) == expected
 
 
 def test_packed_rows_without_lists_are_full() -> None:

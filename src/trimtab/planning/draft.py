@@ -12,6 +12,7 @@ from trimtab.planning.decision import Decision
 from trimtab.planning.device_sheets import is_elsewhere
 from trimtab.planning.fact import Facts
 from trimtab.planning.memory_fit import fit_memory
+from trimtab.planning.micro_batches import examples_per_update
 from trimtab.planning.peak_memory import PeakMemory
 from trimtab.planning.plan import Plan, Predictions
 from trimtab.planning.positions import Layout
@@ -174,13 +175,12 @@ class Draft:
     def _decide_course(self, duration: Duration) -> None:
         """Learning rate, schedule and cadence: what the run's length and batch lead to."""
         facts = self.facts
-        examples_per_row = facts.number("rows.num_examples") / facts.number("rows.num_rows")
         self._take(
             decide_learning_rate(
                 self.resolved,
                 facts,
                 optim=self.value("optim"),
-                examples_per_update=self.value("global_batch_size") * examples_per_row,
+                examples_per_update=examples_per_update(facts, self.value("global_batch_size")),
             )
         )
         self._take(

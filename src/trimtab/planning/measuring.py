@@ -9,7 +9,7 @@ from trimtab.planning.discarding import family_of
 from trimtab.planning.draft import Draft
 from trimtab.planning.effort import Effort
 from trimtab.planning.fact import Facts
-from trimtab.planning.micro_batches import MicroBatchSize, mean_examples
+from trimtab.planning.micro_batches import MicroBatchSize, examples_per_update, mean_examples
 from trimtab.planning.noise import MIN_UPDATES, PROBED_EXAMPLES
 from trimtab.planning.peak_memory import PeakMemory
 from trimtab.planning.questions import (
@@ -177,12 +177,11 @@ def _noise_scale_question(draft: Draft) -> NoiseScaleQuestion:
 
 def _prior(draft: Draft) -> float:
     facts = draft.facts
-    examples_per_row = facts.number("rows.num_examples") / facts.number("rows.num_rows")
     return learning_rate_prior(
         draft.resolved,
         facts,
         optim=draft.value("optim"),
-        examples_per_update=draft.value("global_batch_size") * examples_per_row,
+        examples_per_update=examples_per_update(facts, draft.value("global_batch_size")),
     )
 
 

@@ -29,11 +29,12 @@ class MicroBatchSize:
 def largest_micro_batch(
     facts: Facts, layout: Layout, num_rows: int, *, packing: bool
 ) -> MicroBatchSize:
-    """The `num_rows` largest rows together: the most that any order of the rows can bring.
+    """The `num_rows` largest rows together, or all: the most that any order of them can bring.
 
     Scored positions and lengths are taken at their worst separately, though one row may not be
     both.
     """
+    num_rows = min(num_rows, facts.integer("rows.num_rows"))
     if layout.padding != "none" and not packing:
         length = _padded_length(facts, layout)
         scored = num_rows * facts.integer("rows.trainable_length_max")
@@ -66,6 +67,12 @@ def mean_micro_batch(
         num_examples * positions.num_scored,
         num_examples * positions.num_computed**2,
     )
+
+
+def examples_per_update(facts: Facts, global_batch_size: int) -> float:
+    """The mean number of examples in an update; never more than there are."""
+    num_examples = facts.number("rows.num_examples")
+    return min(global_batch_size * (num_examples / facts.number("rows.num_rows")), num_examples)
 
 
 def mean_examples(facts: Facts, num_examples: int) -> MicroBatchSize:

@@ -101,6 +101,14 @@ def test_an_auto_update_has_no_more_rows_than_there_are(
     assert plan.decision("per_device_train_batch_size").value <= expected
 
 
+def test_a_global_batch_over_the_rows_is_told_and_scales_the_rate_by_what_there_is() -> None:
+    rows = {"rows": data(num_rows=32), "eval_dataset": "none"}
+    over, whole = planned(global_batch_size=1024, **rows), planned(global_batch_size=32, **rows)
+    assert over.settings().learning_rate == whole.settings().learning_rate
+    assert "A global batch of 1,024 is more than the 32 rows" in over.warnings[0]
+    assert whole.warnings == ()
+
+
 def test_auto_micro_batch_is_the_largest_that_fits() -> None:
     plan = planned(device=CPU, global_batch_size=64, memory_limit="8GB")
     micro, accumulation, total = sizes(plan)

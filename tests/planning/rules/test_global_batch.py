@@ -90,6 +90,19 @@ def test_a_raised_size_says_what_its_neighbours_would_give() -> None:
     assert told == {64: "would give 4,689 updates", 16: "would give 18,750 updates"}
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "epochs", "size"), [(10, 200, 8), (15, 900, 8), (7, 300, 4), (4, 900, 4)]
+)
+def test_many_epochs_of_few_rows_aim_at_no_more_than_there_are(
+    num_rows: int, epochs: int, size: int
+) -> None:
+    aim = target(num_rows, num_train_epochs=epochs)
+    assert aim.size == size
+    assert f"{2 * size} would be more than there are rows" in aim.because
+    assert all(one.value <= num_rows for one in aim.alternatives)
+    assert target(num_rows, (900, 500, 2000), num_train_epochs=epochs).size == size
+
+
 def test_packed_rows_count_by_their_examples() -> None:
     assert target(100_000, (120, 96, 200), examples_per_row=4).size == 24
 

@@ -21,7 +21,7 @@ from trimtab.planning.rules.global_batch import (
 )
 from trimtab.planning.rules.memory import Checkpointing
 from trimtab.planning.rules.not_fitting import does_not_fit
-from trimtab.planning.rules.ruling import Ruling, decision, percent
+from trimtab.planning.rules.ruling import Ruling, counted, decision, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +317,12 @@ def _warnings(sizes: Sizes, choice: Choice) -> tuple[str, ...]:
         warnings.append(
             f"A micro-batch of {sizes.micro} is no size that kernels are tuned for (8·k, 4, 2, "
             f"1). The nearest are {needs}."
+        )
+    num_rows = choice.memory.facts.integer("rows.num_rows")
+    if sizes.total > num_rows:
+        warnings.append(
+            f"A global batch of {sizes.total:,} is more than the {counted(num_rows, 'row')}: an "
+            "update has each of them once, and no more."
         )
     peak = choice.memory.worst_case_bytes(sizes.micro, sizes.checkpointing)
     if choice.has_died(sizes.micro, sizes.checkpointing):

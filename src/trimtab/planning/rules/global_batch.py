@@ -86,8 +86,7 @@ def global_batch_target(resolved: ResolvedConfig, facts: Facts) -> Target:
 
     Where the gradient noise scale was measured, by an earlier run or before training, the size
     moves towards it, between half of that base and four times it, and never to fewer than 150
-    updates. Never more than there are
-    rows: an update has each row once.
+    updates. Never more than there are rows: an update has each row once.
     """
     num_rows = facts.integer("rows.num_rows")
     fixed = resolved.config.max_steps != -1
@@ -102,7 +101,7 @@ def global_batch_target(resolved: ResolvedConfig, facts: Facts) -> Target:
         return num_updates(epochs, num_rows, size)
 
     length = f"{epochs:g} epochs of {num_rows:,} rows"
-    base = _base_target(length, updates)
+    base = _base_target(length, num_rows, updates)
     if "noise.scale_examples" not in facts:
         return base
     return _towards_noise_scale(base, _noise_in_rows(facts), updates, min(num_rows, 4 * base.size))
@@ -119,13 +118,18 @@ def _fixed_updates_target(facts: Facts) -> Target:
     return Target(AUTO_SIZE, because, facts=("rows.num_rows", *NOISE_FACTS))
 
 
-def _base_target(length: str, updates: Callable[[int], int]) -> Target:
-    size = AUTO_SIZE
+def _base_target(length: str, num_rows: int, updates: Callable[[int], int]) -> Target:
+    most = AUTO_SIZE
+    while most > num_rows:
+        most //= 2
+    size = most
     while updates(size) < MIN_UPDATES and size > MIN_AUTO_SIZE:
         size //= 2
     because = f"{length} give {counted(updates(size), 'update')}"
     if updates(size) < MIN_UPDATES:
         because += f", under {MIN_UPDATES}; {MIN_AUTO_SIZE} is the least that auto takes"
+    elif most < AUTO_SIZE and size == most:
+        because += f", at least {MIN_UPDATES}; {2 * size} would be more than there are rows"
     elif size < AUTO_SIZE:
         because += f", at least {MIN_UPDATES}; {2 * size} would give {updates(2 * size):,}"
     else:
@@ -133,7 +137,7 @@ def _base_target(length: str, updates: Callable[[int], int]) -> Target:
     alternatives = tuple(
         Alternative(other, f"would give {counted(updates(other), 'update')}")
         for other in (2 * size, size // 2)
-        if MIN_AUTO_SIZE <= other <= AUTO_SIZE
+        if MIN_AUTO_SIZE <= other <= most
     )
     return Target(size, because, alternatives)
 
