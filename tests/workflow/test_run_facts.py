@@ -70,6 +70,9 @@ def test_a_finished_run_leaves_its_noise_scale_to_the_next_plan(
     assert isinstance(low, float) and isinstance(high, float)
     assert low <= event["details"]["examples"] <= high
     assert facts["saving.checkpoint_s"].value > 0  # type: ignore[operator]
+    last = max((tmp_path / "run" / "checkpoints").glob("step-*"))
+    size = sum(file.stat().st_size for file in last.iterdir())
+    assert facts["saving.checkpoint_bytes"].value == size
     assert SCALE not in facts_of_the_next_plan(tmp_path, tiny_llama_folder, method="full")
 
     longer = {"global_batch_size": "auto", "max_steps": -1, "num_train_epochs": 60}
@@ -105,7 +108,8 @@ def record_run(
         }
         metrics.append(replace(UPDATE, step=step, **norms).to_json())  # type: ignore[arg-type]
     for seconds in save_seconds:
-        events.append(EventRecord("checkpoint saved", 1, {"seconds": seconds}).to_json())
+        details = {"seconds": seconds, "bytes": 500}
+        events.append(EventRecord("checkpoint saved", 1, details).to_json())
     return run
 
 
@@ -128,6 +132,7 @@ def test_noise_and_saves_are_read_off_the_records(tmp_path: Path, tiny_llama_fol
     facts = remembered(config)
     assert facts[SCALE] == event.details["examples"]
     assert facts["saving.checkpoint_s"] == 1.5
+    assert facts["saving.checkpoint_bytes"] == 500
 
 
 def test_a_run_without_a_noise_scale_keeps_the_place_of_one_that_had(
@@ -138,7 +143,7 @@ def test_a_run_without_a_noise_scale_keeps_the_place_of_one_that_had(
     short = record_run(tmp_path / "short", num_updates=19)
     keep_run_facts(whole, config, observer, step=24)
     assert observer.events == []
-    assert remembered(config) == {"saving.checkpoint_s": 3.0}
+    assert remembered(config) == {"saving.checkpoint_s": 3.0, "saving.checkpoint_bytes": 500}
     keep_run_facts(record_run(tmp_path / "parts"), config, observer, step=24)
     for other in (whole, short):
         keep_run_facts(other, config, observer, step=24)

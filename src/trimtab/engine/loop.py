@@ -318,6 +318,10 @@ def save(job: Job, state: TrainingState, observer: Observer) -> None:
         EventRecord(
             "checkpoint saved",
             state.num_updates,
-            {"folder": folder.name, "seconds": time.perf_counter() - started},
+            {
+                "folder": folder.name,
+                "seconds": time.perf_counter() - started,
+                "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+            },
         )
     )

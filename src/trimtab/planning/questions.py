@@ -72,7 +72,7 @@ row lengths in tokens; a row is one example.
 Facts that no question asks for, and that runs leave behind:
 
     noise.scale_examples and those beside it, without a key, and
-    saving.checkpoint_s (seconds of one checkpoint)
+    saving.checkpoint_s (seconds of one checkpoint), saving.checkpoint_bytes (its size)
 
 that the caller finds out beforehand, since it costs next to nothing: disk.save_bytes_per_s (of the
 run folder's disk: bytes of a checkpoint, written and verified, in a second)

@@ -55,18 +55,21 @@ def gradient_norms(run: RunFolder) -> list[GradientNorms]:
 
 
 def _saving_facts(run: RunFolder) -> Sequence[Fact]:
-    """`saving.checkpoint_s`, the mean seconds of the run's checkpoints; nothing without any."""
+    """Seconds and size of a checkpoint, as means over the run's; nothing without any."""
     events = map(EventRecord.from_json, Ledger(run.events_jsonl).read().records)
-    seconds = [
-        float(event.details["seconds"])
+    saves = [
+        (float(event.details["seconds"]), int(event.details["bytes"]))
         for event in events
-        if event.event == "checkpoint saved" and "seconds" in event.details
+        if event.event == "checkpoint saved" and {"seconds", "bytes"} <= event.details.keys()
     ]
-    if not seconds:
+    if not saves:
         return ()
-    mean = sum(seconds) / len(seconds)
-    method = f"mean over a run's checkpoints ({len(seconds)})"
-    return (Fact("saving.checkpoint_s", mean, "s", method=method),)
+    mean_s, mean_bytes = (sum(values) / len(saves) for values in zip(*saves, strict=True))
+    method = f"mean over a run's checkpoints ({len(saves)})"
+    return (
+        Fact("saving.checkpoint_s", mean_s, "s", method=method),
+        Fact("saving.checkpoint_bytes", round(mean_bytes), "bytes", method=method),
+    )
 
 
 def _event(scale: NoiseScale, step: int) -> EventRecord:

@@ -98,7 +98,10 @@ def save_steps(
     checkpoint_bytes: float = 1e6,
     **facts: float,
 ) -> Decision:
+    """An earlier run's checkpoint, where its seconds are given, was of the same size."""
     rows = {"rows.eval_num_examples": 0, "rows.eval_num_tokens": 0}
+    if "saving__checkpoint_s" in facts:
+        facts = {"saving__checkpoint_bytes": checkpoint_bytes} | facts
     ruling = decide_cadence(
         config(),
         as_facts(rows | {name.replace("__", "."): value for name, value in facts.items()}),
@@ -147,6 +150,21 @@ def test_a_save_is_timed_by_its_size_and_the_disk() -> None:
         1.0, 100, checkpoint_bytes=1e9, disk__save_bytes_per_s=1e9, saving__checkpoint_s=0.1
     )
     assert run_before.value == 25
+
+
+@pytest.mark.parametrize(("earlier_bytes", "is_used"), [(7e8, True), (6e8, False), (1.6e9, False)])
+def test_the_time_of_a_save_of_another_size_tells_nothing(
+    earlier_bytes: float, is_used: bool
+) -> None:
+    made = save_steps(
+        1.0,
+        100,
+        checkpoint_bytes=1e9,
+        disk__save_bytes_per_s=1e9,
+        saving__checkpoint_s=0.1,
+        saving__checkpoint_bytes=earlier_bytes,
+    )
+    assert made.facts == (("saving.checkpoint_s",) if is_used else ("disk.save_bytes_per_s",))
 
 
 def test_what_is_assumed_of_a_save_is_said() -> None:

@@ -20,6 +20,8 @@ MAX_SAVING_SHARE = 0.02
 SAVE_OVERHEAD_S = 0.05
 """Of a save that is small: a dozen files that are put on the disk one by one."""
 ASSUMED_SAVE_BYTES_PER_S = 2e8
+ALIKE_SIZES = 1.5
+"""Times that the size of an earlier run's checkpoint may differ by for its time to tell."""
 
 
 def decide_cadence(
@@ -148,8 +150,8 @@ class _SaveCost:
 
 
 def _save_cost(facts: Facts, checkpoint_bytes: float) -> _SaveCost:
-    """Of one checkpoint: as an earlier run's took, or by its size and the disk's speed."""
-    if "saving.checkpoint_s" in facts:
+    """Of one checkpoint: as an earlier run's of that size took, or by the disk's speed."""
+    if _is_like_the_last_runs(facts, checkpoint_bytes):
         told = "the time of a save is that of an earlier run on its own disk"
         return _SaveCost(facts.number("saving.checkpoint_s"), told, ("saving.checkpoint_s",))
     size = f"{checkpoint_bytes / 1e6:,.0f} MB"
@@ -161,6 +163,13 @@ def _save_cost(facts: Facts, checkpoint_bytes: float) -> _SaveCost:
         rate = ASSUMED_SAVE_BYTES_PER_S
         told = f"the time of a save is not measured; {rate / 1e6:,.0f} MB/s are assumed for {size}"
     return _SaveCost(SAVE_OVERHEAD_S + checkpoint_bytes / rate, told, ids)
+
+
+def _is_like_the_last_runs(facts: Facts, checkpoint_bytes: float) -> bool:
+    if "saving.checkpoint_bytes" not in facts:
+        return False
+    ratio = checkpoint_bytes / facts.number("saving.checkpoint_bytes")
+    return 1 / ALIKE_SIZES <= ratio <= ALIKE_SIZES
 
 
 def _auto_save_steps(
