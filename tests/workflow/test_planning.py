@@ -97,6 +97,23 @@ def test_a_quick_plan_measures_nothing(
     assert not any(fact.id.startswith("trials.") for fact in plan.facts)
 
 
+def test_paths_are_kept_whole_whatever_their_names(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder, eval_dataset="plain", chat_template="plain")
+    (tmp_path / "model").symlink_to(tiny_llama_folder)
+    lines = Path(config["dataset"]).read_text().splitlines(keepends=True)
+    for name, rows in (("none", lines[:40]), ("plain", lines[40:])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.jsonl").write_text("".join(rows))
+    monkeypatch.chdir(tmp_path)
+    plan = trimtab.plan(config | {"model": "model", "dataset": "none"}, quick=True)
+    assert dict(plan.paths) == {
+        name: str(tmp_path / value)
+        for name, value in {"model": "model", "dataset": "none", "eval_dataset": "plain"}.items()
+    }
+
+
 def test_a_quick_plan_uses_what_was_measured(
     tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ from trimtab.workflow.recalling import (
     recall_study_facts,
     recall_tuned,
 )
-from trimtab.workflow.training_rows import rows_question
+from trimtab.workflow.training_rows import rows_question, separate_eval_dataset
 from trimtab.workflow.trial_points import with_earlier_points
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ MATERIAL_FAMILIES = ("model", "data", "length and padding", "precision and memor
 """What the model, tokenizer and rows depend on; a plan's other values may lie outside the domain
 of a configuration, as an `eval_steps` of 0 that means never."""
 
-RESERVED_WORDS = {"auto", "none", "model", "plain"}
+TEMPLATE_WORDS = {"auto", "model", "plain", "none"}
+"""What `chat_template` may say that is no path, even where a file of that name is there."""
 
 ConfigLike = str | Path | Mapping[str, Any] | TrainingConfig | ResolvedConfig
 
@@ -229,16 +230,16 @@ def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
 
 def _paths(config: TrainingConfig) -> dict[str, str]:
     """A run must be resumable from another folder than it was started in."""
-    named = {
-        "model": config.model,
-        "dataset": config.dataset,
-        "eval_dataset": str(config.eval_dataset),
-        "chat_template": config.chat_template,
-    }
+    named = {"model": config.model, "dataset": config.dataset}
+    separate = separate_eval_dataset(config.eval_dataset)
+    if separate is not None:
+        named["eval_dataset"] = separate
+    if config.chat_template not in TEMPLATE_WORDS:
+        named["chat_template"] = config.chat_template
     return {
         name: str(Path(value).expanduser().absolute())
         for name, value in named.items()
-        if value not in RESERVED_WORDS and Path(value).expanduser().exists()
+        if Path(value).expanduser().exists()
     }
 
 
