@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,22 @@ def test_paths_are_kept_whole_whatever_their_names(
         name: str(tmp_path / value)
         for name, value in {"model": "model", "dataset": "none", "eval_dataset": "plain"}.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "is_told"),
+    [("rows.jsonl", "test", True), ("rows.jsonl", "train", False), (".", "test", False)],
+)
+def test_a_split_of_a_file_is_told(
+    tmp_path: Path, tiny_llama_folder: Path, name: str, split: str, is_told: bool
+) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder, dataset_split=split)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(config["dataset"], folder / "rows.jsonl")
+    plan = trimtab.plan(config | {"dataset": str(folder / name)}, quick=True)
+    told = "dataset_split test is not looked for: a file has no splits."
+    assert (told in plan.warnings) is is_told
 
 
 def test_a_quick_plan_uses_what_was_measured(

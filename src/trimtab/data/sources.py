@@ -111,6 +111,12 @@ def _files_here(dataset: str, split: str, *, for_evaluation: bool) -> FoundFiles
     return None
 
 
+def can_have_splits(dataset: str) -> bool:
+    """Whether it may hold rows of several splits: JSON may, and no other single file."""
+    path = Path(dataset).expanduser()
+    return not path.is_file() or _suffix(path) == ".json"
+
+
 def is_jsonl(path: Path) -> bool:
     return _suffix(path) in {".jsonl", ".ndjson"}
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimtab.data.sources import can_have_splits
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import catalogue
@@ -182,6 +183,7 @@ def plan_run(
                 config_yaml=resolved.to_yaml(),
                 paths=_paths(resolved.config),
                 day=sources.day.isoformat(),
+                warnings=(*answer.warnings, *_split_warnings(resolved)),
             )
             return PlannedRun(asked, sources)
         for question in answer:
@@ -199,6 +201,15 @@ def plan_run(
                 measured = tuple(sources.materials.answer(question))
                 found = recall.remember(question, measured, facts)
             facts = with_answer(facts, with_earlier_points(found, facts))
+
+
+def _split_warnings(resolved: ResolvedConfig) -> tuple[str, ...]:
+    config = resolved.config
+    if not resolved.is_set("dataset_split") or can_have_splits(config.dataset):
+        return ()
+    if config.dataset_split == TrainingConfig.model_fields["dataset_split"].default:
+        return ()
+    return (f"dataset_split {config.dataset_split} is not looked for: a file has no splits.",)
 
 
 def not_to_train(plan: Plan) -> Plan:

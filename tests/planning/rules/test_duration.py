@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from planning.facts import CARD_80GB, data, planned
 
+from trimtab.errors import ConfigError
 from trimtab.hyperparameters.layers import resolve
 from trimtab.planning.plan import Plan
 from trimtab.planning.rules.duration import num_updates
@@ -121,3 +122,10 @@ def test_accumulation_and_ranks_do_not_change_the_count() -> None:
         for micro, ranks in [(16, 1), (4, 1), (1, 1), (4, 2)]
     }
     assert counts == {171}
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(1e308, "6.10e+309"), (1e6, "6.10e+7")])
+def test_more_updates_than_a_run_may_have_are_refused(epochs: float, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        planned(num_train_epochs=epochs)
+    assert told in caught.value.what

@@ -60,6 +60,27 @@ def test_none_and_no_strategy_hold_nothing_out() -> None:
     assert planned(eval_strategy="no", eval_dataset=0.1).settings().num_eval_rows == 102
 
 
+@pytest.mark.parametrize(("num_distinct", "is_held_out"), [(10, False), (31, False), (32, True)])
+def test_nothing_is_held_out_of_copies(num_distinct: int, is_held_out: bool) -> None:
+    rows = data(num_rows=200, num_duplicate_rows=200 - num_distinct)
+    plan = planned(rows=rows)
+    assert plan.settings().num_eval_rows == (16 if is_held_out else 0)
+    told = f"200 rows, {num_distinct} of them distinct"
+    assert plan.decision("eval_dataset").because.startswith(told) is not is_held_out
+
+
+def test_rows_that_are_held_out_and_never_scored_are_told() -> None:
+    (warning,) = planned(eval_strategy="no", eval_dataset=0.1).warnings
+    assert warning == (
+        "eval_dataset: its 102 rows are never scored and not trained on, since eval_strategy is no."
+    )
+    (warning,) = planned(
+        eval_strategy="no", eval_dataset="e.jsonl", rows=data(eval_num_rows=7)
+    ).warnings
+    assert warning == "eval_dataset: its 7 rows are never scored, since eval_strategy is no."
+    assert planned(eval_strategy="no").warnings == ()
+
+
 @pytest.mark.parametrize(
     ("fact", "told"),
     [

@@ -100,3 +100,14 @@ def test_a_text_field_is_of_text_rows() -> None:
     text = data(format="text")
     assert planned(rows=text, dataset_text_field="body").warnings == ()
     assert len(planned(dataset_text_field="body").warnings) == 1
+
+
+@pytest.mark.parametrize(("column", "is_told"), [("other", True), ("body", False)])
+def test_a_text_field_beside_a_mapped_text_is_told(column: str, is_told: bool) -> None:
+    plan = planned(
+        rows=data(format="text"), dataset_text_field="body", dataset_columns={"text": column}
+    )
+    told = "dataset_text_field has no effect: dataset_columns maps text to other."
+    assert plan.warnings == ((told,) if is_told else ())
+    because = plan.decision("dataset_text_field").because
+    assert because.endswith("not used: dataset_columns maps text") is is_told

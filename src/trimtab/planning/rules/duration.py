@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
 from trimtab.errors import ConfigError
@@ -60,7 +61,8 @@ def decide_duration(resolved: ResolvedConfig, facts: Facts, global_batch_size: i
     if num_steps > MAX_NUM_STEPS:
         name = "num_train_epochs" if max_steps == -1 else "max_steps"
         raise ConfigError(
-            f"{name} asks for {num_steps:.3g} updates; a run has at most {MAX_NUM_STEPS:,}.",
+            f"{name} asks for {Decimal(num_steps):.2e} updates; a run has at most "
+            f"{MAX_NUM_STEPS:,}.",
             where=where_set(resolved, name),
             hint="Set fewer.",
         )

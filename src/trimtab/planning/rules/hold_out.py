@@ -32,7 +32,7 @@ def choose_hold_out(resolved: ResolvedConfig, facts: Facts) -> HoldOut:
     if asked == "none":
         return HoldOut("none", 0, "", "nothing is held out")
     if asked == "auto":
-        return _auto(resolved, num_rows)
+        return _auto(resolved, num_rows, num_rows - facts.integer("data.num_duplicate_rows"))
     if isinstance(asked, str):
         num_eval_rows = facts.integer("data.eval_num_rows")
         return HoldOut(asked, num_eval_rows, asked, f"{counted(num_eval_rows, 'row')} of their own")
@@ -56,10 +56,19 @@ def decide_hold_out(resolved: ResolvedConfig, facts: Facts) -> Ruling:
         chosen.value,
         "rule",
         chosen.because,
-        facts=("data.num_rows",),
+        facts=("data.num_rows", "data.num_duplicate_rows"),
         limits="the held-out loss is as sure as the number of its rows",
     )
-    return Ruling((decided,), _warnings(facts, chosen.num_eval_rows))
+    warnings = (*_unused_warnings(resolved, chosen), *_warnings(facts, chosen.num_eval_rows))
+    return Ruling((decided,), warnings)
+
+
+def _unused_warnings(resolved: ResolvedConfig, chosen: HoldOut) -> tuple[str, ...]:
+    if resolved.config.eval_strategy != "no" or not chosen.num_eval_rows:
+        return ()
+    rows = counted(chosen.num_eval_rows, "row")
+    kept = "" if chosen.dataset else " and not trained on"
+    return (f"eval_dataset: its {rows} are never scored{kept}, since eval_strategy is no.",)
 
 
 def _warnings(facts: Facts, num_eval_rows: int) -> tuple[str, ...]:
@@ -82,15 +91,17 @@ def _warnings(facts: Facts, num_eval_rows: int) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _auto(resolved: ResolvedConfig, num_rows: int) -> HoldOut:
+def _auto(resolved: ResolvedConfig, num_rows: int, num_distinct: int) -> HoldOut:
     if resolved.config.eval_strategy == "no":
         return HoldOut("none", 0, "", "eval_strategy is no, so held-out rows would serve nothing")
     share = round(AUTO_FRACTION * num_rows)
     num_eval_rows = min(max(share, MIN_AUTO_ROWS), MAX_AUTO_ROWS)
-    if num_rows - num_eval_rows < num_eval_rows:
-        because = (
-            f"{counted(num_rows, 'row')}: holding out {num_eval_rows} would leave fewer to train on"
-        )
+    # Copies of held-out rows are not trained on, so that these could take as many others along.
+    if num_distinct - num_eval_rows < num_eval_rows:
+        told = counted(num_rows, "row")
+        if num_distinct < num_rows:
+            told += f", {num_distinct:,} of them distinct"
+        because = f"{told}: holding out {num_eval_rows} would leave fewer to train on"
         return HoldOut("none", 0, "", because)
     because = f"{num_eval_rows:,} of {num_rows:,} rows, drawn by data_seed"
     if num_eval_rows != share:

@@ -105,11 +105,21 @@ def _format_switch(resolved: ResolvedConfig, facts: Facts, name: str) -> Decisio
     if facts.text("data.format") not in _FORMATS_OF[name]:
         because = f"not used: rows are {facts.text('data.format')}"
     elif name == "dataset_text_field":
-        because = "the column of the rows' text"
+        is_used = _text_mapped_elsewhere(resolved) is None
+        because = (
+            "the column of the rows' text" if is_used else "not used: dataset_columns maps text"
+        )
     else:
         because = f"{share} of the tokens are trained on"
     ids = ("data.format", "data.num_trainable_tokens", "data.num_tokens")
     return decision(resolved, name, value, "default", because, facts=ids)
+
+
+def _text_mapped_elsewhere(resolved: ResolvedConfig) -> str | None:
+    """The column that `dataset_columns` takes text from, where that is not `dataset_text_field`."""
+    config = resolved.config
+    mapped = config.dataset_columns.get("text")
+    return None if mapped == config.dataset_text_field else mapped
 
 
 def ranks_on_one_memory(facts: Facts, num_ranks: int) -> int:
@@ -224,6 +234,9 @@ def _data_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
         for name, formats in _FORMATS_OF.items()
         if resolved.is_set(name) and row_format not in formats
     ]
+    mapped = _text_mapped_elsewhere(resolved)
+    if mapped is not None and resolved.is_set("dataset_text_field"):
+        warnings.append(f"dataset_text_field has no effect: dataset_columns maps text to {mapped}.")
     if _is_template_unused(resolved, facts):
         warnings.append(f"chat_template has no effect: {row_format} rows are taken as they stand.")
     num_bad = facts.integer("data.num_bad_rows")
