@@ -178,9 +178,10 @@ def test_long_plain_files_are_streamed(tmp_path: Path, monkeypatch: pytest.Monke
     assert is_streamed(configured(plain, packing=True))
     assert not is_streamed(configured(plain, truncation_mode="split"))
     assert not is_streamed(configured(Path("owner/name")))
-    zipped = tmp_path / "rows.jsonl.gz"
-    zipped.write_bytes(gzip.compress(plain.read_bytes()))
-    assert not is_streamed(configured(zipped))
+    for name in ("rows.jsonl.gz", "rows.jsonl.GZ"):
+        zipped = tmp_path / name
+        zipped.write_bytes(gzip.compress(plain.read_bytes(), compresslevel=0))
+        assert not is_streamed(configured(zipped))
     folder = tmp_path / "folder"
     folder.mkdir()
     for name in ("a.jsonl", "b.jsonl"):

@@ -91,6 +91,13 @@ def test_the_newest_of_a_multiple_is_found_and_stays(tmp_path: Path) -> None:
     assert newest_verified(tmp_path, every=5) == (None, ())
 
 
+def test_where_no_step_is_a_multiple_the_newest_stay(tmp_path: Path) -> None:
+    for step in (3, 6, 7):
+        save(tmp_path, step)
+    retire(tmp_path, 2, spared_every=100)
+    assert steps(tmp_path) == [6, 7]
+
+
 def test_the_last_good_one_stays_while_newer_ones_are_torn(tmp_path: Path) -> None:
     good = save(tmp_path, 1)
     for step in (2, 3):

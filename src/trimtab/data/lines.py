@@ -291,13 +291,17 @@ def _is_object(text: str) -> bool:
         return False
 
 
+def is_zipped(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines from 1 with their ends, without a byte-order mark.
 
     Raises DataError for bad gzip, for a file that says it is UTF-16, and for a line that no row
     has the length of.
     """
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    opener = gzip.open if is_zipped(path) else open
     try:
         with opener(path, "rb") as file:
             for line, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimtab.data.corpus import Corpus, TokenisingWay
-from trimtab.data.lines import jsonl_row
+from trimtab.data.lines import is_zipped, jsonl_row
 from trimtab.data.rows import BadRow, SourceRow, TokenRow
 from trimtab.data.sampling import SourceSample
 from trimtab.data.sources import find_files, is_jsonl
@@ -40,7 +40,7 @@ def is_streamed(config: TrainingConfig) -> bool:
         paths = find_files(config.dataset, config.dataset_split).paths
     except ConfigError:
         return False
-    if not all(is_jsonl(path) and path.suffix != ".gz" and path.is_file() for path in paths):
+    if not all(is_jsonl(path) and not is_zipped(path) and path.is_file() for path in paths):
         return False
     try:
         return _has_lines(paths, MIN_STREAMED_ROWS)

@@ -80,7 +80,7 @@ def retire(folder: Path, keep_last: int, *, spared_every: int = 0) -> None:
         oldest_kept = checkpoint_step(whole[-keep_last])
         if spared_every:
             spared = [step for step in map(checkpoint_step, whole) if step % spared_every == 0]
-            oldest_kept = min(oldest_kept, *spared[-1:])
+            oldest_kept = min([oldest_kept, *spared[-1:]])
         for path in checkpoints:
             if checkpoint_step(path) < oldest_kept:
                 remove_folder(path)
