@@ -23,6 +23,8 @@ from trimtab.hyperparameters.config import TrainingConfig
 MIN_STREAMED_ROWS = 100_000
 """Files of fewer lines are tokenised whole: 100,000 rows of 200 tokens take some 100 MB."""
 ROWS_AT_ONCE = 2000
+FIRST_ROWS_AT_ONCE = 4
+"""Of those that are looked through for a few; each time twice as many are made."""
 BLOCK_BYTES = 1 << 20
 
 Item_co = TypeVar("Item_co", covariant=True)
@@ -218,6 +220,22 @@ class StreamedRows(Sequence[TokenRow]):
             max_length=max_length,
             refuses_long=refuses_long,
         )
+
+
+def good_rows(rows: Sequence[TokenRow], start: int = 0) -> Iterator[TokenRow]:
+    """The rows from this place on, without those that training passes over.
+
+    Raises DataError as `StreamedRows.made` does.
+    """
+    at_once = FIRST_ROWS_AT_ONCE
+    while start < len(rows):
+        stop = min(start + at_once, len(rows))
+        if isinstance(rows, StreamedRows):
+            made = rows.made(range(start, stop))
+            yield from (row for row in made if isinstance(row, TokenRow))
+        else:
+            yield from rows[start:stop]
+        start, at_once = stop, min(2 * at_once, ROWS_AT_ONCE)
 
 
 def _good(row: TokenRow | BadRow) -> TokenRow:

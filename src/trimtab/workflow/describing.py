@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from trimtab.data.inspection import length_histogram, segments
+from trimtab.data.streaming import good_rows
 from trimtab.runs.records import DataRecord, Segment
 from trimtab.workflow.materials import Materials
 from trimtab.workflow.training_rows import TrainingRows
@@ -21,14 +24,14 @@ def data_record(
     counts = rows.truncation
     examples = tuple(
         tuple(Segment(part.text, part.trained) for part in segments(row, materials.tokenizer))
-        for row in rows.train[:num_examples]
+        for row in islice(good_rows(rows.train), num_examples)
     )
     return DataRecord(
         format=corpus.format,
         format_because=corpus.format_because,
         template=corpus.template.name,
         template_because=corpus.template.because,
-        templated=corpus.templated,
+        templated=counted.corpus.templated,
         num_rows=corpus.num_rows,
         num_bad_rows=corpus.num_bad_rows,
         num_duplicate_rows=corpus.num_duplicate_rows,

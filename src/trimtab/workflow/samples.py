@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from trimtab.data.rows import Conversation, RowError
+from trimtab.data.rows import Conversation, RowError, TokenRow
+from trimtab.data.streaming import good_rows
 from trimtab.data.templates import TemplateChoice
 from trimtab.data.tokens import prompt_ids, prompt_text, reference_text
 from trimtab.models.adapters import Model
@@ -45,8 +47,8 @@ def sample_prompts(
     number = min(settings.report_samples, len(chosen))
     places = np.linspace(0, len(chosen) - 1, number).round().astype(int)
     prompts = []
-    for place in dict.fromkeys(places.tolist()):
-        conversation = corpus.conversations[chosen[place].row_id]
+    for row_id in _row_ids(chosen, places.tolist()):
+        conversation = corpus.conversations[row_id]
         try:
             token_ids = prompt_ids(conversation, materials.tokenizer, corpus.template)
         except RowError:
@@ -61,6 +63,15 @@ def sample_prompts(
                 )
             )
     return tuple(prompts)
+
+
+def _row_ids(rows: Sequence[TokenRow], places: Sequence[int]) -> list[int]:
+    """Of the rows at these places, each once; of the next where one is passed over in training."""
+    row_ids: list[int] = []
+    for place in places:
+        found = (row.row_id for row in good_rows(rows, place) if row.row_id not in row_ids)
+        row_ids += islice(found, 1)
+    return row_ids
 
 
 def _shown(conversation: Conversation, materials: Materials, template: TemplateChoice) -> str:
