@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 from support.runs import read_jsonl, tiny_config, write_rows
 
 import trimtab
+from trimtab.data import streaming, updates
 from trimtab.engine.stops import StopRequested
 from trimtab.errors import ConfigError, DataError
 from trimtab.planning.branch import branch_of
 from trimtab.workflow.trial_plans import TrialBench, trial_bench
 from trimtab.workflow.trial_process import run_trial_apart
-from trimtab.workflow.trial_runs import TrialRun, run_trial
+from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
 
 
 def bench_of(folder: Path, model: Path, **changes: Any) -> TrialBench:
@@ -49,6 +51,34 @@ def test_a_trial_of_the_plans_length_is_the_run(
     assert run.update_losses == tuple(line["loss"] for line in metrics if "loss" in line)
     assert math.fsum(run.row_losses) / sum(run.row_num_trainable_tokens) == run.eval_loss
     assert len(run.row_losses) == bench.plan.settings().num_eval_rows == len(set(run.row_ids))
+
+
+@pytest.mark.parametrize(
+    ("layout", "run_as"),
+    [
+        ({"global_batch_size": 4}, run_trial_apart),
+        ({"global_batch_size": 2, "packing": True}, run_trial),
+    ],
+)
+def test_a_trial_on_a_long_file_is_the_run(
+    tmp_path: Path,
+    tiny_llama_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: dict[str, Any],
+    run_as: Callable[[TrialOrder], TrialRun],
+) -> None:
+    monkeypatch.setattr(streaming, "MIN_STREAMED_ROWS", 64)
+    monkeypatch.setattr(updates, "PACKED_WINDOW_ROWS", 16)
+    bench = bench_of(
+        tmp_path, tiny_llama_folder, max_length=64, max_steps=4, learning_rate=1e-2, **layout
+    )
+    order = bench.order()
+    assert len(order.train_rows) in {16, 32}
+    assert bench.order({"learning_rate": 1e-3}).train_rows is order.train_rows
+    run = run_as(order)
+    trimtab.train(bench.plan)
+    metrics = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert run.update_losses == tuple(line["loss"] for line in metrics if "loss" in line)
 
 
 def test_nothing_is_written(bench: TrialBench) -> None:

@@ -32,7 +32,8 @@ class Batching:
     without padding whatever `padding` says. Of `num_ranks` processes that train together this is
     the one numbered `rank`. `even_rounds` gives every rank as many micro-batches as the first,
     idle ones at the end where there is no more to do: ranks that hold shards of the weights must
-    make their forward passes together.
+    make their forward passes together. `packs_in_windows`: rows are packed as those are that are
+    tokenised as the run goes, wherever they come from.
     """
 
     per_device_train_batch_size: int
@@ -47,6 +48,7 @@ class Batching:
     rank: int = 0
     num_ranks: int = 1
     even_rounds: bool = False
+    packs_in_windows: bool = False
 
 
 def collate(
@@ -158,9 +160,14 @@ def global_batch_size(batching: Batching) -> int:
     return per_rank * batching.num_ranks
 
 
+def epoch_generator(batching: Batching, epoch: int) -> np.random.Generator:
+    """Its first draw is the order that the epoch's rows come in."""
+    return np.random.Generator(np.random.PCG64([batching.data_seed, epoch]))
+
+
 def batch_rows(rows: Sequence[TokenRow], batching: Batching, epoch: int = 0) -> list[list[int]]:
     """The epoch's batch rows in their seeded order, each a list of indices into `rows`."""
-    generator = np.random.Generator(np.random.PCG64([batching.data_seed, epoch]))
+    generator = epoch_generator(batching, epoch)
     order = generator.permutation(len(rows)).tolist()
     if not batching.packing:
         return [[index] for index in order]

@@ -13,6 +13,7 @@ from trimtab.data.batches import (
     BatchRow,
     batch_rows,
     dealt_micro_batches,
+    epoch_generator,
     global_batch_size,
     num_batch_rows,
     packed_rows,
@@ -25,6 +26,7 @@ WINDOW_ROWS = 1024
 """Examples that are made at once of rows that are tokenised as the run goes."""
 PACKED_WINDOW_ROWS = 4096
 """Examples that are packed together of rows that are tokenised as the run goes."""
+NO_TOKEN = "no token to train on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +62,18 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
+class Taken:
     """The batch rows of one update, with their examples by index, and the rows passed over.
 
     seen: the share of the epoch that is seen once it is done, its rows passed over included.
+    num_looked_at: rows from the start of the epoch's order that it takes to know it.
     """
 
     units: Sequence[BatchRow]
     rows: Mapping[int, TokenRow]
     passed_over: list[BadRow]
     seen: float
+    num_looked_at: int
     position: DataPosition
 
 
@@ -89,7 +93,7 @@ def updates(rows: Sequence[TokenRow], batching: Batching, start: DataPosition) -
     passed_over: list[BadRow] = []
     position = start
     while True:
-        for taken in _of_epoch(rows, batching, position):
+        for taken in of_epoch(rows, batching, position):
             passed_over += taken.passed_over
             if not taken.units:
                 continue
@@ -109,17 +113,17 @@ def updates(rows: Sequence[TokenRow], batching: Batching, start: DataPosition) -
         position = DataPosition(position.epoch + 1, 0)
 
 
-def _of_epoch(
-    rows: Sequence[TokenRow], batching: Batching, start: DataPosition
-) -> Iterator[_Taken]:
-    if batching.packing and isinstance(rows, StreamedRows):
+def of_epoch(rows: Sequence[TokenRow], batching: Batching, start: DataPosition) -> Iterator[Taken]:
+    """The epoch's updates from `start` on, those without a row included."""
+    in_windows = batching.packs_in_windows or isinstance(rows, StreamedRows)
+    if batching.packing and in_windows:
         return _packed_in_windows(rows, batching, start)
     return _by_update(rows, batching, start)
 
 
 def _by_update(
     rows: Sequence[TokenRow], batching: Batching, start: DataPosition
-) -> Iterator[_Taken]:
+) -> Iterator[Taken]:
     """The epoch's updates from `start` on, made a window of them at a time."""
     units = batch_rows(rows, batching, start.epoch)
     size = global_batch_size(batching)
@@ -133,25 +137,26 @@ def _by_update(
             wanted = window[begin : begin + size]
             done = (first + begin) // size + 1
             is_last = done == num_updates
-            yield _Taken(
+            yield Taken(
                 units=[unit for unit in wanted if all(index in good for index in unit)],
                 rows=good,
                 passed_over=[bad[index] for unit in wanted for index in unit if index in bad],
                 seen=min(done * size, len(units)) / len(units),
+                num_looked_at=len(rows) if batching.packing else min(done * size, len(rows)),
                 position=DataPosition(start.epoch + (1 if is_last else 0), 0 if is_last else done),
             )
 
 
 def _packed_in_windows(
     rows: Sequence[TokenRow], batching: Batching, start: DataPosition
-) -> Iterator[_Taken]:
+) -> Iterator[Taken]:
     """The epoch's updates from `start` on, of examples that are packed a window at a time.
 
     Packed rows that are too few for an update go apart again, into the next window. Rows that are
     passed over are told with their window's first update.
     """
     epoch, size = start.epoch, global_batch_size(batching)
-    order = np.random.Generator(np.random.PCG64([batching.data_seed, epoch])).permutation(len(rows))
+    order = epoch_generator(batching, epoch).permutation(len(rows))
     window_start, carried, first = start.window_start, start.carried, start.update_in_window
     while window_start < len(order):
         stop = min(window_start + PACKED_WINDOW_ROWS, len(order))
@@ -169,7 +174,7 @@ def _packed_in_windows(
         seen = window_start - len(carried) + len(bad)
         passed_over = [] if first else list(bad.values())
         if not num_updates:
-            yield _Taken([], good, passed_over, seen / len(order), behind)
+            yield Taken([], good, passed_over, seen / len(order), stop, behind)
         for done in range(1, num_updates + 1):
             wanted = units[(done - 1) * size : done * size]
             seen += sum(map(len, wanted))
@@ -178,7 +183,7 @@ def _packed_in_windows(
             is_behind = done == num_updates
             inside = DataPosition(epoch, done, window_start, carried)
             position = behind if is_behind else inside
-            yield _Taken(wanted, good, passed_over, seen / len(order), position)
+            yield Taken(wanted, good, passed_over, seen / len(order), stop, position)
             passed_over = []
         window_start, carried, first = stop, left, 0
 
@@ -186,7 +191,10 @@ def _packed_in_windows(
 def _made(
     rows: Sequence[TokenRow], indices: Sequence[int]
 ) -> tuple[dict[int, TokenRow], dict[int, BadRow]]:
-    """The rows at these indices, in this order, and those that are passed over."""
+    """The rows at these indices, in this order, and those that are passed over.
+
+    A row without a token holds the place of one that was passed over when it was made.
+    """
     made: Sequence[TokenRow | BadRow]
     if isinstance(rows, StreamedRows):
         made = rows.made(indices)
@@ -196,6 +204,8 @@ def _made(
     for index, row in zip(indices, made, strict=True):
         if isinstance(row, BadRow):
             bad[index] = row
+        elif not row.num_tokens:
+            bad[index] = BadRow("", row.row_id, NO_TOKEN)
         else:
             good[index] = row
     return good, bad
@@ -224,7 +234,7 @@ def within_epoch(
     if position.window_start >= len(rows) or any(i >= len(rows) for i in position.carried):
         return DataPosition(position.epoch + 1, 0)
     try:
-        next(_of_epoch(rows, batching, position), None)
+        next(of_epoch(rows, batching, position), None)
     except ValueError:
         return DataPosition(position.epoch + 1, 0)
     return position

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from trimtab.data.batches import global_batch_size
+from trimtab.data.first_rows import MadeOnce, first_rows
+from trimtab.data.rows import TokenRow
+from trimtab.data.streaming import StreamedRows
+from trimtab.engine.building import batching
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError, DataError
 from trimtab.hyperparameters.catalogue import aliases, catalogue
@@ -16,6 +22,8 @@ from trimtab.planning.effort import QUICK, TRAIN, Effort
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
+from trimtab.planning.questions import TrainingRowsQuestion
+from trimtab.planning.settings import Settings
 from trimtab.workflow.planning import ConfigLike, PlannedRun, from_plan, plan_run, resolve_config
 from trimtab.workflow.training_rows import rows_question
 from trimtab.workflow.trial_runs import TrialOrder
@@ -35,6 +43,8 @@ HELD = (
 """What the plan decides and a trial takes from it, whatever else the trial moves."""
 BATCH = ("global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
 WARMUP = {"warmup_steps", "warmup_ratio"}
+NUM_KEPT = 2
+"""Of rows of a long file: two lengths of trial, or two seeds, in turn."""
 LENGTH = ("num_train_epochs", "max_steps")
 MOVABLE_FAMILIES = (
     "length and padding",
@@ -53,6 +63,9 @@ class TrialBench:
 
     resolved: ResolvedConfig
     planned: PlannedRun
+    _kept_rows: dict[tuple[object, ...], MadeOnce] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def plan(self) -> Plan:
@@ -88,14 +101,31 @@ class TrialBench:
             settings = replace(
                 settings, seed=seed, data_seed=settings.data_seed if keeps_order else seed
             )
+        is_streamed = isinstance(rows, StreamedRows)
         return TrialOrder(
             settings,
             self.planned.materials.source,
-            tuple(rows),
+            self._first_rows(question, rows, settings) if is_streamed else tuple(rows),
             tuple(held_out),
             base.max_length,
             moved,
+            packs_in_windows=is_streamed,
         )
+
+    def _first_rows(
+        self, question: TrainingRowsQuestion, rows: Sequence[TokenRow], settings: Settings
+    ) -> Sequence[TokenRow]:
+        """The rows of a long file that the trial sees; those of the latest orders are kept."""
+        layout = batching(settings)
+        number = settings.num_train_steps
+        key = (question, layout.data_seed, global_batch_size(layout), number)
+        found = self._kept_rows.pop(key, None)
+        if found is None:
+            found = MadeOnce(partial(first_rows, rows, layout, number))
+        self._kept_rows[key] = found
+        for oldest in list(self._kept_rows)[:-NUM_KEPT]:
+            del self._kept_rows[oldest]
+        return found
 
     def _plan(self, moved: Mapping[str, Any], num_steps: int | None) -> Plan:
         resolved = resolve(values=self._values(moved, num_steps))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,18 @@ class TrialOrder:
     `settings` are concrete. `overrides` are what was moved, by the catalogue's names. `eval_rows`
     are scored, at most `max_eval_length` tokens each. `branch_num_steps`: a second run of as many
     updates is made on the way, from where the two schedules part; None for none.
+    `packs_in_windows`: as the run does that tokenises its rows as it goes; `train_rows` are then
+    its `first_rows`.
     """
 
     settings: Settings
     source: ModelSource
-    train_rows: tuple[TokenRow, ...]
+    train_rows: Sequence[TokenRow]
     eval_rows: tuple[TokenRow, ...]
     max_eval_length: int
     overrides: Mapping[str, Any] = field(default_factory=dict)
     branch_num_steps: int | None = None
+    packs_in_windows: bool = False
 
     @property
     def num_updates(self) -> int:
@@ -174,7 +177,7 @@ def trial_job(order: TrialOrder) -> Job:
         device=torch.device(settings.device),
         train_rows=order.train_rows,
         eval_rows=(),
-        batching=batching(settings),
+        batching=replace(batching(settings), packs_in_windows=order.packs_in_windows),
         checkpoints=None,
     )
 
