@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -15,8 +17,9 @@ from support.runs import read_jsonl, tiny_config
 import trimtab
 from trimtab.engine import checkpoint
 from trimtab.engine.observer import Silent
+from trimtab.runs import atomic, ledger
 from trimtab.runs.checkpoints import newest_verified
-from trimtab.runs.records import EventRecord
+from trimtab.runs.records import EventRecord, UpdateRecord
 
 BIG_RUN = {"method": "full", "save_steps": 1, "eval_dataset": "none", "report_samples": 0}
 
@@ -94,6 +97,50 @@ def test_a_full_disk_of_a_megabyte_leaves_the_last_good_one(
         assert trimtab.resume(run).status == "done"
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The disk has no room for the file of this name any more."""
+    original = atomic.write_bytes
+
+    def write_bytes(path: Path, content: bytes) -> None:
+        if path.name == name:
+            # A write of an open file fails without telling of which.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(path, content)
+
+    monkeypatch.setattr(atomic, "write_bytes", write_bytes)
+    monkeypatch.setattr(ledger, "write_bytes", write_bytes)
+
+
+def test_a_disk_that_is_full_as_a_run_begins_or_goes_on_is_told_as_such(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Aborting(Silent):
+        def updated(self, record: UpdateRecord, num_steps: int) -> None:
+            if record.step == 2:
+                raise KeyboardInterrupt
+
+    config = tiny_config(tmp_path, tiny_llama_folder, **BIG_RUN)
+    run = Path(config["output_dir"])
+    for name in ("config.yaml", "data.json"):
+        with monkeypatch.context() as full:
+            refusing(full, name)
+            with pytest.raises(trimtab.ConfigError, match=r"No space left.*train anew"):
+                trimtab.train(config)
+        assert not run.exists()
+    with monkeypatch.context() as full:
+        refusing(full, "summary.json")
+        with pytest.raises(trimtab.ConfigError, match=r"No space left.*trimtab resume"):
+            trimtab.train(config)
+    with pytest.raises(trimtab.Interrupted):
+        trimtab.resume(run, observer=Aborting())
+    for name in ("metrics.jsonl", "summary.json"):
+        with monkeypatch.context() as full:
+            refusing(full, name)
+            with pytest.raises(trimtab.ConfigError, match=r"No space left.*trimtab resume"):
+                trimtab.resume(run)
+    assert trimtab.resume(run).status == "done"
 
 
 def test_room_is_checked_before_anything_is_trained(

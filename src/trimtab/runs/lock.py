@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from trimtab.errors import ConfigError
 from trimtab.runs.folder import RunFolder
@@ -38,9 +38,10 @@ def run_lock(run: RunFolder) -> Iterator[None]:
                 where=str(run.root),
                 hint="Choose an output_dir on a disk of this machine.",
             ) from error
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
+        with suppress(OSError):
+            # Who holds it is told where the disk has room for that.
+            os.ftruncate(stream.fileno(), 0)
+            os.write(stream.fileno(), str(os.getpid()).encode())
         yield
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 from trimtab.engine.distributed import RanOutInAnExchange, is_lost_peer
 from trimtab.engine.stops import RanOutOfMemory, StopRequested, UpdateStopped
@@ -12,9 +14,12 @@ from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.planning.fact import Facts
 from trimtab.planning.micro_batches import MicroBatchSize
 from trimtab.planning.rules.out_of_memory import what_needs_less
+from trimtab.runs.folder import RunFolder
 from trimtab.runs.records import EventRecord, Status
 from trimtab.workflow.run_facts import keep_run_facts
 from trimtab.workflow.session import Progress, Session
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextlib.contextmanager
@@ -24,8 +29,8 @@ def told_outcome(session: Session, progress: Progress) -> Iterator[None]:
     Raises GuardStop, Interrupted, DoesNotFit or ConfigError (the run folder cannot be written);
     other errors pass through, with the status `failed`.
     """
-    session.note_status("running", progress.state)
     try:
+        session.note_status("running", progress.state)
         yield
     except UpdateStopped as stopped:
         raise _guard_stop(session, progress, stopped) from None
@@ -40,11 +45,7 @@ def told_outcome(session: Session, progress: Progress) -> Iterator[None]:
         raise
     except OSError as error:
         _note(session, progress, "failed", str(error))
-        raise ConfigError(
-            f"the run folder cannot be written: {error.strerror}.",
-            where=str(error.filename or session.run.root),
-            hint=f"Make room or mend it, then go on with: {_to_resume(session)}",
-        ) from error
+        raise _unwritable(error, session.run, f"go on with: {_to_resume(session)}") from error
     except BaseException as error:
         if isinstance(error, RanOutInAnExchange):
             raise _no_memory_for_shards(session, progress, f"rank {session.ranks.rank}") from None
@@ -56,11 +57,38 @@ def told_outcome(session: Session, progress: Progress) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def told_full_disk(run: RunFolder, then: str) -> Iterator[None]:
+    """Around what a run writes before its updates; `then` is what to do once there is room.
+
+    Raises ConfigError where a disk is full, or a file of the run folder is refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        is_of_run = isinstance(name, str) and Path(name).is_relative_to(run.root)
+        if not is_of_run and error.errno not in FULL:
+            raise
+        raise _unwritable(error, run, then) from error
+
+
+def _unwritable(error: OSError, run: RunFolder, then: str) -> ConfigError:
+    return ConfigError(
+        f"the run folder cannot be written: {error.strerror}.",
+        where=str(error.filename or run.root),
+        hint=f"Make room or mend it, then {then}",
+    )
+
+
 def _to_resume(session: Session) -> str:
-    """The command; torchrun has its own way to start as many processes."""
-    num_ranks = session.ranks.num_ranks
+    return resume_command(session.run, session.ranks.num_ranks)
+
+
+def resume_command(run: RunFolder, num_ranks: int) -> str:
+    """torchrun has its own way to start as many processes."""
     processes = f" --num-processes {num_ranks}" if num_ranks > 1 else ""
-    return f"trimtab resume {session.run.root}{processes}"
+    return f"trimtab resume {run.root}{processes}"
 
 
 def _note(session: Session, progress: Progress, status: Status, stopped_by: str) -> None:

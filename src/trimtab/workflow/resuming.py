@@ -32,6 +32,7 @@ from trimtab.workflow.carrying_out import carry_out, progress_from, told_memory_
 from trimtab.workflow.following import follow
 from trimtab.workflow.gathering import Caller, Order, calling
 from trimtab.workflow.launch import current_launch
+from trimtab.workflow.outcome import resume_command, told_full_disk
 from trimtab.workflow.planning import from_plan
 from trimtab.workflow.provenance import (
     Change,
@@ -80,7 +81,8 @@ def resume(
         return follow(launch)
     with calling(launch) as caller:
         folder = open_run(Path(run))
-        with run_lock(folder), told_memory_errors():
+        then = f"go on with: {resume_command(folder, launch.num_ranks)}"
+        with told_full_disk(folder, then), run_lock(folder), told_memory_errors():
             return _resumed(folder, caller, observer, allow_changed=allow_changed)
 
 

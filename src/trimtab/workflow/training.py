@@ -19,6 +19,7 @@ from trimtab.workflow.carrying_out import carry_out, progress_from, told_memory_
 from trimtab.workflow.following import follow
 from trimtab.workflow.gathering import Caller, Order, calling
 from trimtab.workflow.launch import current_launch
+from trimtab.workflow.outcome import told_full_disk
 from trimtab.workflow.planning import ConfigLike, PlannedRun, from_plan, plan_run, resolve_config
 from trimtab.workflow.provenance import OTHER_ROWS, provenance_of, write_provenance
 from trimtab.workflow.session import Progress, Session, open_session
@@ -61,7 +62,7 @@ def train(
         output_dir = Path(planned.plan.settings().output_dir)
         was_there = output_dir.is_dir()
         run = create_run(output_dir)
-        with run_lock(run):
+        with told_full_disk(run, "train anew."), run_lock(run):
             try:
                 session, progress = _begin(planned, run, observer, caller)
             except BaseException:
