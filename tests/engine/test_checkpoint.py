@@ -82,6 +82,19 @@ def test_a_held_out_pass_leaves_the_weights_in_training_as_they_were(
     assert is_same is (optim == "adamw")
 
 
+def test_back_at_the_start_a_method_counts_anew(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_optimizer")
+    job = tiny_job(tmp_path / "checkpoints", optim="adamw_schedule_free", num_train_steps=3)
+    folder = tmp_path / "checkpoints" / checkpoint_name(0)
+    save_checkpoint(folder, job.optimizer, first_state(job))
+    run_to_end(job)
+    first = weights_of(job.model)
+    load_checkpoint(folder, job.optimizer)
+    run_to_end(job)
+    again = weights_of(job.model)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
 @pytest.mark.parametrize(
     "changes", [{"method": "lora"}, {"method": "full"}, {"method": "full", "precision": "bf16"}]
 )

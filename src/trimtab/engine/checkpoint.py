@@ -235,6 +235,9 @@ def _restore(
                     state.setdefault(index, {})[parts[2]] = _as_shaped(value, parameters[index])
         record["state"] = state
         for group, saved in zip(record["param_groups"], scalars[f"{number}/groups"], strict=True):
+            # What was saved before the first step lacks what methods count from there on.
+            for name in _group_scalars(group).keys() - saved.keys():
+                del group[name]
             group.update(saved)
         torch_optimizer.load_state_dict(record)
 
