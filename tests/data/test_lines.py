@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimtab.data import lines
 from trimtab.data.lines import Row, read_csv, read_json, read_jsonl, read_txt
 from trimtab.data.rows import BadRow, SourceRow
 from trimtab.errors import DataError
@@ -202,6 +203,12 @@ def test_a_json_file_that_cannot_be_read(
     assert reason in str(caught.value)
 
 
+def test_a_json_list_may_be_one_long_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 20)
+    path = written(tmp_path / "rows.json", b'[{"text": "one"}, {"text": "two"}]')
+    assert [row.columns["text"] for row in good(list(read_json(path, "train")))] == ["one", "two"]
+
+
 def test_csv_rows_have_the_line_they_start_at(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbfprompt,completion\na,b\n\n"two\nlines",c\nd,"e ""q"""\n'
     rows = list(read_csv(written(tmp_path / "rows.csv", content), ","))
@@ -231,11 +238,19 @@ def test_each_bad_csv_row_is_named(tmp_path: Path, line: bytes, reason: str) -> 
     assert reason in found.reason
 
 
-def test_an_unclosed_csv_quote_is_named_where_its_row_starts(tmp_path: Path) -> None:
-    path = written(tmp_path / "rows.csv", b'prompt,completion\na,b\nc,"d\ne,f\n')
+def test_an_unclosed_csv_quote_on_the_last_line_is_a_bad_row(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.csv", b'prompt,completion\na,b\nc,"d\n')
     rows = list(read_csv(path, ","))
     assert [row.line for row in good(rows)] == [2]
     assert [(row.line, row.reason) for row in bad(rows)] == [(3, "not CSV: unexpected end of data")]
+
+
+@pytest.mark.parametrize("last", [b"g,h", b'g,"h"'])
+def test_a_csv_quote_that_takes_in_other_lines_is_an_error(tmp_path: Path, last: bytes) -> None:
+    content = b'prompt,completion\n"a\n",b\nc,"d\ne,f\n' + last + b"\n"
+    with pytest.raises(DataError, match="takes in the 2 lines behind it") as caught:
+        list(read_csv(written(tmp_path / "rows.csv", content), ","))
+    assert caught.value.where == f"{tmp_path / 'rows.csv'}:4"
 
 
 def test_csv_fields_may_be_long(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ WHOLE_FILES = [
     BadFile("rows.csv", b"prompt,completion\n", None, "there are no rows in it"),
     BadFile("rows.csv", b"prompt,completion\na,b\na\n", 3, "1 fields, the header has 2"),
     BadFile("rows.csv", b"prompt,completion\na,b\na,b,c\n", 3, "3 fields, the header has 2"),
-    BadFile("rows.csv", b'prompt,completion\na,b\n"a,b\nc,d\n', 3, "not CSV"),
+    BadFile("rows.csv", b'prompt,completion\na,b\n"a,b\nc,d\n', 3, "takes in the line behind it"),
     BadFile("rows.csv", b'prompt,completion\na,b\n"a"x,b\n', 3, "not CSV"),
     BadFile("rows.csv", b"prompt,completion\na,b\n\xff,b\n", 3, "not UTF-8"),
     BadFile("rows.csv", b"prompt,prompt\na,b\n", 1, "the header repeats `prompt`"),

@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def read_json(path: Path, *splits: str) -> Iterator[Row]:
     several JSON values, one a line, is read as jsonl. Raises DataError for any other
     shape, and where the file as a whole is not JSON.
     """
-    raw = b"".join(line for _, line in raw_lines(path))
+    raw = _raw_bytes(path)
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -77,7 +78,8 @@ def read_txt(path: Path) -> Iterator[Row]:
 def read_csv(path: Path, delimiter: str) -> Iterator[Row]:
     """Rows under a header line; a quoted field may span lines, the row then has its first one.
 
-    Raises DataError for a header that is missing, repeats a name or cannot be read.
+    Raises DataError for a header that is missing, repeats a name or cannot be read, and for a row
+    that cannot be read over several lines: a quote too many, which makes one row of many.
     """
     # Undecodable bytes pass through the CSV reader as lone surrogates, so that the row they are in
     # is the one that is named.
@@ -98,10 +100,22 @@ def read_csv(path: Path, delimiter: str) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error as error:
+                num_behind = reader.line_num - line
+                if num_behind:
+                    raise _takes_in_others(path, line, error, num_behind) from None
                 yield BadRow(str(path), line, f"not CSV: {error}")
                 continue
             if cells:
                 yield _csv_row(path, line, header, cells)
+
+
+def _takes_in_others(path: Path, line: int, error: csv.Error, num_behind: int) -> DataError:
+    lines = "line" if num_behind == 1 else f"{num_behind:,} lines"
+    return DataError(
+        f"not CSV: {error}; a quote that opens in this row takes in the {lines} behind it.",
+        where=f"{path}:{line}",
+        hint="Close it, or quote the field and write the quotes inside it twice.",
+    )
 
 
 def parse_json(raw: bytes) -> Any:
@@ -301,25 +315,39 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     Raises DataError for bad gzip, for a file that says it is UTF-16, and for a line that no row
     has the length of.
     """
+    with _opened(path) as file:
+        for line, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+            if len(raw) > MAX_LINE_BYTES:
+                raise DataError(
+                    f"the line is longer than {MAX_LINE_BYTES >> 20} MiB.",
+                    where=f"{path}:{line}",
+                    hint="Write one row a line.",
+                )
+            yield line, _without_mark(path, raw) if line == 1 else raw
+
+
+def _raw_bytes(path: Path) -> bytes:
+    """The whole file; raises as `raw_lines` does, however long its lines are."""
+    with _opened(path) as file:
+        return _without_mark(path, file.read())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
     opener = gzip.open if is_zipped(path) else open
     try:
         with opener(path, "rb") as file:
-            for line, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
-                if len(raw) > MAX_LINE_BYTES:
-                    raise DataError(
-                        f"the line is longer than {MAX_LINE_BYTES >> 20} MiB.",
-                        where=f"{path}:{line}",
-                        hint="Write one row a line.",
-                    )
-                if line == 1 and raw.startswith(UTF_16_MARKS):
-                    raise DataError(
-                        "the file is UTF-16, not UTF-8.",
-                        where=f"{path}:1",
-                        hint="Save it as UTF-8.",
-                    )
-                yield line, raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw
+            yield file
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"the file cannot be read: {error}.", where=str(path)) from None
+
+
+def _without_mark(path: Path, start: bytes) -> bytes:
+    if start.startswith(UTF_16_MARKS):
+        raise DataError(
+            "the file is UTF-16, not UTF-8.", where=f"{path}:1", hint="Save it as UTF-8."
+        )
+    return start.removeprefix(BYTE_ORDER_MARK)
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
