@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import date
 from typing import Any
 
 import pytest
@@ -255,3 +257,51 @@ def test_each_bad_row_has_its_reason(format_: str, columns: dict[str, Any], reas
     with pytest.raises(RowError) as caught:
         conversation(columns, detection)
     assert reason in caught.value.reason
+
+
+TOOLS = [{"type": "function", "function": {"name": "add"}}]
+
+
+@pytest.mark.parametrize("columns", [{"messages": TURNS}, {"conversations": SHAREGPT}])
+@pytest.mark.parametrize(
+    ("tools", "told"),
+    [
+        (TOOLS, TOOLS),
+        (json.dumps(TOOLS), TOOLS),
+        ([], None),
+        ("[]", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_tools_beside_turns_go_to_the_template(
+    columns: dict[str, Any], tools: Any, told: list[Any] | None
+) -> None:
+    made = conversation({**columns, "tools": tools})
+    assert (None if made.tools is None else json.loads(made.tools)) == told
+
+
+def test_tools_may_be_in_a_column_of_another_name() -> None:
+    for columns, mapping in (
+        ({"messages": TURNS, "functions": TOOLS}, {"messages": "messages"}),
+        (
+            {"prompt": "q", "completion": "a", "functions": TOOLS},
+            {"prompt": "prompt", "completion": "completion"},
+        ),
+    ):
+        detection = detected(columns, {**mapping, "tools": "functions"})
+        assert conversation(columns, detection).tools == json.dumps(TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("tools", "reason"),
+    [
+        ("a hammer", "column 'tools': not JSON"),
+        ({"name": "add"}, "something other than a list of tools"),
+        (["add"], "something other than a list of tools"),
+        ([{"since": date(2026, 1, 31)}], "a value that JSON does not have"),
+    ],
+)
+def test_other_tools_are_a_bad_row(tools: Any, reason: str) -> None:
+    with pytest.raises(RowError, match=reason):
+        conversation({"messages": TURNS, "tools": tools})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 from support.chat_templates import CHAT_TEMPLATES, GENERATION_BLOCKS
-from support.tiny import tiny_tokenizer
+from support.tiny import CHATML, tiny_tokenizer
 
 from trimtab.data import templates
 from trimtab.data.rows import Message, RowError
@@ -46,6 +47,25 @@ def choice(source: str) -> TemplateChoice:
 
 def rendered(source: str, messages: tuple[Message, ...] = MESSAGES, **variables: str) -> str:
     return render(choice(source), messages, add_generation_prompt=False, special_tokens=variables)
+
+
+def test_tools_are_rendered_as_transformers_does() -> None:
+    source = "{% for tool in tools or [] %}{{ tool | tojson(indent=2) }}{% endfor %}" + CHATML
+    tools = [{"type": "function", "function": {"name": "zählen", "parameters": {}}}]
+    expected = tiny_tokenizer(chat_template=source).apply_chat_template(
+        [{"role": turn.role, "content": turn.content} for turn in MESSAGES],
+        tools=tools,
+        tokenize=False,
+    )
+    text = render(
+        choice(source),
+        MESSAGES,
+        add_generation_prompt=False,
+        special_tokens={},
+        tools=json.dumps(tools),
+    )
+    assert text == expected
+    assert "zählen" in text
 
 
 @pytest.mark.parametrize("name", [*CHAT_TEMPLATES, "features"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.chat_templates import CHAT_TEMPLATES, THOUGHT_OPENING
 from support.tiny import CHATML, tiny_tokenizer
@@ -69,6 +71,14 @@ def test_one_turn(name: str) -> None:
     if name == "mistral":
         expected = " " + expected
     assert trained_texts(ONE_TURN, CHAT_TEMPLATES[name]) == [expected]
+
+
+def test_tools_stand_before_what_is_trained_on() -> None:
+    source = "{% for tool in tools or [] %}{{ tool.name }};{% endfor %}" + CHAT_TEMPLATES["chatml"]
+    with_tools = replace(TWO_TURNS, tools='[{"name": "add"}, {"name": "count"}]')
+    assert trained_texts(with_tools, source) == trained_texts(TWO_TURNS, source)
+    prompt = prompt_text(with_tools, tiny_tokenizer(), template(source))
+    assert prompt == "add;count;" + prompt_text(TWO_TURNS, tiny_tokenizer(), template(source))
 
 
 @pytest.mark.parametrize("name", CHAT_TEMPLATES)

@@ -8,17 +8,21 @@
 | `alpaca`            | `instruction`, `output`, and maybe `input`          |
 | `sharegpt`          | `conversations`: turns of `from` and `value`        |
 
-`prompt_completion`, `alpaca` and `sharegpt` take a `system` column where it is mapped.
+`prompt_completion`, `alpaca` and `sharegpt` take a `system` column where it is mapped. Turns may
+have a `tools` column beside them, or one that is mapped: the list that the chat template is told
+of, or JSON of one.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from trimtab.data.lines import parse_json_text
 from trimtab.data.rows import Conversation, Message, RowError, SourceRow, listed, named
 from trimtab.errors import ConfigError, DataError
 from trimtab.hyperparameters.config import DatasetFormat
@@ -35,9 +39,9 @@ REQUIRED_PARTS: Mapping[DatasetFormat, tuple[str, ...]] = MappingProxyType(
 )
 OPTIONAL_PARTS: Mapping[DatasetFormat, tuple[str, ...]] = MappingProxyType(
     {
-        "messages": (),
-        "prompt_completion": ("system",),
-        "sharegpt": ("system",),
+        "messages": ("tools",),
+        "prompt_completion": ("system", "tools"),
+        "sharegpt": ("system", "tools"),
         "alpaca": ("input", "system"),
         "text": (),
     }
@@ -226,7 +230,8 @@ def to_conversation(
             part = REQUIRED_PARTS[detection.format][0]
             turns = _turns(row, detection.columns[part], detection.format == "sharegpt")
             system = _system(row, detection)
-            return _conversation([(item, True) for item in system] + turns, assistant_only_loss)
+            turns = [(item, True) for item in system] + turns
+            return _conversation(turns, assistant_only_loss, _tools(row, detection))
     raise AssertionError(detection.format)
 
 
@@ -247,12 +252,13 @@ def _prompt_completion(
         after = _turns(row, columns["completion"], sharegpt=False)
         if not any(turn.role == "assistant" for turn, _ in after):
             raise RowError("the completion has no assistant turn")
-        return _conversation(before + after, completion_only_loss)
+        return _conversation(before + after, completion_only_loss, _tools(row, detection))
     question = Message("user", _text(row, columns["prompt"], may_be_empty=True))
     answer = Message("assistant", _text(row, columns["completion"]))
     messages = (*system, question, answer)
     trained = tuple(not completion_only_loss for _ in messages[:-1])
-    return Conversation(messages, (*trained, True), templated=has_template)
+    tools = _tools(row, detection) if has_template and "tools" in columns else None
+    return Conversation(messages, (*trained, True), templated=has_template, tools=tools)
 
 
 def _alpaca(row: SourceRow, detection: Detection, completion_only_loss: bool) -> Conversation:
@@ -277,7 +283,28 @@ def _system(row: SourceRow, detection: Detection) -> list[Message]:
     return [Message("system", _text(row, column))]
 
 
-def _conversation(turns: list[tuple[Message, bool]], only_answers: bool) -> Conversation:
+def _tools(row: SourceRow, detection: Detection) -> str | None:
+    """The row's tools as JSON; None where it has none."""
+    column = detection.columns.get("tools", "tools")
+    value = row.columns.get(column)
+    if isinstance(value, str):
+        try:
+            value = parse_json_text(value) if value.strip() else None
+        except ValueError as error:
+            raise RowError(f"column {column!r}: {error}") from None
+    if value is None or value == []:
+        return None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise RowError(f"column {column!r} holds something other than a list of tools")
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        raise RowError(f"column {column!r} holds a value that JSON does not have") from None
+
+
+def _conversation(
+    turns: list[tuple[Message, bool]], only_answers: bool, tools: str | None
+) -> Conversation:
     """Turns, each with: may it be trained on. Those that may are, or only the assistant's."""
     if not any(turn.role == "assistant" for turn, _ in turns):
         raise RowError("no assistant turn")
@@ -286,7 +313,8 @@ def _conversation(turns: list[tuple[Message, bool]], only_answers: bool) -> Conv
     )
     if not any(trained):
         raise RowError("every assistant turn has weight 0")
-    return Conversation(tuple(turn for turn, _ in turns), trained, templated=True)
+    messages = tuple(turn for turn, _ in turns)
+    return Conversation(messages, trained, templated=True, tools=tools)
 
 
 def _turns(row: SourceRow, column: str, sharegpt: bool) -> list[tuple[Message, bool]]:

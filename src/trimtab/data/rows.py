@@ -91,12 +91,14 @@ class Conversation:
 
     `trained` has one entry a message: is it trained on. A `text` row is one message with
     role `text`. `templated` says whether the chat template is applied, or the contents are joined
-    as they stand (text rows; prompt and completion of a model without a template).
+    as they stand (text rows; prompt and completion of a model without a template). `tools` is the
+    JSON list of the tools that the template is told of.
     """
 
     messages: tuple[Message, ...]
     trained: tuple[bool, ...]
     templated: bool
+    tools: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def render_with_spans(
     """
     wholes = render_all(
         template,
-        [RenderRequest(item.messages, add_generation_prompt=False) for item in conversations],
+        [_request(item, item.messages) for item in conversations],
         special_tokens,
     )
     spans: dict[tuple[int, int], Span | RowError] = {}
@@ -76,6 +76,13 @@ def render_with_spans(
         whole if isinstance(whole, RowError) else _joined(index, conversation, whole, spans)
         for index, (conversation, whole) in enumerate(zip(conversations, wholes, strict=True))
     ]
+
+
+def _request(
+    conversation: Conversation, messages: Sequence[Message], *, add_generation_prompt: bool = False
+) -> RenderRequest:
+    """These messages, which are some of the conversation's, with what it has beside them."""
+    return RenderRequest(tuple(messages), add_generation_prompt, conversation.tools)
 
 
 def _assistant_turns(conversation: Conversation) -> list[int]:
@@ -127,10 +134,10 @@ def _by_prefixes(
     """
     requests: list[RenderRequest] = []
     for index, answer in places:
-        messages = conversations[index].messages
-        requests.append(RenderRequest(messages[:answer], add_generation_prompt=True))
-        if answer + 1 < len(messages):
-            requests.append(RenderRequest(messages[: answer + 1], add_generation_prompt=False))
+        item = conversations[index]
+        requests.append(_request(item, item.messages[:answer], add_generation_prompt=True))
+        if answer + 1 < len(item.messages):
+            requests.append(_request(item, item.messages[: answer + 1]))
     prefixes = iter(render_all(template, requests, special_tokens))
     turns = []
     for index, answer in places:
@@ -176,11 +183,11 @@ def _completed(
             spans[turn.conversation, turn.message] = (turn.start, turn.end)
             continue
         open_turns.append(turn)
-        messages = list(conversations[turn.conversation].messages)
+        item = conversations[turn.conversation]
+        messages = list(item.messages)
         messages[turn.message] = replace(messages[turn.message], content=SENTINEL)
-        requests.append(RenderRequest(tuple(messages), add_generation_prompt=False))
-        last = tuple(messages[: turn.message + 1])
-        requests.append(RenderRequest(last, add_generation_prompt=False))
+        requests.append(_request(item, messages))
+        requests.append(_request(item, messages[: turn.message + 1]))
     renderings = iter(render_all(template, requests, special_tokens))
     for turn in open_turns:
         message = conversations[turn.conversation].messages[turn.message]

@@ -185,9 +185,10 @@ def _limited(work: Callable[[], dict[str, Any]], max_seconds: float) -> dict[str
 def _rendering(
     template: jinja2.Template, request: dict[str, Any], job: dict[str, Any]
 ) -> dict[str, Any]:
+    tools = request["tools"]
     marked = template.render(
         messages=request["messages"],
-        tools=None,
+        tools=None if tools is None else json.loads(tools),
         documents=None,
         add_generation_prompt=request["add_generation_prompt"],
         **job["variables"],
@@ -196,8 +197,9 @@ def _rendering(
         return {"limit": f"turns one conversation into over {job['max_chars']:,} characters"}
     if BLOCK_START not in marked:
         return {"text": marked, "generated": []}
-    if any(mark in turn["content"] for turn in request["messages"] for mark in BLOCK_MARKS):
-        return {"error": "a turn holds U+FDD0 or U+FDD1, which mark generation blocks"}
+    given = [turn["content"] for turn in request["messages"]] + [tools or ""]
+    if any(mark in text for text in given for mark in BLOCK_MARKS):
+        return {"error": "the row holds U+FDD0 or U+FDD1, which mark generation blocks"}
     text, spans = _without_marks(marked)
     return {"text": text, "generated": spans}
 

@@ -48,10 +48,14 @@ class TemplateChoice:
 
 @dataclass(frozen=True, slots=True)
 class RenderRequest:
-    """Messages to render, with what starts the assistant's turn at the end or without."""
+    """Messages to render, with what starts the assistant's turn at the end or without.
+
+    `tools` is a JSON list of what the template is told of as `tools`.
+    """
 
     messages: tuple[Message, ...]
     add_generation_prompt: bool
+    tools: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +118,15 @@ def render(
     *,
     add_generation_prompt: bool,
     special_tokens: Mapping[str, str],
+    tools: str | None = None,
 ) -> str:
-    """The text of the messages. `special_tokens` are the template's variables, as `bos_token`.
+    """The text of the messages. `special_tokens` are the template's variables, as `bos_token`;
+    `tools` is a JSON list.
 
     Raises RowError where the template refuses these messages, DataError where it is not Jinja or
     breaks a limit.
     """
-    request = RenderRequest(tuple(messages), add_generation_prompt)
+    request = RenderRequest(tuple(messages), add_generation_prompt, tools)
     (rendering,) = render_all(template, [request], special_tokens)
     if isinstance(rendering, RowError):
         raise rendering
@@ -161,8 +167,15 @@ def _parts(requests: Sequence[RenderRequest]) -> Iterator[list[dict[str, Any]]]:
     num_chars = 0
     for request in requests:
         messages = [{"role": turn.role, "content": turn.content} for turn in request.messages]
-        part.append({"messages": messages, "add_generation_prompt": request.add_generation_prompt})
+        part.append(
+            {
+                "messages": messages,
+                "add_generation_prompt": request.add_generation_prompt,
+                "tools": request.tools,
+            }
+        )
         num_chars += sum(len(turn.content) for turn in request.messages)
+        num_chars += len(request.tools or "")
         if num_chars > MAX_REQUEST_CHARS:
             yield part
             part, num_chars = [], 0

@@ -104,7 +104,11 @@ def prompt_text(conversation: Conversation, tokenizer: Tokenizer, template: Temp
     if not conversation.templated:
         return "".join(message.content for message in before)
     return render(
-        template, before, add_generation_prompt=True, special_tokens=special_tokens(tokenizer)
+        template,
+        before,
+        add_generation_prompt=True,
+        special_tokens=special_tokens(tokenizer),
+        tools=conversation.tools,
     )
 
 
