@@ -218,3 +218,16 @@ def test_a_damaged_plan_is_told(tmp_path: Path, tiny_llama_folder: Path) -> None
     (run / "plan.json").write_text('{"format": 1}')
     with pytest.raises(trimtab.ConfigError, match="plan cannot be read"):
         trimtab.resume(run)
+
+
+def test_another_ctrl_c_once_the_run_is_saved_is_told_as_the_first(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trimtab.workflow.outcome.keep_run_facts", interrupted)
+    write_rows(tmp_path / "rows.jsonl")
+    run = stopped_at(3, tiny_config(tmp_path, tiny_llama_folder))
+    assert steps_of(run) == [1, 2, 3]
+    assert (run / "checkpoints" / "step-000003").is_dir()

@@ -132,7 +132,8 @@ def _next_step(session: Session, stopped: UpdateStopped) -> str:
 def _interrupted(session: Session, progress: Progress, *, is_aborted: bool) -> Interrupted:
     run, step = session.run, progress.state.num_updates
     if not is_aborted and session.ranks.is_first:
-        with contextlib.suppress(OSError):
+        # Another Ctrl-C finds the run saved: the facts are what it may cost.
+        with contextlib.suppress(OSError, KeyboardInterrupt):
             keep_run_facts(run, session.asked_config, session.observer, step=step)
     _note(session, progress, "interrupted", "asked to stop")
     root = session.run.root
