@@ -109,6 +109,11 @@ def test_a_requested_format_wins() -> None:
         detect_format(rows(columns), {"prompt": "text"}, "text", "text")
 
 
+def test_columns_that_were_not_parted_are_told_as_such() -> None:
+    with pytest.raises(DataError, match=r"lie apart by ';': save the file with commas"):
+        detected({"question;answer": "q;a"})
+
+
 def test_a_few_odd_rows_do_not_decide() -> None:
     few = [{"messages": TURNS}, *[{"prompt": "q", "completion": "a"}] * 3]
     assert detect_format(rows(*few), {}, "text").format == "prompt_completion"

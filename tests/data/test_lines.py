@@ -81,6 +81,13 @@ def test_each_bad_jsonl_line_is_named(tmp_path: Path, line: bytes, reason: str) 
     assert reason in found.reason
 
 
+def test_a_json_list_that_is_named_jsonl_is_told_as_such(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", b'[{"a": 1},\n {"a": 2}]\n')
+    first, second = bad(list(read_jsonl(path)))
+    assert "it begins a list: a file that is one list is named .json" in first.reason
+    assert "list" not in second.reason
+
+
 def test_jsonl_tolerates_marks_empty_lines_and_line_ends(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbf{"text": "a"}\r\n   \r\n\n{"text": "\xe2\x80\xa8 \\ud83d\\ude00"}'
     rows = list(read_jsonl(written(tmp_path / "rows.jsonl", content)))

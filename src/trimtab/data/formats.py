@@ -195,9 +195,17 @@ def _unfit(what: str, seen: Sequence[str], rows: Sequence[SourceRow]) -> DataErr
     known = "; ".join(f"{name} ({', '.join(parts)})" for name, parts in REQUIRED_PARTS.items())
     pair = next((pair for pair in COMMON_PAIRS if set(pair) <= set(seen)), None)
     prompt, completion = pair if pair else ("<column>", "<column>")
+    where = rows[0].file if rows else None
+    separators = [each for each in ";|\t" if len(seen) == 1 and each in seen[0]]
+    if separators:
+        return DataError(
+            f"{what}. The only column is {listed(seen)}.",
+            where=where,
+            hint=f"Its parts lie apart by {separators[0]!r}: save the file with commas.",
+        )
     return DataError(
         f"{what}. Columns seen: {listed(seen) or 'none'}. Formats known: {known}.",
-        where=rows[0].file if rows else None,
+        where=where,
         hint=f"Write `dataset_columns: {{prompt: {prompt}, completion: {completion}}}`, or "
         "`dataset_text_field: <column>` for plain text.",
     )

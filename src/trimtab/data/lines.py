@@ -38,7 +38,9 @@ def jsonl_row(path: Path, line: int, raw: bytes) -> Row:
     try:
         value = parse_json(raw.rstrip(b"\r\n"))
     except ValueError as error:
-        return BadRow(str(path), line, str(error))
+        is_list = line == 1 and raw.lstrip().startswith(b"[")
+        told = f"{error}; it begins a list: a file that is one list is named .json"
+        return BadRow(str(path), line, told if is_list else str(error))
     return _object_row(path, line, value)
 
 

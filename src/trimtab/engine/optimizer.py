@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from trimtab.engine.masters import has_masters, take_masters
 from trimtab.engine.precision import COMPUTE_DTYPES
-from trimtab.errors import ConfigError
+from trimtab.hyperparameters.packages import check_optimizer_package
 from trimtab.models.sharding import is_sharded
 from trimtab.planning.settings import Settings
 
@@ -173,19 +173,17 @@ def _adafactor(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
 
 
 def _adamw_8bit(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise _missing("adamw_8bit", "bitsandbytes") from error
+    check_optimizer_package("adamw_8bit")
+    from bitsandbytes.optim import AdamW8bit
+
     optimizer: Optimizer = AdamW8bit(groups, **_adam_arguments(settings))
     return optimizer
 
 
 def _lion(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
-    try:
-        from pytorch_optimizer import Lion
-    except ImportError as error:
-        raise _missing("lion", "pytorch-optimizer") from error
+    check_optimizer_package("lion")
+    from pytorch_optimizer import Lion
+
     optimizer: Optimizer = Lion(
         groups, lr=settings.learning_rate, betas=(settings.adam_beta1, 0.99), weight_decouple=True
     )
@@ -193,10 +191,9 @@ def _lion(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
 
 
 def _adamw_schedule_free(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
-    try:
-        from pytorch_optimizer import ScheduleFreeAdamW
-    except ImportError as error:
-        raise _missing("adamw_schedule_free", "pytorch-optimizer") from error
+    check_optimizer_package("adamw_schedule_free")
+    from pytorch_optimizer import ScheduleFreeAdamW
+
     optimizer: Optimizer = ScheduleFreeAdamW(groups, **_adam_arguments(settings))
     return optimizer
 
@@ -235,10 +232,3 @@ def _muon(groups: WeightGroups, settings: Settings) -> tuple[Optimizer, ...]:
     if rest:
         optimizers.append(_adamw(rest, settings))
     return tuple(optimizers)
-
-
-def _missing(optim: str, extra: str) -> ConfigError:
-    return ConfigError(
-        f"optim: {optim} needs the package {extra}, which is not installed.",
-        hint=f"Install it with: pip install 'trimtab[{extra}]', or take optim: adamw.",
-    )

@@ -118,6 +118,9 @@ def _guard_stop(session: Session, progress: Progress, stopped: UpdateStopped) ->
 
 def _next_step(session: Session, stopped: UpdateStopped) -> str:
     rate = f"a smaller learning_rate than {session.settings.learning_rate:g}"
+    decided = session.plan.decision("learning_rate")
+    if decided.origin == "user" and decided.alternatives:
+        rate += f" (left to the plan it would be {decided.alternatives[0].value:g})"
     if stopped.fault == "loss spike":
         return (
             "Look at those rows: events.jsonl names them all. If they are bad, mend them, or set "

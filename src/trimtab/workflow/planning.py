@@ -15,6 +15,7 @@ from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
+from trimtab.hyperparameters.packages import check_optimizer_package
 from trimtab.planning.discarding import with_answer
 from trimtab.planning.effort import MEASURED, QUICK, TRAIN, Effort
 from trimtab.planning.fact import Facts
@@ -156,6 +157,8 @@ def plan_run(
     With `estimated`, what files tell of model and rows is estimated where it is not recalled, and
     a quick effort asks as an explicit plan does, and no further than is recalled.
     """
+    if not estimated:
+        check_optimizer_package(resolved.config.optim)
     sources = Sources(resolved.config, observer, date.today())
     recall = Recall(resolved.config, observer, measures=not estimated, refresh=refresh)
     output_dir = output_dir_of(resolved)

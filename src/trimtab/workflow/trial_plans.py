@@ -16,6 +16,7 @@ from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError, DataError
 from trimtab.hyperparameters.catalogue import aliases, catalogue
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
+from trimtab.hyperparameters.packages import check_optimizer_package
 from trimtab.models.packing import packing_refusal_of
 from trimtab.planning.discarding import with_answer
 from trimtab.planning.effort import QUICK, TRAIN, Effort
@@ -86,12 +87,13 @@ class TrialBench:
         `seed` moves the order of the rows too, unless the user set `data_seed`; which rows are
         held out it never moves, nor do the overrides.
 
-        Raises ConfigError for a name that no trial can move, a value out of its domain, and
-        settings that contradict each other.
+        Raises ConfigError for a name that no trial can move, a value out of its domain, settings
+        that contradict each other, and an optimizer whose package is not installed.
         """
         moved = _canonical(overrides or {})
         plan = self._plan(moved, num_steps)
         settings = plan.settings()
+        check_optimizer_package(settings.optim)
         base = self.plan.settings()
         question = rows_question(settings)
         held_out = self.planned.materials.rows(rows_question(base)).eval

@@ -203,9 +203,16 @@ def test_an_explicit_rate_that_diverges_is_kept_and_warned_of(
 
 
 def test_an_explicit_rate_without_a_range_is_not_warned_of() -> None:
-    answer = ruling(learning_rate=0.5)
+    answer = ruling(learning_rate=5e-3)
     assert answer.warnings == ()
     assert answer.not_measured == ("where the learning rate starts to diverge on this run",)
+
+
+def test_a_rate_far_above_the_prior_is_warned_of() -> None:
+    prior = rate(**BATCH_128)
+    assert not planned(**BATCH_128, learning_rate=99 * prior).warnings
+    told = planned(**BATCH_128, learning_rate=200 * prior).warnings
+    assert any("200× the prior" in each and "updates so large" in each for each in told)
 
 
 def test_a_finished_tune_beats_prior_and_cap() -> None:

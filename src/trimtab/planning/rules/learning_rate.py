@@ -22,6 +22,8 @@ RANGE_FACTS = ("rate_range.losses", "rate_range.diverging_rate")
 
 
 DIVERGENCE_MARGIN = 3
+FAR_ABOVE = 100
+"""A set rate so many times the one that would be taken is warned of; a house rule."""
 """How far under the first rate that did harm the cap lies.
 
 A range test is a few updates without annealing: a run at the same rate takes hundreds, and what a
@@ -150,7 +152,7 @@ def _asked(
     default: _Default,
     tested: _Range | str | None,
 ) -> Ruling:
-    because = f"{asked / default.rate:.2g}× {default.name}"
+    because = against = f"{asked / default.rate:.3g}× {default.name}"
     alternative = (Alternative(default.rate, default.because),)
     ids = default.facts
     warnings: tuple[str, ...] = ()
@@ -170,6 +172,11 @@ def _asked(
                 f"update on this run's rows raised the loss ({tested.told()}). A third of it, "
                 f"{rounded(edge / DIVERGENCE_MARGIN):g}, is the most that auto would take.",
             )
+    if not warnings and asked >= FAR_ABOVE * default.rate:
+        warnings = (
+            f"learning_rate {asked:g} is {against}, {default.rate:g}: updates so large ruin the "
+            "weights of nearly every model.",
+        )
     made = decision(
         resolved, "learning_rate", asked, "user", because, facts=ids, alternatives=alternative
     )

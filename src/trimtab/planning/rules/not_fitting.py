@@ -53,11 +53,12 @@ def does_not_fit(
         return DoesNotFit(what, where=where, hint=hint)
     lora = " or method lora" if resolved.config.method == "full" else ""
     otherwise = raised[0] if raised else "a device with more memory"
+    fixed = format_bytes(min(memory.fixed_bytes, peak))
     return DoesNotFit(
         what,
         where=where,
-        hint=f"Weights, gradients and optimizer state alone need "
-        f"{format_bytes(memory.fixed_bytes)}: take a smaller model{lora}, or {otherwise}.",
+        hint=f"The process, weights, gradients and optimizer state alone need {fixed}: take a "
+        f"smaller model{lora}, or {otherwise}.",
     )
 
 
