@@ -42,7 +42,7 @@ BAD_TEXTS: list[tuple[str, int, str]] = [
     (HEAD + "  seed: 1\n", 3, "no valid YAML"),
     (HEAD + "seed: [1\n", 4, "no valid YAML"),
     (HEAD + "seed: {a: 1\n", 4, "no valid YAML"),
-    (HEAD + "output_dir: 'runs\n", 4, "no valid YAML"),
+    (HEAD + "output_dir: 'runs\n", 3, "opened is never closed"),
     (HEAD + 'output_dir: "\\q"\n', 3, "no valid YAML"),
     (HEAD + "seed: @home\n", 3, "no valid YAML"),
     (HEAD + "seed: `x`\n", 3, "no valid YAML"),

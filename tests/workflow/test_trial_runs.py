@@ -57,7 +57,7 @@ def test_a_trial_of_the_plans_length_is_the_run(
     ("layout", "run_as"),
     [
         ({"global_batch_size": 4}, run_trial_apart),
-        ({"global_batch_size": 2, "packing": True}, run_trial),
+        ({"global_batch_size": 2, "packing": True}, run_trial_apart),
     ],
 )
 def test_a_trial_on_a_long_file_is_the_run(

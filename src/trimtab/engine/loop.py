@@ -321,7 +321,7 @@ def save(job: Job, state: TrainingState, observer: Observer) -> None:
             {
                 "folder": folder.name,
                 "seconds": time.perf_counter() - started,
-                "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+                "bytes": checkpoint.tensor_bytes(folder),
             },
         )
     )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trimtab.data.updates import within_epoch
-from trimtab.engine.checkpoint import LedgerSizes, ledger_sizes
+from trimtab.engine.checkpoint import LedgerSizes, ledger_sizes, tensor_bytes
 from trimtab.engine.distributed import ALONE
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
@@ -225,7 +225,8 @@ def _forget_what_is_done_again(folder: RunFolder, checkpoint: Path | None) -> No
     events.cut(sizes.events_bytes, keep)
     if checkpoint is not None and not own:
         step = checkpoint_step(checkpoint)
-        event = EventRecord("checkpoint saved", step, {"folder": checkpoint.name})
+        details = {"folder": checkpoint.name, "bytes": tensor_bytes(checkpoint)}
+        event = EventRecord("checkpoint saved", step, details)
         events.append(event.to_json(), durable=True)
 
 

@@ -39,6 +39,7 @@ def run_trial_apart(
         "max_eval_length": order.max_eval_length,
         "overrides": dict(order.overrides),
         "branch_num_steps": order.branch_num_steps,
+        "packs_in_windows": order.packs_in_windows,
         "num_threads": torch.get_num_threads(),
     }
     rows = (*order.train_rows, *order.eval_rows)
@@ -101,6 +102,7 @@ def _answer(request: Mapping[str, Any], tell: Tell) -> None:
         max_eval_length=request["max_eval_length"],
         overrides=request["overrides"],
         branch_num_steps=request["branch_num_steps"],
+        packs_in_windows=request["packs_in_windows"],
     )
     run = run_trial(order, on_update=lambda num_updates: tell({"num_updates": num_updates}))
     tell({"trial": run.to_json()})
