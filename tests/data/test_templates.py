@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.chat_templates import CHAT_TEMPLATES, GENERATION_BLOCKS
@@ -49,14 +50,15 @@ def rendered(source: str, messages: tuple[Message, ...] = MESSAGES, **variables:
     return render(choice(source), messages, add_generation_prompt=False, special_tokens=variables)
 
 
+def by_transformers(tokenizer: Any, **options: Any) -> Any:
+    messages = [{"role": turn.role, "content": turn.content} for turn in MESSAGES]
+    return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+
 def test_tools_are_rendered_as_transformers_does() -> None:
     source = "{% for tool in tools or [] %}{{ tool | tojson(indent=2) }}{% endfor %}" + CHATML
     tools = [{"type": "function", "function": {"name": "zählen", "parameters": {}}}]
-    expected = tiny_tokenizer(chat_template=source).apply_chat_template(
-        [{"role": turn.role, "content": turn.content} for turn in MESSAGES],
-        tools=tools,
-        tokenize=False,
-    )
+    expected = by_transformers(tiny_tokenizer(chat_template=source), tools=tools)
     text = render(
         choice(source),
         MESSAGES,
@@ -73,11 +75,7 @@ def test_tools_are_rendered_as_transformers_does() -> None:
 def test_renders_as_transformers_does(name: str, add_generation_prompt: bool) -> None:
     source = {**CHAT_TEMPLATES, "features": FEATURES}[name]
     tokenizer = tiny_tokenizer(chat_template=source)
-    expected = tokenizer.apply_chat_template(
-        [{"role": turn.role, "content": turn.content} for turn in MESSAGES],
-        add_generation_prompt=add_generation_prompt,
-        tokenize=False,
-    )
+    expected = by_transformers(tokenizer, add_generation_prompt=add_generation_prompt)
     ours = render(
         choice(source),
         MESSAGES,

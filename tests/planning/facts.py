@@ -57,6 +57,21 @@ CARD_8GB = cuda(8, fp32=7e12, fp16=30e12, bf16=None)
 CARD_24GB = cuda(24, fp32=35e12, fp16=120e12, bf16=120e12)
 CARD_80GB = cuda(80, fp32=50e12, fp16=700e12, bf16=700e12)
 
+
+def llama_modules(num_layers: int, *, hidden: int, keys: int, inner: int) -> list[list[Any]]:
+    """`[name, in_features, out_features, count]` of each linear module; `keys`: of k and v."""
+    layers = f"model.layers.0-{num_layers - 1}"
+    return [
+        [f"{layers}.self_attn.q_proj", hidden, hidden, num_layers],
+        [f"{layers}.self_attn.k_proj", hidden, keys, num_layers],
+        [f"{layers}.self_attn.v_proj", hidden, keys, num_layers],
+        [f"{layers}.self_attn.o_proj", hidden, hidden, num_layers],
+        [f"{layers}.mlp.gate_proj", hidden, inner, num_layers],
+        [f"{layers}.mlp.up_proj", hidden, inner, num_layers],
+        [f"{layers}.mlp.down_proj", inner, hidden, num_layers],
+    ]
+
+
 LLAMA_135M = {
     "model.architecture": "llama",
     "model.num_parameters": 134_515_008,
@@ -67,15 +82,7 @@ LLAMA_135M = {
     "model.hidden_size": 576,
     "model.vocab_size": 49_152,
     "model.max_position_embeddings": 8192,
-    "model.linear_modules": [
-        ["model.layers.0-29.self_attn.q_proj", 576, 576, 30],
-        ["model.layers.0-29.self_attn.k_proj", 576, 192, 30],
-        ["model.layers.0-29.self_attn.v_proj", 576, 192, 30],
-        ["model.layers.0-29.self_attn.o_proj", 576, 576, 30],
-        ["model.layers.0-29.mlp.gate_proj", 576, 1536, 30],
-        ["model.layers.0-29.mlp.up_proj", 576, 1536, 30],
-        ["model.layers.0-29.mlp.down_proj", 1536, 576, 30],
-    ],
+    "model.linear_modules": llama_modules(30, hidden=576, keys=192, inner=1536),
     "model.packing_refusal": None,
     "model.pad_token": "<|reserved|>",
     "model.pad_token_id": 17,
@@ -89,15 +96,7 @@ LLAMA_8B = LLAMA_135M | {
     "model.num_layers": 32,
     "model.hidden_size": 4096,
     "model.vocab_size": 128_256,
-    "model.linear_modules": [
-        ["model.layers.0-31.self_attn.q_proj", 4096, 4096, 32],
-        ["model.layers.0-31.self_attn.k_proj", 4096, 1024, 32],
-        ["model.layers.0-31.self_attn.v_proj", 4096, 1024, 32],
-        ["model.layers.0-31.self_attn.o_proj", 4096, 4096, 32],
-        ["model.layers.0-31.mlp.gate_proj", 4096, 14336, 32],
-        ["model.layers.0-31.mlp.up_proj", 4096, 14336, 32],
-        ["model.layers.0-31.mlp.down_proj", 14336, 4096, 32],
-    ],
+    "model.linear_modules": llama_modules(32, hidden=4096, keys=1024, inner=14336),
 }
 
 

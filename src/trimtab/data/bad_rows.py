@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
-from trimtab.data.formats import NUM_ROWS_LOOKED_AT, Detection, detect_format, to_conversation
+from trimtab.data.conversations import to_conversation
+from trimtab.data.formats import NUM_ROWS_LOOKED_AT, Detection, detect_format
 from trimtab.data.lines import Row
 from trimtab.data.rows import BadRow, RowError, SourceRow
 from trimtab.data.sources import ReadResult

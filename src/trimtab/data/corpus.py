@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from trimtab.data.bad_rows import BadRows, BadRowTable, detection_of, in_source_order
-from trimtab.data.formats import Detection, to_conversation
+from trimtab.data.conversations import to_conversation
+from trimtab.data.formats import Detection
 from trimtab.data.rows import BadRow, Conversation, RowError, SourceRow, TokenRow
 from trimtab.data.sources import OnProgress, ReadResult, read_dataset
 from trimtab.data.split import num_duplicate_rows

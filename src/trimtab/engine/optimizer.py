@@ -85,6 +85,7 @@ def make_optimizer(model: nn.Module, settings: Settings) -> OptimizerSet:
     Where the settings have masters, the model's trained weights are in 16 bits afterwards: once a
     model. Shards stay fp32. Raises ConfigError where it needs a package that is not installed.
     """
+    check_optimizer_package(settings.optim)
     groups = weight_groups(model)
     weights = {**groups.decayed, **groups.exempt}
     publish = _nothing
@@ -173,7 +174,6 @@ def _adafactor(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
 
 
 def _adamw_8bit(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
-    check_optimizer_package("adamw_8bit")
     from bitsandbytes.optim import AdamW8bit
 
     optimizer: Optimizer = AdamW8bit(groups, **_adam_arguments(settings))
@@ -181,7 +181,6 @@ def _adamw_8bit(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
 
 
 def _lion(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
-    check_optimizer_package("lion")
     from pytorch_optimizer import Lion
 
     optimizer: Optimizer = Lion(
@@ -191,7 +190,6 @@ def _lion(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
 
 
 def _adamw_schedule_free(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
-    check_optimizer_package("adamw_schedule_free")
     from pytorch_optimizer import ScheduleFreeAdamW
 
     optimizer: Optimizer = ScheduleFreeAdamW(groups, **_adam_arguments(settings))

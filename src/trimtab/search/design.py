@@ -57,10 +57,11 @@ class Space:
     def value(self, proposed: float) -> float | int:
         """What is run where this was proposed: the start as it is, else sizes that are powers of
         two and rates of three digits."""
-        if self.name not in WHOLE:
-            return proposed if proposed == self.start else rounded(proposed, 3)
+        is_whole = self.name in WHOLE
         if proposed == self.start:
-            return int(proposed)
+            return int(proposed) if is_whole else proposed
+        if not is_whole:
+            return rounded(proposed, 3)
         lowest, highest = math.ceil(math.log2(self.low)), math.floor(math.log2(self.high))
         return int(2 ** min(max(round(math.log2(proposed)), lowest), highest))
 
@@ -167,29 +168,17 @@ def make_design(
     tokens_per_step = plan.predictions.tokens_per_step
     assert tokens_per_step is not None
     spaces = tuple(_space(plan, name) for name in names)
-    num_references = int(any(space.start is None for space in spaces))
-    room = budget * settings.num_train_steps
-    scoring = num_eval_tokens / tokens_per_step
-    most = num_trials or NUM_TRIALS + NUM_TRIALS_MORE * (len(names) - 1)
-    least = num_trials or MIN_TRIALS
     longest = settings.num_train_steps
-    enough = min(MIN_NUM_STEPS, longest)
-    for number in range(most, least - 1, -1):
-        num_steps = min(longest, int(room / (number + num_references) - scoring))
-        if num_steps >= enough:
-            break
-    else:
-        fewest = least + num_references
-        needed = fewest * (enough + scoring) / settings.num_train_steps
-        raise ConfigError(
-            f"{budget:.0%} of this run's {longest:,} updates are too few for {fewest} runs of "
-            f"{enough} updates each with their scoring.",
-            hint=f"Give --budget {math.ceil(100 * needed)}% or more, or hold out fewer rows.",
-        )
-    room -= num_references * scoring
-    lengths = None
-    if num_steps < longest:
-        lengths = _two_lengths(plan, names, room, number, number + num_references, scoring)
+    room = _Room(
+        num_updates=budget * longest,
+        scoring=num_eval_tokens / tokens_per_step,
+        longest=longest,
+        num_references=int(any(space.start is None for space in spaces)),
+    )
+    most = num_trials or NUM_TRIALS + NUM_TRIALS_MORE * (len(names) - 1)
+    number = room.num_trials(most, num_trials or MIN_TRIALS)
+    num_steps = room.num_steps(number)
+    lengths = room.two_lengths(settings, names, number) if num_steps < longest else None
     num_short, short_branches, num_steps = lengths or (0, False, num_steps)
     return Design(
         spaces=spaces,
@@ -206,24 +195,56 @@ def make_design(
     )
 
 
-def _two_lengths(
-    plan: Plan, names: Sequence[str], room: float, number: int, num_long: int, scoring: float
-) -> tuple[int, bool, int] | None:
-    """How many short runs, whether they branch off, and the longer length; None without room.
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """A budget in updates of the planned run, which has `longest`.
 
-    `number` of trials, `num_long` of long runs; `room` and `scoring` in updates.
+    scoring: what scoring one run takes. num_references: runs of the plan's own values beside the
+    trials, as long as they.
     """
-    apart = (room - (number + NUM_SHORT_TRIALS) * scoring) / (num_long + NUM_SHORT_TRIALS / SHORTER)
-    choices = [(int(apart), False, NUM_SHORT_TRIALS)]
-    settings = plan.settings()
-    if _has_branches(settings, names):
-        # A decay takes whole updates, at least one.
-        decay = decay_share(settings)
-        own = number * (2 * scoring + math.ceil(decay))
-        branched = (room - own) / (num_long + number * decay / SHORTER)
-        choices.append((min(int(branched), settings.num_train_steps), True, number))
-    num_steps, has_branches, num_short = max(choices)
-    return (num_short, has_branches, num_steps) if num_steps >= SHORTER * MIN_NUM_STEPS else None
+
+    num_updates: float
+    scoring: float
+    longest: int
+    num_references: int
+
+    def num_steps(self, num_trials: int) -> int:
+        """The length that there is room for in each of so many trials."""
+        each = self.num_updates / (num_trials + self.num_references)
+        return min(self.longest, int(each - self.scoring))
+
+    def num_trials(self, most: int, least: int) -> int:
+        """As many as have room for ten updates each. Raises ConfigError below `least`."""
+        enough = min(MIN_NUM_STEPS, self.longest)
+        for number in range(most, least - 1, -1):
+            if self.num_steps(number) >= enough:
+                return number
+        fewest = least + self.num_references
+        needed = fewest * (enough + self.scoring) / self.longest
+        raise ConfigError(
+            f"{self.num_updates / self.longest:.0%} of this run's {self.longest:,} updates are too "
+            f"few for {fewest} runs of {enough} updates each with their scoring.",
+            hint=f"Give --budget {math.ceil(100 * needed)}% or more, or hold out fewer rows.",
+        )
+
+    def two_lengths(
+        self, settings: Settings, names: Sequence[str], number: int
+    ) -> tuple[int, bool, int] | None:
+        """How many short runs, whether they branch off, and the long length; None without room."""
+        num_long = number + self.num_references
+        room = self.num_updates - num_long * self.scoring
+        apart = (room - NUM_SHORT_TRIALS * self.scoring) / (num_long + NUM_SHORT_TRIALS / SHORTER)
+        choices = [(int(apart), False, NUM_SHORT_TRIALS)]
+        if _has_branches(settings, names):
+            # A decay takes whole updates, at least one.
+            decay = decay_share(settings)
+            own = number * (self.scoring + math.ceil(decay))
+            branched = (room - own) / (num_long + number * decay / SHORTER)
+            choices.append((min(int(branched), self.longest), True, number))
+        num_steps, has_branches, num_short = max(choices)
+        if num_steps < SHORTER * MIN_NUM_STEPS:
+            return None
+        return num_short, has_branches, num_steps
 
 
 def _has_branches(settings: Settings, names: Sequence[str]) -> bool:

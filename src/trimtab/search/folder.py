@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.layers import ResolvedConfig
@@ -16,7 +15,7 @@ from trimtab.planning.plan import Plan
 from trimtab.runs.atomic import write_json, write_text
 from trimtab.runs.folder import refuse_taken, safe_model_name
 from trimtab.search.record import TuneResult
-from trimtab.workflow.fingerprinting import Fingerprints
+from trimtab.workflow.fingerprinting import identity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +99,8 @@ class Asked:
 
     @cached_property
     def digest(self) -> str:
-        config: dict[str, Any] = self.resolved.config.model_dump(mode="json")
-        del config["output_dir"]
-        inputs = dict(Fingerprints(self.resolved.config).of_run_facts() or {})
         asked = [list(self.names), self.budget, self.num_trials, self.sampler]
-        return digest([config, inputs, *asked])
+        return digest([*identity_of(self.resolved.config), *asked])
 
     @property
     def folder(self) -> TuneFolder:

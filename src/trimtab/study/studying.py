@@ -25,7 +25,7 @@ from trimtab.study.result import StudyResult, arm_results
 from trimtab.study.retuning import RETUNE_TRIALS, retuned_rate
 from trimtab.study.trials import Trials, settings_key
 from trimtab.study.words import duration_text, told_value
-from trimtab.workflow.fingerprinting import Fingerprints
+from trimtab.workflow.fingerprinting import identity_of
 from trimtab.workflow.planning import from_plan
 from trimtab.workflow.stopping import stop_at_update_end
 from trimtab.workflow.training_rows import rows_question
@@ -167,9 +167,7 @@ def opened_study(
 
 def _subject(resolved: ResolvedConfig, about: str, in_process: bool) -> str:
     """A digest of what a study is about; more seeds, other values or margins are the same study."""
-    config = resolved.config.model_dump(mode="json", exclude={"output_dir"})
-    fingerprint = Fingerprints(resolved.config).of_run_facts()
-    return digest([about, config, dict(fingerprint or {}), in_process])
+    return digest([about, *identity_of(resolved.config), in_process])
 
 
 def _root(resolved: ResolvedConfig, about: str, subject: str) -> Path:

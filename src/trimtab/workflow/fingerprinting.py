@@ -74,6 +74,12 @@ _PARTS: Mapping[type[Question], tuple[Part, ...]] = {
 }
 
 
+def identity_of(config: TrainingConfig) -> list[Any]:
+    """What a search or a study is of: the configuration but for its folder, the model, the rows."""
+    settings = config.model_dump(mode="json", exclude={"output_dir"})
+    return [settings, dict(Fingerprints(config).of_run_facts() or {})]
+
+
 @dataclass(frozen=True)
 class Fingerprints:
     """The digests of one configuration's parts; None where a part cannot be told from here.

@@ -25,8 +25,8 @@ from trimtab.models.source import ModelSource, locate
 from trimtab.planning.settings import Settings
 from trimtab.probes.device import choose_device
 from trimtab.runs.folder import RunFolder, open_run
-from trimtab.runs.records import DataRecord, RunSummary
-from trimtab.workflow.records import read_plan
+from trimtab.runs.records import DataRecord
+from trimtab.workflow.records import read_plan, read_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,7 @@ def result_of(folder: RunFolder, settings: Settings) -> ModelSource:
 def _no_result(folder: RunFolder) -> ConfigError:
     """With what the run's own last word says of it."""
     what, hint = "the run has handed no result over", f"Go on with it: trimtab resume {folder.root}"
-    try:
-        summary = RunSummary.from_json(json.loads(folder.summary_json.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        summary = None
+    summary = read_summary(folder)
     if summary is not None and summary.status == "stopped":
         what = f"{what}: it was stopped ({summary.stopped_by})"
         hint = "Train anew with what stopped it changed; report.html in the folder shows where."

@@ -208,9 +208,8 @@ def plan_run(
 
 def _split_warnings(resolved: ResolvedConfig) -> tuple[str, ...]:
     config = resolved.config
-    if not resolved.is_set("dataset_split") or can_have_splits(config.dataset):
-        return ()
-    if config.dataset_split == TrainingConfig.model_fields["dataset_split"].default:
+    default = TrainingConfig.model_fields["dataset_split"].default
+    if config.dataset_split == default or can_have_splits(config.dataset):
         return ()
     return (f"dataset_split {config.dataset_split} is not looked for: a file has no splits.",)
 

@@ -1,4 +1,4 @@
-"""Reading a run's plan back."""
+"""Reading a run's plan and summary back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from trimtab.errors import ConfigError
 from trimtab.planning.plan import Plan
 from trimtab.runs.folder import RunFolder
+from trimtab.runs.records import RunSummary
 
 
 def read_plan(folder: RunFolder) -> Plan:
@@ -21,3 +22,11 @@ def read_plan(folder: RunFolder) -> Plan:
             hint="It is damaged, or another version of trimtab wrote it; start the run again.",
         ) from error
     return plan
+
+
+def read_summary(folder: RunFolder) -> RunSummary | None:
+    """How the run stands; None where that was not written, or is damaged."""
+    try:
+        return RunSummary.from_json(json.loads(folder.summary_json.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,7 +41,7 @@ from trimtab.workflow.provenance import (
     refused,
     write_provenance,
 )
-from trimtab.workflow.records import read_plan
+from trimtab.workflow.records import read_plan, read_summary
 from trimtab.workflow.session import Session, open_session
 
 PROCESS_EVENTS = frozenset({"resumed", "stopped", "checkpoint refused", "change accepted"})
@@ -149,15 +148,9 @@ def _note_changes(session: Session, accepted: Sequence[Change], step: int) -> No
 
 
 def _refuse_finished(folder: RunFolder) -> None:
-    if not folder.summary_json.is_file():
-        return
-    try:
-        record = json.loads(folder.summary_json.read_text(encoding="utf-8"))
-        summary = RunSummary.from_json(record)
-    except (ValueError, KeyError, TypeError):
-        # It is written anew from the checkpoint.
-        return
-    if summary.status == "done":
+    summary = read_summary(folder)
+    # One that is not there is written anew from the checkpoint.
+    if summary is not None and summary.status == "done":
         raise ConfigError(
             "the run is finished; there is nothing to resume.",
             where=str(folder.root),

@@ -22,8 +22,6 @@ RANGE_FACTS = ("rate_range.losses", "rate_range.diverging_rate")
 
 
 DIVERGENCE_MARGIN = 3
-FAR_ABOVE = 100
-"""A set rate so many times the one that would be taken is warned of; a house rule."""
 """How far under the first rate that did harm the cap lies.
 
 A range test is a few updates without annealing: a run at the same rate takes hundreds, and what a
@@ -31,6 +29,8 @@ few survive, hundreds may not, so the edge itself is no safe rate (Understanding
 2018, arXiv 1803.02021). Rates are tested in steps of this same factor, so that the cap is never
 over the last one that did no harm.
 """
+FAR_ABOVE = 100
+"""A set rate so many times the one that would be taken is warned of; a house rule."""
 RANGE_STEP = 3
 NUM_RANGE_RATES = 6
 
