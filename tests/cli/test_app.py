@@ -13,7 +13,8 @@ import pytest
 from support.plans import measured_plan
 from support.runs import tiny_config, write_rows
 
-from trimtab.cli.app import RESULT_KEYS, run
+from trimtab.cli.app import run
+from trimtab.cli.run_end import RESULT_KEYS
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.planning.plan import Plan
 

@@ -131,6 +131,19 @@ def test_a_split_of_a_file_is_told(
     assert (told in plan.warnings) is is_told
 
 
+def test_a_folder_that_training_will_refuse_is_told(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder)
+    output_dir = Path(str(config["output_dir"]))
+    output_dir.mkdir()
+    assert not [one for one in trimtab.plan(config, quick=True).warnings if "output_dir" in one]
+    (output_dir / "notes.txt").write_text("mine")
+    (told,) = [one for one in trimtab.plan(config, quick=True).warnings if "output_dir" in one]
+    assert told.startswith("Training will refuse this output_dir.")
+    assert f"{output_dir}-2" in told
+
+
 def test_a_quick_plan_uses_what_was_measured(
     tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -22,6 +20,7 @@ from trimtab.cli.common import (
     Debug,
     Json,
     RunArgument,
+    complain,
     observing,
     print_json,
 )
@@ -37,15 +36,11 @@ from trimtab.cli.processes import (
     is_alone_or_first,
     started_processes,
 )
+from trimtab.cli.run_end import show_end, told_in_any_case
 from trimtab.cli.study_command import study
 from trimtab.cli.tune_command import tune
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
 from trimtab.models.lean_imports import lean_imports
-
-if TYPE_CHECKING:
-    from trimtab.cli.progress import ConsoleObserver
-    from trimtab.runs.records import RunSummary
-
 
 app = typer.Typer(
     name="trimtab",
@@ -77,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:
         command = f" {arguments[0]}" if arguments and arguments[0][:1].isalpha() else ""
         told = error.format_message().rstrip(".")
-        _complain(f"Error: {told}. Try: trimtab{command} --help")
+        complain(f"Error: {told}. Try: trimtab{command} --help")
         return ConfigError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_ABORTED
@@ -88,29 +83,22 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _complain(
+        complain(
             f"Error: {type(error).__name__}: {error}. This is a bug of trimtab's; "
             "--debug shows where."
         )
         return 1
     # typer makes this code of Ctrl-C in a command; what ends a run has told how to go on.
     if code == EXIT_ABORTED:
-        _complain(ABORTED)
+        complain(ABORTED)
     return code if isinstance(code, int) else 0
 
 
 def _told(error: TrimtabError, debug: bool, prefix: str) -> int:
     if debug:
         traceback.print_exc()
-    _complain(f"{prefix}{error}")
+    complain(f"{prefix}{error}")
     return error.exit_code
-
-
-def _complain(text: str) -> None:
-    """Print it on stderr with what could steer a terminal made visible."""
-    from trimtab.report.words import visible
-
-    sys.stderr.write(visible(text.rstrip()) + "\n")
 
 
 def _import_training() -> None:
@@ -147,9 +135,9 @@ def train(
 
     config, options = config_and_options(arguments, foreign)
     _import_training()
-    with observing(json_) as observer, _told_in_any_case(observer, json_):
+    with observing(json_) as observer, told_in_any_case(observer, json_):
         summary = trimtab.train(config, options=options, observer=observer)
-    _show_end(summary, json_)
+    show_end(summary, json_)
     return 0
 
 
@@ -182,9 +170,9 @@ def resume(
     import trimtab
 
     _import_training()
-    with observing(json_) as observer, _told_in_any_case(observer, json_):
+    with observing(json_) as observer, told_in_any_case(observer, json_):
         summary = trimtab.resume(run_folder, allow_changed=allow_changed, observer=observer)
-    _show_end(summary, json_)
+    show_end(summary, json_)
     return 0
 
 
@@ -200,74 +188,9 @@ def demo(
     import trimtab
 
     _import_training()
-    with observing(json_) as observer, _told_in_any_case(observer, json_):
+    with observing(json_) as observer, told_in_any_case(observer, json_):
         summary = trimtab.demo(output_dir=output_dir, observer=observer)
-    _show_end(summary, json_)
-
-
-@contextmanager
-def _told_in_any_case(observer: ConsoleObserver, json_wanted: bool) -> Iterator[None]:
-    """The page, and the JSON, of a run that stopped too; one that never began has neither."""
-    try:
-        yield
-    except TrimtabError:
-        if observer.run is not None and (observer.run / "summary.json").is_file():
-            _write_page(observer.run)
-            if json_wanted:
-                print_json(_result(_summary_on_disk(observer.run)))
-        raise
-
-
-def _summary_on_disk(folder: Path) -> RunSummary:
-    from trimtab.runs.records import RunSummary
-
-    return RunSummary.from_json(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
-
-
-def _write_page(folder: Path) -> Path | None:
-    """The page's path; None, told on stderr, where it could not be written."""
-    import trimtab
-
-    try:
-        return trimtab.write_report(folder)
-    except Exception as error:
-        _complain(f"The page could not be written: {type(error).__name__}: {error}")
-        return None
-
-
-def _show_end(summary: RunSummary, json_wanted: bool) -> None:
-    from trimtab.cli.console import Consoles
-    from trimtab.cli.screens import show_samples, show_summary
-    from trimtab.report.collect import collect
-
-    page = _write_page(Path(summary.run))
-    if json_wanted:
-        print_json(_result(summary))
-        return
-    console, record = Consoles().out, collect(Path(summary.run))
-    show_samples(console, record)
-    show_summary(console, summary, record, None if page is None else str(page))
-
-
-RESULT_KEYS = (
-    "run",
-    "num_steps",
-    "num_tokens",
-    "train_loss",
-    "eval_loss",
-    "base_eval_loss",
-    "tokens_per_s",
-    "peak_memory_bytes",
-    "stopped_by",
-    "decisions_changed",
-    "num_skipped_updates",
-    "num_rewinds",
-)
-
-
-def _result(summary: RunSummary) -> dict[str, Any]:
-    record = summary.to_json()
-    return {key: record[key] for key in RESULT_KEYS}
+    show_end(summary, json_)
 
 
 app.command(context_settings=TAKES_HYPERPARAMETERS, epilog=HYPERPARAMETERS_HELP)(plan)
@@ -351,7 +274,7 @@ def _prompts(prompt: str | None, file: Path | None) -> list[str]:
         found = [line for line in lines if line.strip()]
     elif prompt is None or prompt == "-":
         if sys.stdin.isatty():
-            _complain("Type the prompt and end with Ctrl-D.")
+            complain("Type the prompt and end with Ctrl-D.")
         found = [sys.stdin.read().strip()]
     else:
         found = [prompt]

@@ -53,3 +53,10 @@ def observing(json_wanted: bool) -> Iterator[ConsoleObserver]:
 
 def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def complain(text: str) -> None:
+    """Print it on stderr with what could steer a terminal made visible."""
+    from trimtab.report.words import visible
+
+    sys.stderr.write(visible(text.rstrip()) + "\n")

@@ -23,7 +23,7 @@ from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
 from trimtab.planning.questions import TrialsQuestion
 from trimtab.probes.disk import probe_disk
-from trimtab.runs.folder import free_output_dir
+from trimtab.runs.folder import free_output_dir, refuse_taken
 from trimtab.workflow.light import FileQuestion, LightMaterials
 from trimtab.workflow.recalling import (
     Recall,
@@ -140,7 +140,8 @@ def plan(
         refresh=refresh,
         num_ranks=num_ranks,
     )
-    return planned.plan
+    warnings = (*planned.plan.warnings, *_taken_warning(resolved))
+    return replace(planned.plan, warnings=warnings)
 
 
 def plan_run(
@@ -212,6 +213,16 @@ def _split_warnings(resolved: ResolvedConfig) -> tuple[str, ...]:
     if config.dataset_split == default or can_have_splits(config.dataset):
         return ()
     return (f"dataset_split {config.dataset_split} is not looked for: a file has no splits.",)
+
+
+def _taken_warning(resolved: ResolvedConfig) -> tuple[str, ...]:
+    if resolved.config.output_dir == "auto":
+        return ()
+    try:
+        refuse_taken(Path(resolved.config.output_dir))
+    except ConfigError as error:
+        return (f"Training will refuse this output_dir. {error}",)
+    return ()
 
 
 def not_to_train(plan: Plan) -> Plan:
