@@ -330,3 +330,23 @@ def test_a_wrong_option_is_named_with_its_commands_help(
     assert run(["generate", "runs/some", "hi", "--max-new-tokens", "0"]) == 2
     told = capsys.readouterr().err
     assert "--max-new-tokens" in told and told.endswith("Try: trimtab generate --help\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "commands"),
+    [("train", "--quick", "trimtab plan"), ("plan", "--budget", "trimtab tune")],
+)
+def test_an_option_of_another_command_is_told_with_it(
+    capsys: pytest.CaptureFixture[str], command: str, option: str, commands: str
+) -> None:
+    assert run([command, option, "3"]) == 2
+    told = capsys.readouterr().err
+    assert f"there is no option {option}." in told
+    assert commands in told
+
+
+def test_an_option_of_no_command_is_told_with_the_nearest_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["train", "--learning-rat", "3"]) == 2
+    assert "Did you mean --learning-rate" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -40,6 +40,7 @@ from trimtab.cli.run_end import show_end, told_in_any_case
 from trimtab.cli.study_command import study
 from trimtab.cli.tune_command import tune
 from trimtab.errors import ConfigError, Interrupted, TrimtabError
+from trimtab.hyperparameters.options import UnknownOption
 from trimtab.models.lean_imports import lean_imports
 
 app = typer.Typer(
@@ -67,6 +68,8 @@ def run(arguments: Sequence[str]) -> int:
         if not is_alone_or_first():
             return follow_quietly(arguments)
         code = app(args=list(arguments) or ["--help"], standalone_mode=False)
+    except UnknownOption as error:
+        return _told(_with_its_commands(error), debug, "Error: ")
     except TrimtabError as error:
         return _told(error, debug, "" if isinstance(error, Interrupted) else "Error: ")
     except TyperException as error:
@@ -92,6 +95,20 @@ def run(arguments: Sequence[str]) -> int:
     if code == EXIT_ABORTED:
         complain(ABORTED)
     return code if isinstance(code, int) else 0
+
+
+def _with_its_commands(error: UnknownOption) -> ConfigError:
+    """Said with the commands that have the option, where others have it."""
+    group = typer.main.get_command(app)
+    commands: dict[str, Any] = getattr(group, "commands", {})
+    having = [
+        f"trimtab {name}"
+        for name, command in commands.items()
+        if any(error.option in parameter.opts for parameter in command.params)
+    ]
+    if not having:
+        return error
+    return ConfigError(error.what, hint=f"It is one of: {', '.join(having)}.")
 
 
 def _told(error: TrimtabError, debug: bool, prefix: str) -> int:

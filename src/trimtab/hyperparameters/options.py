@@ -21,6 +21,14 @@ _YAML_1_1_WORDS = {"yes", "no", "on", "off"}
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
+class UnknownOption(ConfigError):
+    """No hyperparameter has this name; `option` is it with its dashes."""
+
+    def __init__(self, option: str, *, hint: str) -> None:
+        self.option = option
+        super().__init__(f"there is no option {option}.", hint=hint)
+
+
 def parse_options(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of name (snake case, as written) and text, from arguments that are options alone.
 
@@ -132,7 +140,7 @@ def _domain(name: str) -> str:
     return catalogue()[aliases().get(name, name)].domain
 
 
-def _unknown_option(word: str) -> ConfigError:
+def _unknown_option(word: str) -> UnknownOption:
     near = [f"--{name.replace('_', '-')}" for name in nearest_names(word)]
     hint = f"Did you mean {' or '.join(near)}?" if near else "`trimtab explain` lists the names."
-    return ConfigError(f"there is no option --{word}.", hint=hint)
+    return UnknownOption(f"--{word}", hint=hint)
