@@ -350,3 +350,11 @@ def test_an_option_of_no_command_is_told_with_the_nearest_names(
 ) -> None:
     assert run(["train", "--learning-rat", "3"]) == 2
     assert "Did you mean --learning-rate" in capsys.readouterr().err
+
+
+def test_a_run_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    assert run(["train", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert f"trimtab resume {tmp_path}" in told
+    assert f"{tmp_path / 'config.yaml'}" in told

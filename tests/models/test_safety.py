@@ -34,6 +34,33 @@ def test_a_plain_folder_passes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("model", "Its model is {run}/model."),
+        ("adapter", "merged into a whole model with: trimtab export {run}"),
+        ("checkpoints", "goes on with: trimtab resume {run}"),
+    ],
+)
+def test_a_run_is_no_model_and_its_result_is_named(tmp_path: Path, made: str, told: str) -> None:
+    run = tmp_path / "run"
+    (run / made).mkdir(parents=True)
+    (run / "plan.json").write_text("{}")
+    refusal = refused(run)
+    assert "is a run's folder" in refusal.what
+    assert told.format(run=run) in str(refusal)
+
+
+def test_an_adapter_of_a_run_is_told_with_how_it_is_merged(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = run / "adapter" / "adapter_config.json"
+    config.parent.mkdir(parents=True)
+    add(config, peft_type="LORA")
+    assert str(refused(run / "adapter")).endswith("merge the adapter into it first.")
+    (run / "plan.json").write_text("{}")
+    assert str(refused(run / "adapter")).endswith(f"trimtab export {run}")
+
+
+@pytest.mark.parametrize(
     ("name", "entries", "key"),
     [
         ("config.json", {"auto_map": {"AutoModel": "own.Model"}}, "auto_map"),

@@ -73,8 +73,21 @@ def config_and_options(
     if not positional:
         return None, options
     file = Path(positional[0])
+    _refuse_run_folder(file)
     translated = _translated(file, options, foreign)
     return (file, options) if translated is None else (translated, [])
+
+
+def _refuse_run_folder(folder: Path) -> None:
+    from trimtab.runs.folder import RunFolder
+
+    run = RunFolder(folder)
+    if run.plan_json.is_file():
+        raise ConfigError(
+            f"{folder} is a run's folder, not a configuration.",
+            hint=f"To go on with it: trimtab resume {folder}. To train its configuration anew: "
+            f"{run.config_yaml}, with another --output-dir.",
+        )
 
 
 def _translated(
