@@ -16,7 +16,8 @@ from support.settings import tiny_settings
 
 from trimtab.planning.settings import Settings
 from trimtab.probes import process
-from trimtab.probes.client import asked
+from trimtab.probes.client import PROCESS_MODULE, asked
+from trimtab.probes.fork_server import ForkServer
 from trimtab.probes.handover import rows_from_bytes, rows_to_bytes
 from trimtab.probes.process import measured
 
@@ -59,16 +60,22 @@ def test_rows_come_back_as_they_were_handed_over() -> None:
         assert given.input_ids.dtype == got.input_ids.dtype
 
 
-def test_it_measures_trials_in_a_process_of_its_own(
+def test_it_measures_trials_in_a_process_of_its_own_forked_or_not(
     tiny_llama_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     trial = {"activation_checkpointing": "full", "num_micro_batches": 2, "units": UNITS}
     request = request_for("trials", tiny_llama_folder, {"trials": [trial, trial]})
-    with asked(request, ragged_rows()) as answers:
-        loaded, *outcomes = answers
-    assert 0 < loaded["base_bytes"] <= loaded["loaded_bytes"]
-    assert [len(outcome["update_s"]) for outcome in outcomes] == [2, 2]
-    assert all(outcome["peak_bytes"] > loaded["base_bytes"] for outcome in outcomes)
+    grown = []
+    with ForkServer(PROCESS_MODULE) as server:
+        for forks in (server, None):
+            with asked(request, ragged_rows(), server=forks) as answers:
+                loaded, *outcomes = answers
+            assert 0 < loaded["base_bytes"] <= loaded["loaded_bytes"]
+            assert [len(outcome["update_s"]) for outcome in outcomes] == [2, 2]
+            assert all(outcome["peak_bytes"] > loaded["base_bytes"] for outcome in outcomes)
+            peaks = [outcome["peak_bytes"] for outcome in outcomes]
+            grown.append([(peak - loaded["base_bytes"]) / 2**20 for peak in peaks])
+    assert grown[0] == pytest.approx(grown[1], abs=4)
     assert capfd.readouterr() == ("", "")
 
 

@@ -69,7 +69,7 @@ class Asked:
 
     @contextmanager
     def _asked(
-        self, request: Mapping[str, Any], rows: Sequence[TokenRow]
+        self, request: Mapping[str, Any], rows: Sequence[TokenRow], *, server: None
     ) -> Iterator[Iterator[Answer]]:
         self.request, self.rows = request, list(rows)
         self.num_processes += 1

@@ -16,21 +16,12 @@ from typing import IO, Any, Final
 
 from trimtab.data.rows import TokenRow
 from trimtab.errors import TrimtabError, error_from_json
+from trimtab.probes.fork_server import START, ForkedProcess, ForkServer, ForkServerEnded
 from trimtab.probes.handover import rows_to_bytes
 
+PROCESS_MODULE: Final = "trimtab.probes.process"
 ANSWER_TIMEOUT_S: Final = 300.0
-_START: Final = """
-import signal
-# Ctrl-C and a manager's stop reach the whole group; the asking process ends this one.
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
-import importlib, json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from trimtab.models.lean_imports import lean_imports
-with lean_imports():
-    module = importlib.import_module(sys.argv[2])
-module.main()
-"""
+_START: Final = f"{START}module.main()"
 
 
 class ProbeDied(Exception):
@@ -50,6 +41,7 @@ class ProbeDied(Exception):
 
 
 Answer = Mapping[str, Any]
+Process = subprocess.Popen[bytes] | ForkedProcess
 
 
 @contextmanager
@@ -58,25 +50,19 @@ def asked(
     rows: Sequence[TokenRow],
     *,
     timeout_s: float = ANSWER_TIMEOUT_S,
-    module: str = "trimtab.probes.process",
+    module: str = PROCESS_MODULE,
+    server: ForkServer | None = None,
 ) -> Iterator[Iterator[Answer]]:
     """Yields the answers, as they come, of a process of its own that is given request and rows.
 
     The answers' iterator raises ProbeDied; `timeout_s` is the longest wait for one answer. The
-    process runs `module` and imports from where this one does. On every way out it is gone, and
-    nothing is left on disk.
+    process runs `module` and imports from where this one does; with a `server` it is forked by
+    that, which must be one of `module`. On every way out it is gone, and nothing is left on disk.
     """
     with TemporaryFile() as handed_over, TemporaryFile() as complaints:
         handed_over.write(rows_to_bytes(rows))
         handed_over.seek(0)
-        rows_fd = handed_over.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, json.dumps(sys.path), module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            pass_fds=[rows_fd],
-        )
+        process, rows_fd = _started(handed_over, complaints, module, server)
         try:
             _send(process, {**request, "rows_fd": rows_fd})
             yield _answers(process, complaints, timeout_s)
@@ -90,7 +76,29 @@ def asked(
                     pipe.close()
 
 
-def _send(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
+def _started(
+    rows: IO[bytes], complaints: IO[bytes], module: str, server: ForkServer | None
+) -> tuple[Process, int]:
+    """The process, and the number that the rows' descriptor has in it. Raises ProbeDied."""
+    if server is not None:
+        try:
+            return server.start(rows, complaints)
+        except ForkServerEnded as ended:
+            raise ProbeDied(_how_it_ended(ended.status, complaints), is_deadly=True) from None
+        except TimeoutError:
+            raise ProbeDied("it could not be started in time", is_deadly=True) from None
+    arguments = [json.dumps(sys.path), module]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _START, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
+        pass_fds=[rows.fileno()],
+    )
+    return process, rows.fileno()
+
+
+def _send(process: Process, request: Mapping[str, Any]) -> None:
     """A process that is gone already is told of when its answers are read."""
     assert process.stdin is not None
     with suppress(BrokenPipeError):
@@ -98,9 +106,7 @@ def _send(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
         process.stdin.flush()
 
 
-def _answers(
-    process: subprocess.Popen[bytes], complaints: IO[bytes], timeout_s: float
-) -> Iterator[Answer]:
+def _answers(process: Process, complaints: IO[bytes], timeout_s: float) -> Iterator[Answer]:
     for line in _lines(process, timeout_s):
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -115,7 +121,7 @@ def _answers(
     raise ProbeDied(_how_it_ended(process.wait(), complaints), is_deadly=True)
 
 
-def _lines(process: subprocess.Popen[bytes], timeout_s: float) -> Iterator[bytes]:
+def _lines(process: Process, timeout_s: float) -> Iterator[bytes]:
     """Whole lines of the process until it closes its end."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()

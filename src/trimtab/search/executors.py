@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
-from trimtab.workflow.trial_process import run_trial_apart
+from trimtab.workflow.trial_process import run_trial_apart, trial_server
 from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
 
 NextOrder = Callable[[], tuple[int, TrialOrder] | None]
@@ -32,7 +33,7 @@ class LocalExecutor:
     """One trial at a time on this machine; `apart` gives each a process of its own."""
 
     def __init__(self, *, apart: bool = False) -> None:
-        self._run = run_trial_apart if apart else run_trial
+        self._apart = apart
 
     def results(
         self,
@@ -41,6 +42,8 @@ class LocalExecutor:
         on_update: NumUpdatesDone,
         stop_requested: Callable[[], bool],
     ) -> Iterator[tuple[int, TrialRun]]:
-        while (asked := next_order()) is not None:
-            number, order = asked
-            yield number, self._run(order, on_update=on_update, stop_requested=stop_requested)
+        with trial_server() as server:
+            run = partial(run_trial_apart, server=server) if self._apart else run_trial
+            while (asked := next_order()) is not None:
+                number, order = asked
+                yield number, run(order, on_update=on_update, stop_requested=stop_requested)

@@ -30,6 +30,7 @@ from trimtab.workflow.planning import from_plan
 from trimtab.workflow.stopping import stop_at_update_end
 from trimtab.workflow.training_rows import rows_question
 from trimtab.workflow.trial_plans import TrialBench, trial_bench
+from trimtab.workflow.trial_process import trial_server
 from trimtab.workflow.trial_runs import TrialOrder, TrialRun
 
 
@@ -147,7 +148,11 @@ def opened_study(
     def told() -> None:
         observer.noted("Stopping after this update; again to abort at once.")
 
-    with run_lock(RunFolder(root)), stop_at_update_end(told) as stop_requested:
+    with (
+        run_lock(RunFolder(root)),
+        stop_at_update_end(told) as stop_requested,
+        trial_server() as server,
+    ):
         if earlier is None:
             bench = trial_bench(resolved, observer=observer)
             begin_study(folder, subject, {"about": about, "plan": bench.plan.to_json()})
@@ -155,7 +160,7 @@ def opened_study(
             plan = Plan.from_json(earlier["plan"])
             bench = TrialBench(resolved, from_plan(plan, observer))
             _check_rows(bench)
-        trials = Trials(folder, observer, stop_requested, in_process)
+        trials = Trials(folder, observer, stop_requested, server, in_process)
         try:
             yield Opened(folder, bench, trials)
         except (StopRequested, KeyboardInterrupt):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from trimtab.engine.observer import Observer
 from trimtab.engine.stops import StopRequested
 from trimtab.planning.fingerprint import digest
+from trimtab.probes.fork_server import ForkServer
 from trimtab.runs.ledger import Ledger
 from trimtab.study.design import NOT_OF_THE_UPDATES
 from trimtab.study.folder import StudyFolder
@@ -31,12 +33,14 @@ def settings_key(order: TrialOrder) -> str:
 class Trials:
     """Makes a run the first time that it is asked for, and recalls it from then on.
 
-    `in_process` runs are cheaper; those in processes of their own tell their own peak memory.
+    `in_process` runs are cheaper; those in processes of their own, which `server` forks, tell their
+    own peak memory.
     """
 
     folder: StudyFolder
     observer: Observer
     stop_requested: Callable[[], bool]
+    server: ForkServer
     in_process: bool = False
     _kept: dict[str, TrialRun] = field(default_factory=dict)
     _seconds: list[float] = field(default_factory=list)
@@ -76,7 +80,7 @@ class Trials:
 
         started = time.perf_counter()
         self.observer.activity(title, order.settings.num_train_steps)
-        run = run_trial if self.in_process else run_trial_apart
+        run = run_trial if self.in_process else partial(run_trial_apart, server=self.server)
         try:
             made = run(order, on_update=updated, stop_requested=self.stop_requested)
         finally:

@@ -40,7 +40,9 @@ from trimtab.planning.questions import (
     TrainingRowsQuestion,
     TrialsQuestion,
 )
+from trimtab.probes.client import PROCESS_MODULE
 from trimtab.probes.device import choose_device, device_name, probe_device
+from trimtab.probes.fork_server import ForkServer
 from trimtab.probes.model import probe_model
 from trimtab.probes.rows import probe_corpus
 from trimtab.workflow import measuring
@@ -86,6 +88,7 @@ class Materials:
         self._observer = observer
         self._rows: tuple[TrainingRowsQuestion, TrainingRows] | None = None
         self._streamed: StreamedDataset | None = None
+        self._server = ForkServer(PROCESS_MODULE)
 
     @cached_property
     def source(self) -> ModelSource:
@@ -264,7 +267,12 @@ class Materials:
             rows=rows,
             device_name=device_name(self.device),
             observer=self._observer,
+            server=self._server if ForkServer.can_serve(self.device.type) else None,
         )
+
+    def end_measuring(self) -> None:
+        """Let go of what was kept for measuring; another question begins it anew."""
+        self._server.close()
 
     def _answer_model(self) -> Iterator[Fact]:
         description = describe(self.source)

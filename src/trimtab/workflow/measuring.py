@@ -29,6 +29,7 @@ from trimtab.planning.questions import (
 )
 from trimtab.planning.settings import Settings
 from trimtab.probes.client import Answer, ProbeDied, asked
+from trimtab.probes.fork_server import ForkServer
 from trimtab.probes.resident import can_begin_peak, held_bytes
 from trimtab.probes.run_sizes import probe_run
 from trimtab.probes.selection import (
@@ -46,12 +47,14 @@ MeasuredQuestion = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What updates are measured with. `rows` are the run's training rows."""
+    """What updates are measured with: `rows` are the run's training rows, and `server` forks the
+    processes that measure, where there is one."""
 
     source: ModelSource
     rows: Sequence[TokenRow]
     device_name: str
     observer: Observer
+    server: ForkServer | None = None
 
 
 def answer(question: MeasuredQuestion, measured: Measured) -> Iterator[Fact]:
@@ -105,7 +108,7 @@ def _trials(question: TrialsQuestion, measured: Measured) -> list[Fact]:
     for together in _in_one_process(requests, settings, device):
         request = _request("trials", settings, measured, {"trials": together})
         due = points[len(made) : len(made) + len(together)]
-        answered, done, failure = _tried(request, rows, due, measured.observer)
+        answered, done, failure = _tried(request, rows, due, measured)
         loaded = answered or loaded
         made += done
         if failure is not None:
@@ -117,7 +120,7 @@ def _tried(
     request: Mapping[str, Any],
     rows: Sequence[TokenRow],
     due: Sequence[Mapping[str, Any]],
-    observer: Observer,
+    measured: Measured,
 ) -> tuple[Answer, list[dict[str, Any]], str | None]:
     """What one process told of its loading, the points that it made of those due, why it died.
 
@@ -126,11 +129,11 @@ def _tried(
     loaded: Answer = {}
     made: list[dict[str, Any]] = []
     try:
-        with asked(request, rows) as answers:
+        with asked(request, rows, server=measured.server) as answers:
             loaded = next(answers)
             for outcome in answers:
                 made.append({**due[len(made)], **outcome})
-                observer.advanced(1)
+                measured.observer.advanced(1)
     except ProbeDied as died:
         if loaded and died.is_deadly and len(made) < len(due):
             made.append({**due[len(made)], "update_s": [], "peak_bytes": None})
@@ -198,8 +201,9 @@ def _precision(question: PrecisionQuestion, measured: Measured) -> list[Fact]:
     method = f"{len(rows)} rows of {num_tokens:,} tokens together, against fp32 on the same"
     facts = [Fact("precision.key", question.key, method=method)]
     measured.observer.activity("comparing number formats", len({"fp32", *question.precisions}))
+    asking = _request("precision", settings, measured, request)
     try:
-        with asked(_request("precision", settings, measured, request), rows) as answers:
+        with asked(asking, rows, server=measured.server) as answers:
             for outcome in answers:
                 facts += _precision_facts(outcome, method)
                 measured.observer.advanced("precision" in outcome)
@@ -237,8 +241,9 @@ def _rate_range(question: RateRangeQuestion, measured: Measured) -> list[Fact]:
     losses: list[list[float | None]] = []
     diverging_rate: float | None = None
     key = Fact("rate_range.key", question.key, method=method)
+    asking = _request("rate range", settings, measured, request)
     try:
-        with asked(_request("rate range", settings, measured, request), rows) as answers:
+        with asked(asking, rows, server=measured.server) as answers:
             for outcome in answers:
                 rate, loss = outcome["learning_rate"], outcome["loss"]
                 losses.append([rate, loss if math.isfinite(loss) else None])
@@ -271,7 +276,7 @@ def _noise_scale(question: NoiseScaleQuestion, measured: Measured) -> list[Fact]
     norms: list[MicroBatchNorms] = []
     request = _request("noise scale", settings, measured, {"micro_batches": groups})
     try:
-        with asked(request, rows) as answers:
+        with asked(request, rows, server=measured.server) as answers:
             for each in answers:
                 norms.append(MicroBatchNorms(**each))
                 measured.observer.advanced(1)

@@ -66,6 +66,11 @@ class Sources:
 
         return Materials(self._config, self._observer, day=self.day)
 
+    def end_measuring(self) -> None:
+        """Let go of what materials keep for measuring, where they were asked for anything."""
+        if "materials" in vars(self):
+            self.materials.end_measuring()
+
     @cached_property
     def light(self) -> LightMaterials:
         return LightMaterials(self._config, self._observer)
@@ -162,7 +167,6 @@ def plan_run(
         check_optimizer_package(resolved.config.optim)
     sources = Sources(resolved.config, observer, date.today())
     recall = Recall(resolved.config, observer, measures=not estimated, refresh=refresh)
-    output_dir = output_dir_of(resolved)
     facts = Facts().adding(recall_run_facts(resolved.config))
     facts = facts.adding(recall_tuned(resolved.config))
     facts = facts.adding(recall_study_facts(resolved.config))
@@ -171,7 +175,36 @@ def plan_run(
     elif effort.noise_scale and "noise.scale_examples" in facts:
         observer.noted("an earlier run measured the gradient noise scale: none is probed")
     if not estimated:
-        facts = facts.adding(probe_disk(Path(output_dir)))
+        facts = facts.adding(probe_disk(Path(output_dir_of(resolved))))
+    try:
+        made = _decided(
+            resolved, facts, sources, recall, effort, estimated=estimated, num_ranks=num_ranks
+        )
+    finally:
+        sources.end_measuring()
+    recall.tell()
+    whole = replace(
+        made,
+        config_yaml=resolved.to_yaml(),
+        paths=_paths(resolved.config),
+        day=sources.day.isoformat(),
+        warnings=(*made.warnings, *_split_warnings(resolved)),
+    )
+    return PlannedRun(whole, sources)
+
+
+def _decided(
+    resolved: ResolvedConfig,
+    facts: Facts,
+    sources: Sources,
+    recall: Recall,
+    effort: Effort,
+    *,
+    estimated: bool,
+    num_ranks: int,
+) -> Plan:
+    """The plan, once all that it asks for is recalled, measured or estimated."""
+    output_dir = output_dir_of(resolved)
     asking = MEASURED if estimated and effort == QUICK else effort
     is_estimated = False
     while True:
@@ -179,17 +212,7 @@ def plan_run(
             resolved, facts, output_dir=output_dir, num_ranks=num_ranks, effort=asking
         )
         if isinstance(answer, Plan):
-            recall.tell()
-            if is_estimated:
-                answer = not_to_train(answer)
-            asked = replace(
-                answer,
-                config_yaml=resolved.to_yaml(),
-                paths=_paths(resolved.config),
-                day=sources.day.isoformat(),
-                warnings=(*answer.warnings, *_split_warnings(resolved)),
-            )
-            return PlannedRun(asked, sources)
+            return not_to_train(answer) if is_estimated else answer
         for question in answer:
             if effort == TRAIN and isinstance(question, TrialsQuestion):
                 # The process's memory is asked, in which the rows are going to be.

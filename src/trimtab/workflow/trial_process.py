@@ -13,6 +13,7 @@ from trimtab.engine.stops import StopRequested
 from trimtab.models.source import ModelSource
 from trimtab.planning.settings import Settings
 from trimtab.probes.client import ProbeDied, asked
+from trimtab.probes.fork_server import ForkServer
 from trimtab.probes.process import Tell, handed_rows, serve
 from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
 
@@ -21,13 +22,19 @@ UPDATE_TIMEOUT_S = 3600.0
 """The longest that one update, or the loading or scoring around them, may take."""
 
 
+def trial_server() -> ForkServer:
+    """For many runs of `run_trial_apart`; to be closed after them."""
+    return ForkServer(MODULE)
+
+
 def run_trial_apart(
     order: TrialOrder,
     *,
+    server: ForkServer | None = None,
     on_update: NumUpdatesDone = lambda num_updates: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> TrialRun:
-    """As `run_trial`, in a process of its own.
+    """As `run_trial`, in a process of its own; `server` forks it where it can.
 
     A process that dies is a trial that diverged, with the reason, unless a stop was asked for
     meanwhile. An error that a user can mend is raised as it was there, another one as ProbeDied.
@@ -43,9 +50,13 @@ def run_trial_apart(
         "num_threads": torch.get_num_threads(),
     }
     rows = (*order.train_rows, *order.eval_rows)
+    if not ForkServer.can_serve(order.settings.device):
+        server = None
     num_updates = 0
     try:
-        with asked(request, rows, timeout_s=UPDATE_TIMEOUT_S, module=MODULE) as answers:
+        with asked(
+            request, rows, timeout_s=UPDATE_TIMEOUT_S, module=MODULE, server=server
+        ) as answers:
             for answer in answers:
                 if "trial" in answer:
                     return TrialRun.from_json(answer["trial"])
