@@ -72,6 +72,8 @@ class ForkServer:
         except BaseException:
             os.close(requests)
             os.close(answers)
+            # An answer that comes late would be taken for the next one's.
+            self.close()
             raise
         finally:
             os.close(stdin)
@@ -118,7 +120,8 @@ class ForkServer:
 
     def exit_status(self) -> int:
         """Of the child, once it has ended; negative where a signal ended it."""
-        assert self._connection is not None
+        if self._connection is None:
+            return -signal.SIGKILL
         try:
             self._connection.sendall(b"w")
             (status,) = ENDED.unpack(self._received(ENDED.size))
