@@ -94,13 +94,17 @@ def test_configurations_resolve(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES_THAT_RUN, ids=lambda page: page.name)
-def test_commands_run_in_their_order(
+def test_commands_and_programs_run_in_their_order(
     page: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """In one place, so that a program's plan recalls what the commands have measured."""
     num_run = 0
+    programs = []
     for block in blocks(page):
         if block.language == "yaml":
             write_quick_config(block, workplace)
+        elif block.language == "python":
+            programs.append(block.text)
         elif block.language == "console":
             for arguments in commands(block.text):
                 code = run(arguments)
@@ -111,14 +115,6 @@ def test_commands_run_in_their_order(
                     json.loads(shown.out)
                 num_run += 1
     assert num_run >= 3
-
-
-@pytest.mark.parametrize("page", PAGES_THAT_RUN, ids=lambda page: page.name)
-def test_programs_run(page: Path, workplace: Path) -> None:
-    for block in blocks(page):
-        if block.language == "yaml":
-            write_quick_config(block, workplace)
-    programs = [block.text for block in blocks(page) if block.language == "python"]
     assert programs
     script = workplace / "program.py"
     script.write_text("\n".join(programs), encoding="utf-8")
