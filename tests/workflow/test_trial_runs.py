@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,22 @@ from trimtab.engine.stops import StopRequested
 from trimtab.errors import ConfigError, DataError
 from trimtab.planning.branch import branch_of
 from trimtab.workflow.trial_plans import TrialBench, trial_bench
-from trimtab.workflow.trial_process import run_trial_apart
-from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
+from trimtab.workflow.trial_process import run_trial_apart, trial_server
+from trimtab.workflow.trial_runs import TrialRun, run_trial
+
+RunTrial = Callable[..., TrialRun]
 
 
 def bench_of(folder: Path, model: Path, **changes: Any) -> TrialBench:
     write_rows(folder / "rows.jsonl", num_rows=64)
     return trial_bench(tiny_config(folder, model, **changes))
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[RunTrial]:
+    """`run_trial_apart` whose processes need not import anything."""
+    with trial_server() as server:
+        yield partial(run_trial_apart, server=server)
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +64,14 @@ def test_a_trial_of_the_plans_length_is_the_run(
 
 
 @pytest.mark.parametrize(
-    ("layout", "run_as"),
-    [
-        ({"global_batch_size": 4}, run_trial_apart),
-        ({"global_batch_size": 2, "packing": True}, run_trial_apart),
-    ],
+    "layout", [{"global_batch_size": 4}, {"global_batch_size": 2, "packing": True}]
 )
 def test_a_trial_on_a_long_file_is_the_run(
     tmp_path: Path,
     tiny_llama_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     layout: dict[str, Any],
-    run_as: Callable[[TrialOrder], TrialRun],
+    forked: RunTrial,
 ) -> None:
     monkeypatch.setattr(streaming, "MIN_STREAMED_ROWS", 64)
     monkeypatch.setattr(updates, "PACKED_WINDOW_ROWS", 16)
@@ -75,7 +81,7 @@ def test_a_trial_on_a_long_file_is_the_run(
     order = bench.order()
     assert len(order.train_rows) in {16, 32}
     assert bench.order({"learning_rate": 1e-3}).train_rows is order.train_rows
-    run = run_as(order)
+    run = forked(order)
     trimtab.train(bench.plan)
     metrics = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert run.update_losses == tuple(line["loss"] for line in metrics if "loss" in line)
@@ -196,17 +202,17 @@ def test_held_out_rows_stay_whole_where_training_rows_are_cut(bench: TrialBench)
     assert cut.num_tokens < whole.num_tokens
 
 
-def test_what_diverges_is_a_result(bench: TrialBench) -> None:
-    for run in (run_trial, run_trial_apart):
+def test_what_diverges_is_a_result(bench: TrialBench, forked: RunTrial) -> None:
+    for run in (run_trial, forked):
         order = bench.order({"learning_rate": 1e30, "max_grad_norm": 0.0, "method": "full"})
         ended = run(order)
         assert ended.diverged is not None and "update" in ended.diverged
         assert (ended.row_losses, ended.eval_loss) == ((), None)
 
 
-def test_a_stop_ends_at_an_update(bench: TrialBench) -> None:
+def test_a_stop_ends_at_an_update(bench: TrialBench, forked: RunTrial) -> None:
     done: list[int] = []
-    for run in (run_trial, run_trial_apart):
+    for run in (run_trial, forked):
         with pytest.raises(StopRequested):
             run(bench.order(), on_update=done.append, stop_requested=lambda: len(done) > 1)
         done.clear()
@@ -228,6 +234,15 @@ def test_without_held_out_rows_there_is_no_bench(tmp_path: Path, tiny_llama_fold
         bench_of(tmp_path, tiny_llama_folder, eval_dataset="none")
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_what_a_user_can_mend_is_told_as_it_is(bench: TrialBench, forked: RunTrial) -> None:
+    order = bench.order(num_steps=1)
+    wanting = replace(order, settings=replace(order.settings, optim="adamw_8bit"))
+    for run in (run_trial, forked):
+        with pytest.raises(ConfigError, match=r"needs the package bitsandbytes.*Install it"):
+            run(wanting)
+
+
 def test_a_trial_that_dies_while_a_stop_is_asked_for_has_no_result(bench: TrialBench) -> None:
     is_stopped = False
 
@@ -247,12 +262,3 @@ def test_a_trial_that_dies_while_a_stop_is_asked_for_has_no_result(bench: TrialB
 
     with pytest.raises(StopRequested):
         run_trial_apart(order, on_update=killed_and_stopped, stop_requested=lambda: is_stopped)
-
-
-@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_what_a_user_can_mend_is_told_as_it_is(bench: TrialBench) -> None:
-    order = bench.order(num_steps=1)
-    wanting = replace(order, settings=replace(order.settings, optim="adamw_8bit"))
-    for run in (run_trial, run_trial_apart):
-        with pytest.raises(ConfigError, match=r"needs the package bitsandbytes.*Install it"):
-            run(wanting)
