@@ -60,6 +60,7 @@ def test_rows_come_back_as_they_were_handed_over() -> None:
         assert given.input_ids.dtype == got.input_ids.dtype
 
 
+@pytest.mark.skipif(not ForkServer.can_serve("cpu"), reason="forks on Linux alone")
 def test_it_measures_trials_in_a_process_of_its_own_forked_or_not(
     tiny_llama_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

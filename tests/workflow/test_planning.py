@@ -137,10 +137,13 @@ def test_a_folder_that_training_will_refuse_is_told(
     config = tiny_config(tmp_path, tiny_llama_folder)
     output_dir = Path(str(config["output_dir"]))
     output_dir.mkdir()
-    assert not [one for one in trimtab.plan(config, quick=True).warnings if "output_dir" in one]
+    notes = Notes()
+    trimtab.plan(config, quick=True, observer=notes)
+    assert notes.texts == []
     (output_dir / "notes.txt").write_text("mine")
-    (told,) = [one for one in trimtab.plan(config, quick=True).warnings if "output_dir" in one]
-    assert told.startswith("Training will refuse this output_dir.")
+    trimtab.plan(config, quick=True, observer=notes)
+    (told,) = notes.texts
+    assert told.startswith(f"training will refuse this output_dir: {output_dir}: ")
     assert f"{output_dir}-2" in told
 
 

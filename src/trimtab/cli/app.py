@@ -101,14 +101,15 @@ def _with_its_commands(error: UnknownOption) -> ConfigError:
     """Said with the commands that have the option, where others have it."""
     group = typer.main.get_command(app)
     commands: dict[str, Any] = getattr(group, "commands", {})
+    option = error.option.replace("_", "-")
     having = [
         f"trimtab {name}"
         for name, command in commands.items()
-        if any(error.option in parameter.opts for parameter in command.params)
+        if any(option in parameter.opts for parameter in command.params)
     ]
     if not having:
         return error
-    return ConfigError(error.what, hint=f"It is one of: {', '.join(having)}.")
+    return ConfigError(error.what, hint=f"{option} is for {', '.join(having)}. {error.hint}")
 
 
 def _told(error: TrimtabError, debug: bool, prefix: str) -> int:

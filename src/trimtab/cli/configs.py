@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +83,12 @@ def _refuse_run_folder(folder: Path) -> None:
     from trimtab.runs.folder import RunFolder
 
     run = RunFolder(folder)
-    if run.plan_json.is_file():
+    # Of a path that cannot be looked at, who reads it tells.
+    if os.path.isfile(run.plan_json):  # noqa: PTH113
         raise ConfigError(
             f"{folder} is a run's folder, not a configuration.",
-            hint=f"To go on with it: trimtab resume {folder}. To train its configuration anew: "
-            f"{run.config_yaml}, with another --output-dir.",
+            hint=f"Its configuration is {run.config_yaml}; it goes on with: trimtab resume "
+            f"{folder}",
         )
 
 

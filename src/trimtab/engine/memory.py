@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 
 import torch
+
+_STATUS = Path("/proc/self/status")
 
 
 def peak_memory_bytes(device: torch.device) -> int:
     """The peak reserved memory of a CUDA device, or this process's peak resident set elsewhere."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_reserved(device))
+    mark = high_water_mark_bytes()
+    if mark is not None:
+        return mark
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def high_water_mark_bytes() -> int | None:
+    """This process's peak resident set, where Linux tells it.
+
+    What getrusage tells counts the peak of the process that this one was started by (Linux:
+    subprocess shares its memory until the new program runs).
+    """
+    try:
+        status = _STATUS.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024
+    return None

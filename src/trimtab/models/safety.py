@@ -111,7 +111,7 @@ def _model_of_run(folder: Path) -> str:
         return f"Its model is {run.model}."
     if run.adapter.is_dir():
         return f"Its adapter is merged into a whole model with: trimtab export {folder}"
-    return f"It has none yet; it goes on with: trimtab resume {folder}"
+    return f"It holds none; one that has not ended goes on with: trimtab resume {folder}"
 
 
 def _check_settings(folder: Path, *, trust_remote_code: bool) -> None:

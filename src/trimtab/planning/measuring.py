@@ -29,8 +29,8 @@ from trimtab.planning.trials import measured_points
 
 NUM_UPDATES = 2
 START_S = {"cpu": 5.0, "cuda": 15.0}
-"""What a measuring process takes to import its libraries and load a model of a hundred million
-weights, as seen on two cores (CUDA: assumed); larger models take longer by READ_BYTES_PER_S."""
+"""What a plan's first measuring process takes to import its libraries, as seen on two cores (CUDA:
+assumed). Others are forked from one that has; each loads the model, at READ_BYTES_PER_S."""
 READ_BYTES_PER_S = 1e9
 UPDATE_LIMIT_S = 6.0
 """The longest update that is tried where a smaller one can tell: memory and time grow in a line."""
@@ -99,7 +99,7 @@ def _trials_to_make(draft: Draft, effort: Effort, limit_s: float) -> tuple[Trial
         dict(sizes),
         choice,
         start_s=_start_s(facts),
-        is_each_alone=is_each_alone,
+        load_s=_load_s(facts) if is_each_alone else 0.0,
     )
     if trials or effort.kind != "measured" or not _may_fit(choice, sizes[0][1], chosen):
         return trials
@@ -187,8 +187,11 @@ def _prior(draft: Draft) -> float:
 
 def _start_s(facts: Facts) -> float:
     """Seconds until a measuring process makes its first update."""
-    weights_bytes = 4 * facts.integer("model.num_parameters")
-    return START_S[facts.text("device.kind")] + weights_bytes / READ_BYTES_PER_S
+    return START_S[facts.text("device.kind")] + _load_s(facts)
+
+
+def _load_s(facts: Facts) -> float:
+    return 4 * facts.integer("model.num_parameters") / READ_BYTES_PER_S
 
 
 def _wanted_trials(
@@ -227,21 +230,22 @@ def _within(
     choice: Choice,
     *,
     start_s: float,
-    is_each_alone: bool,
+    load_s: float,
 ) -> tuple[Trial, ...]:
-    """Those that are expected to end in time, in their order, processes' starts included.
+    """Those that are expected to end in time, in their order, after `start_s` in all and `load_s`
+    for each.
 
     None where the device was not timed, so that nothing can be expected of it.
     """
     if choice.speed is None:
         return ()
-    spent = 0.0 if is_each_alone else start_s
+    spent = start_s
     taken = []
     for trial in trials:
         update_s = choice.speed.time.update_s(
             sizes[trial.num_rows], trial.num_micro_batches, trial.activation_checkpointing
         )
-        cost_s = NUM_UPDATES * update_s + (start_s if is_each_alone else 0.0)
+        cost_s = NUM_UPDATES * update_s + load_s
         if spent + cost_s <= left_s:
             spent += cost_s
             taken.append(trial)

@@ -16,12 +16,12 @@ from typing import IO, Any, Final
 
 from trimtab.data.rows import TokenRow
 from trimtab.errors import TrimtabError, error_from_json
-from trimtab.probes.fork_server import START, ForkedProcess, ForkServer, ForkServerEnded
+from trimtab.probes.fork_server import IMPORT_CODE, CannotFork, ForkedProcess, ForkServer
 from trimtab.probes.handover import rows_to_bytes
 
 PROCESS_MODULE: Final = "trimtab.probes.process"
 ANSWER_TIMEOUT_S: Final = 300.0
-_START: Final = f"{START}module.main()"
+_START: Final = f"{IMPORT_CODE}module.main()"
 
 
 class ProbeDied(Exception):
@@ -56,8 +56,8 @@ def asked(
     """Yields the answers, as they come, of a process of its own that is given request and rows.
 
     The answers' iterator raises ProbeDied; `timeout_s` is the longest wait for one answer. The
-    process runs `module` and imports from where this one does; with a `server` it is forked by
-    that, which must be one of `module`. On every way out it is gone, and nothing is left on disk.
+    process runs `module` and imports from where this one does; a `server`, which must be one of
+    `module`, forks it where it can. On every way out it is gone, and nothing is left on disk.
     """
     with TemporaryFile() as handed_over, TemporaryFile() as complaints:
         handed_over.write(rows_to_bytes(rows))
@@ -79,14 +79,10 @@ def asked(
 def _started(
     rows: IO[bytes], complaints: IO[bytes], module: str, server: ForkServer | None
 ) -> tuple[Process, int]:
-    """The process, and the number that the rows' descriptor has in it. Raises ProbeDied."""
+    """The process, and the number that the rows' descriptor has in it."""
     if server is not None:
-        try:
+        with suppress(CannotFork):
             return server.start(rows, complaints)
-        except ForkServerEnded as ended:
-            raise ProbeDied(_how_it_ended(ended.status, complaints), is_deadly=True) from None
-        except TimeoutError:
-            raise ProbeDied("it could not be started in time", is_deadly=True) from None
     arguments = [json.dumps(sys.path), module]
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _START, *arguments],

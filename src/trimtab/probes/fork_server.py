@@ -1,4 +1,4 @@
-"""Measuring processes that begin with everything imported, most of their time otherwise."""
+"""A fork server for measuring processes: one imports what they take, each of them is its fork."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, Any, Final
 
-from trimtab.probes.forking import ENDED, STARTED
+from trimtab.probes.forking import ENDED, FORK, REPLY, STARTED, WAIT
+from trimtab.probes.mapped_pages import are_pages_told
 
-START_TIMEOUT_S: Final = 300.0
-START: Final = """
+TIMEOUT_S: Final = 300.0
+IMPORT_CODE: Final = """
 import signal
 # Ctrl-C and a manager's stop reach the whole group; the asking process ends this one.
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -25,27 +27,24 @@ from trimtab.models.lean_imports import lean_imports
 with lean_imports():
     module = importlib.import_module(sys.argv[2])
 """
-_SERVE: Final = """
+"""Of a process with the arguments sys.path, as JSON, and a module's name."""
+_SERVE_CODE: Final = f"""{IMPORT_CODE}
 import socket
 from trimtab.probes.forking import serve_forks
 serve_forks(socket.socket(fileno=int(sys.argv[3])), module.main)
 """
 
 
-class ForkServerEnded(Exception):
-    """The process that forks is gone; `status` is its exit status, negative for a signal."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"it ended with status {status}")
-        self.status = status
+class CannotFork(Exception):
+    """No child could be had of the server: it is gone, or the system refused."""
 
 
 class ForkServer:
-    """A process that imports `module` once and forks, for each question, one that calls its `main`.
+    """A process that imports `module` once and forks children that call its `main`.
 
-    It is started by the first question and ends with `close`, or with this process. One child at a
-    time: each must have been waited for before the next is started. Only on Linux, and only for
-    work on the CPU: what another device's driver holds does not outlive a fork.
+    It is started by the first of them, in whose environment and current folder the others are too,
+    and ends with `close`, or with this process. One child at a time: each is waited for before the
+    next is started.
     """
 
     def __init__(self, module: str) -> None:
@@ -55,82 +54,53 @@ class ForkServer:
 
     @staticmethod
     def can_serve(device: str) -> bool:
-        """Whether processes that work on the device can be forked here."""
-        return sys.platform == "linux" and device == "cpu"
+        """Whether processes that work on the device can be forked here, and measured as others.
+
+        On Linux, and for the CPU: macOS's libraries do not take a fork kindly, and what CUDA's
+        driver holds does not survive one.
+        """
+        return sys.platform == "linux" and device == "cpu" and are_pages_told()
 
     def start(self, rows: IO[bytes], complaints: IO[bytes]) -> tuple[ForkedProcess, int]:
         """A child, and the number that the rows' descriptor has in it.
 
-        Raises ForkServerEnded where the process that forks could not start, with what it said in
-        `complaints`, and TimeoutError where it did not within 300 s.
+        Its stderr is `complaints`. Raises CannotFork.
         """
+        if not self.is_alive:
+            self.close()
+            self._begin()
         stdin, requests = os.pipe()
-        answers, stdout = os.pipe()
+        try:
+            answers, stdout = os.pipe()
+        except OSError:
+            os.close(stdin)
+            os.close(requests)
+            raise
         try:
             theirs = [stdin, stdout, complaints.fileno(), rows.fileno()]
-            pid, rows_fd = STARTED.unpack(self._asked(theirs, complaints))
+            pid, rows_fd = self._asked(FORK, STARTED, theirs)
         except BaseException:
             os.close(requests)
             os.close(answers)
-            # An answer that comes late would be taken for the next one's.
-            self.close()
             raise
         finally:
             os.close(stdin)
             os.close(stdout)
         return ForkedProcess(self, pid, requests, answers), rows_fd
 
-    def _asked(self, descriptors: list[int], complaints: IO[bytes]) -> bytes:
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            self._begin(complaints)
-        connection = self._connection
-        assert connection is not None
-        with suppress(BrokenPipeError):
-            socket.send_fds(connection, [b"f"], descriptors)
-        return self._received(STARTED.size)
-
-    def _begin(self, complaints: IO[bytes]) -> None:
-        ours, theirs = socket.socketpair()
-        ours.settimeout(START_TIMEOUT_S)
-        code = START + _SERVE
-        arguments = [json.dumps(sys.path), self._module, str(theirs.fileno())]
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=complaints,
-                stderr=complaints,
-                pass_fds=[theirs.fileno()],
-            )
-        self._connection = ours
-
-    def _received(self, size: int) -> bytes:
-        assert self._connection is not None and self._process is not None
-        received = b""
-        while len(received) < size:
-            try:
-                piece = self._connection.recv(size - len(received))
-            except ConnectionError:
-                piece = b""
-            if not piece:
-                raise ForkServerEnded(self._process.wait())
-            received += piece
-        return received
-
     def exit_status(self) -> int:
         """Of the child, once it has ended; negative where a signal ended it."""
-        if self._connection is None:
-            return -signal.SIGKILL
-        try:
-            self._connection.sendall(b"w")
-            (status,) = ENDED.unpack(self._received(ENDED.size))
-        except (ConnectionError, ForkServerEnded):
-            return -signal.SIGKILL
-        return int(status)
+        with suppress(CannotFork):
+            return self._asked(WAIT, ENDED)[0]
+        # The child ends with the server.
+        return -signal.SIGKILL
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and a child with it."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -145,6 +115,51 @@ class ForkServer:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
+    def _begin(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(TIMEOUT_S)
+        self._connection = ours
+        arguments = [json.dumps(sys.path), self._module, str(theirs.fileno())]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _SERVE_CODE, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def _asked(self, what: bytes, kind: bytes, descriptors: Sequence[int] = ()) -> tuple[int, int]:
+        """The two numbers of a reply of the kind. Raises CannotFork for another one, or none.
+
+        An answer that comes late would be taken for the next one's: whatever goes wrong ends the
+        server.
+        """
+        try:
+            if self._connection is None:
+                raise CannotFork("the server is gone")
+            socket.send_fds(self._connection, [what], descriptors)
+            reply, first, second = REPLY.unpack(self._received(REPLY.size))
+            if reply != kind:
+                raise CannotFork(os.strerror(first))
+        except (OSError, CannotFork) as error:
+            self.close()
+            raise CannotFork(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        return first, second
+
+    def _received(self, size: int) -> bytes:
+        assert self._connection is not None
+        received = b""
+        while len(received) < size:
+            piece = self._connection.recv(size - len(received))
+            if not piece:
+                raise CannotFork("the server is gone")
+            received += piece
+        return received
+
 
 class ForkedProcess:
     """A child of the server's, with as much of `subprocess.Popen` as asking it takes."""
@@ -156,8 +171,8 @@ class ForkedProcess:
         self._status: int | None = None
 
     def kill(self) -> None:
-        if self._status is None:
-            # Until its status is asked for its number is not given to another process.
+        # Its number is another process's only after its status was asked for, or with the server.
+        if self._status is None and self._server.is_alive:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 

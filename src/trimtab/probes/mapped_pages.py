@@ -15,24 +15,26 @@ import numpy.typing as npt
 
 _MAPS = Path("/proc/self/maps")
 _PAGEMAP = Path("/proc/self/pagemap")
-_IS_PRESENT = np.uint64(63)
-"""The bit of a page's entry (Linux, admin-guide/mm/pagemap)."""
+_PRESENT_BIT = np.uint64(63)
+"""Of a page's entry (Linux, admin-guide/mm/pagemap)."""
+
+
+def are_pages_told() -> bool:
+    """Whether the system tells which pages are in memory."""
+    return os.access(_PAGEMAP, os.R_OK)
 
 
 def resident_file_pages() -> npt.NDArray[np.uint64]:
-    """Addresses of the pages that are in memory, uint64 [N]; none where Linux does not tell."""
+    """Addresses of the pages that are in memory, uint64 [N]. Raises OSError where none is told."""
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     found = [np.zeros(0, dtype=np.uint64)]
-    try:
-        with _PAGEMAP.open("rb", buffering=0) as pagemap:
-            for start, end in _readable_file_ranges():
-                pagemap.seek(start // page_bytes * 8)
-                entries = pagemap.read((end - start) // page_bytes * 8)
-                is_present = np.frombuffer(entries, dtype=np.uint64) >> _IS_PRESENT
-                places = np.flatnonzero(is_present).astype(np.uint64)
-                found.append(np.uint64(start) + places * np.uint64(page_bytes))
-    except OSError:
-        return found[0]
+    with _PAGEMAP.open("rb", buffering=0) as pagemap:
+        for start, end in _file_ranges():
+            pagemap.seek(start // page_bytes * 8)
+            entries = pagemap.read((end - start) // page_bytes * 8)
+            present_bits = np.frombuffer(entries, dtype=np.uint64) >> _PRESENT_BIT
+            places = np.flatnonzero(present_bits).astype(np.uint64)
+            found.append(np.uint64(start) + places * np.uint64(page_bytes))
     return np.concatenate(found)
 
 
@@ -42,11 +44,13 @@ def touch(pages: npt.NDArray[np.uint64]) -> None:
         _ = ctypes.c_char.from_address(address).value
 
 
-def _readable_file_ranges() -> list[tuple[int, int]]:
+def _file_ranges() -> list[tuple[int, int]]:
+    """Of private readable mappings of files: as libraries are mapped, and devices are not."""
     ranges = []
-    for line in _MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
-        span, permissions, _, _, inode, *_ = line.split()
-        if inode != "0" and permissions.startswith("r"):
-            start, end = (int(each, 16) for each in span.split("-"))
+    # A file's name may hold anything but a line's end.
+    for line in _MAPS.read_text(encoding="utf-8", errors="replace").split("\n"):
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[1][0] == "r" and fields[1][3] == "p" and fields[4] != "0":
+            start, end = (int(each, 16) for each in fields[0].split("-"))
             ranges.append((start, end))
     return ranges

@@ -22,6 +22,7 @@ import torch
 from trimtab.data.batches import micro_batch
 from trimtab.data.rows import TokenRow
 from trimtab.engine.building import batching
+from trimtab.engine.memory import peak_memory_bytes
 from trimtab.errors import TrimtabError
 from trimtab.hyperparameters.config import Precision
 from trimtab.models.foreign import first_sentence
@@ -33,7 +34,7 @@ from trimtab.probes.handover import rows_from_bytes
 from trimtab.probes.noise_scale import micro_batch_norms
 from trimtab.probes.precision import LostUpdates, precision_outcomes
 from trimtab.probes.rate_range import range_outcomes
-from trimtab.probes.resident import begin_peak, held_bytes, peak_bytes
+from trimtab.probes.resident import begin_peak, held_bytes
 from trimtab.probes.trials import run_trial
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
@@ -99,7 +100,7 @@ def _trials(
     bench = make_bench(settings, source)
     yield {
         "base_bytes": base_bytes,
-        "loaded_bytes": peak_bytes(device),
+        "loaded_bytes": peak_memory_bytes(device),
         "is_peak_reset": is_reset,
     }
     for trial in trials:

@@ -10,9 +10,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from trimtab.engine.memory import peak_memory_bytes
+from trimtab.engine.memory import high_water_mark_bytes
 
-_STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 """What Linux takes for: begin the peak resident set anew (proc(5), clear_refs)."""
@@ -21,7 +20,7 @@ _RESET_PEAK = "5"
 def can_begin_peak(device: torch.device) -> bool:
     """Whether `begin_peak` can begin the peak of a process such as this one anew."""
     return device.type == "cuda" or (
-        os.access(_CLEAR_REFS, os.W_OK) and _high_water_mark() is not None
+        os.access(_CLEAR_REFS, os.W_OK) and high_water_mark_bytes() is not None
     )
 
 
@@ -39,7 +38,7 @@ def held_bytes(device: torch.device) -> int:
 def begin_peak(device: torch.device) -> bool:
     """Give back what is free and begin the peak anew; False where the system cannot do that.
 
-    Then `peak_bytes` goes on from the peak of everything before.
+    Then `peak_memory_bytes` goes on from the peak of everything before.
     """
     gc.collect()
     if device.type == "cuda":
@@ -51,25 +50,7 @@ def begin_peak(device: torch.device) -> bool:
         _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
     except OSError:
         return False
-    return _high_water_mark() is not None
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most that was held since `begin_peak`, or since the start where it returned False."""
-    mark = None if device.type == "cuda" else _high_water_mark()
-    return peak_memory_bytes(device) if mark is None else mark
-
-
-def _high_water_mark() -> int | None:
-    try:
-        status = _STATUS.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    for line in status.splitlines():
-        name, _, value = line.partition(":")
-        if name == "VmHWM":
-            return int(value.split()[0]) * 1024
-    return None
+    return high_water_mark_bytes() is not None
 
 
 def _return_freed_memory() -> None:

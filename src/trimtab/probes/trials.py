@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trimtab.data.rows import MicroBatch
+from trimtab.engine.memory import peak_memory_bytes
 from trimtab.models.checkpointing import set_activation_checkpointing
 from trimtab.probes.bench import Bench, finite_update, first_loss_scale, left_as_it_was
-from trimtab.probes.resident import begin_peak, peak_bytes
+from trimtab.probes.resident import begin_peak
 
 NUM_UPDATES = 2
 """The second one is the first that runs beside the optimizer's state."""
@@ -44,4 +45,4 @@ def run_trial(
             )[1]
             for _ in range(NUM_UPDATES)
         )
-        return Trialled(seconds, peak_bytes(bench.device))
+        return Trialled(seconds, peak_memory_bytes(bench.device))

@@ -28,12 +28,16 @@ class Executor(Protocol):
         Raises StopRequested where a stop is asked for; trials under way are then given up.
         """
 
+    def close(self) -> None:
+        """End what was kept for further trials."""
+
 
 class LocalExecutor:
     """One trial at a time on this machine; `apart` gives each a process of its own."""
 
     def __init__(self, *, apart: bool = False) -> None:
-        self._apart = apart
+        self._server = trial_server()
+        self._run = partial(run_trial_apart, server=self._server) if apart else run_trial
 
     def results(
         self,
@@ -42,8 +46,9 @@ class LocalExecutor:
         on_update: NumUpdatesDone,
         stop_requested: Callable[[], bool],
     ) -> Iterator[tuple[int, TrialRun]]:
-        with trial_server() as server:
-            run = partial(run_trial_apart, server=server) if self._apart else run_trial
-            while (asked := next_order()) is not None:
-                number, order = asked
-                yield number, run(order, on_update=on_update, stop_requested=stop_requested)
+        while (asked := next_order()) is not None:
+            number, order = asked
+            yield number, self._run(order, on_update=on_update, stop_requested=stop_requested)
+
+    def close(self) -> None:
+        self._server.close()

@@ -53,6 +53,9 @@ class RayExecutor:
             for reference in under_way:
                 self._ray.cancel(reference, force=True)
 
+    def close(self) -> None:
+        """Ray keeps its own workers."""
+
     def _start(self, next_order: NextOrder, under_way: dict[Any, int]) -> None:
         while not under_way or len(under_way) < self._most(is_cuda=self._is_cuda):
             asked = next_order()

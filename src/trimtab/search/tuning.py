@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,8 @@ def tune(
         folder.root.mkdir(parents=True, exist_ok=True)
         with run_lock(RunFolder(folder.root)):
             folder.begin(asked, bench.plan)
-            result = _searched(search, storage, _executor(on, asked.names))
+            with closing(_executor(on, asked.names)) as executor:
+                result = _searched(search, storage, executor)
             write_json(folder.tune_json, result.to_json())
     return result
 
@@ -211,10 +212,10 @@ class _Search:
         progress.begun(f"the plan's own: {told(values)}", self.design.num_steps)
         order = self.bench.order(values, num_steps=self.design.num_steps)
         with self._giving_back(trials):
-            run = LocalExecutor(apart=any(name in WHOLE for name in values))
-            ((_, found),) = run.results(
-                _once(order), on_update=progress.updated, stop_requested=stop_requested
-            )
+            with closing(LocalExecutor(apart=any(name in WHOLE for name in values))) as alone:
+                ((_, found),) = alone.results(
+                    _once(order), on_update=progress.updated, stop_requested=stop_requested
+                )
             trials.keep_reference(found)
         progress.done()
         self.tell(trials, found)

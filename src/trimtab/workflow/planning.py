@@ -136,17 +136,18 @@ def plan(
             hint="Probe it without --quick once: a quick plan recalls what was found.",
         )
     resolved = resolve_config(config, options)
+    observer = observer or Silent()
+    _tell_taken(resolved, observer)
     effort = QUICK if quick else Effort("measured", noise_scale=noise_scale)
     planned = plan_run(
         resolved,
-        observer or Silent(),
+        observer,
         effort=effort,
         estimated=quick,
         refresh=refresh,
         num_ranks=num_ranks,
     )
-    warnings = (*planned.plan.warnings, *_taken_warning(resolved))
-    return replace(planned.plan, warnings=warnings)
+    return planned.plan
 
 
 def plan_run(
@@ -238,14 +239,14 @@ def _split_warnings(resolved: ResolvedConfig) -> tuple[str, ...]:
     return (f"dataset_split {config.dataset_split} is not looked for: a file has no splits.",)
 
 
-def _taken_warning(resolved: ResolvedConfig) -> tuple[str, ...]:
+def _tell_taken(resolved: ResolvedConfig, observer: Observer) -> None:
+    """A plan writes nothing, so it goes on where training would be refused."""
     if resolved.config.output_dir == "auto":
-        return ()
+        return
     try:
         refuse_taken(Path(resolved.config.output_dir))
-    except ConfigError as error:
-        return (f"Training will refuse this output_dir. {error}",)
-    return ()
+    except (ConfigError, OSError) as error:
+        observer.noted(f"training will refuse this output_dir: {error}")
 
 
 def not_to_train(plan: Plan) -> Plan:
