@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,10 +41,13 @@ def ray() -> Iterator[object]:
 
 
 @pytest.fixture(params=["here", "apart", pytest.param("ray", marks=needs_ray)])
-def executor(request: pytest.FixtureRequest) -> Executor:
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "ray":
-        return RayExecutor(request.getfixturevalue("ray"), num_at_once=1)
-    return LocalExecutor(apart=request.param == "apart")
+        made: Executor = RayExecutor(request.getfixturevalue("ray"), num_at_once=1)
+    else:
+        made = LocalExecutor(apart=request.param == "apart")
+    with closing(made):
+        yield made
 
 
 def asking(orders: list[TrialOrder]) -> Callable[[], tuple[int, TrialOrder] | None]:
