@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from psutil import Process
 from safetensors.torch import load_file
 from support.runs import read_jsonl, tiny_config, write_rows
 from support.tiny import save_tiny_model
@@ -41,6 +42,7 @@ def test_plan_train_and_generate_from_python(
 ) -> None:
     plan = trimtab.plan(tiny_config(tmp_path, tiny_llama_folder, method=method))
     assert plan.decision("max_steps").origin == "user"
+    assert not any("serve_forks" in "".join(each.cmdline()) for each in Process().children())
     summary = trimtab.train(plan)
     assert summary.num_steps == 6
     assert summary.stopped_by is None
