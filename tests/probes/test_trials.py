@@ -8,9 +8,10 @@ from support.benches import standing, tiny_batch, tiny_bench
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trimtab.engine import step
+from trimtab.engine.memory import peak_memory_bytes
 from trimtab.probes import trials
 from trimtab.probes.bench import finite_update
-from trimtab.probes.resident import begin_peak, held_bytes, peak_bytes
+from trimtab.probes.resident import begin_peak, held_bytes
 from trimtab.probes.trials import run_trial
 
 CPU = torch.device("cpu")
@@ -73,8 +74,8 @@ def test_the_peak_is_of_what_came_since_it_was_begun() -> None:
         pytest.skip("this system cannot begin a peak anew")
     size = 200 << 20
     torch.ones(size, dtype=torch.uint8)
-    with_tensor = peak_bytes(CPU)
+    with_tensor = peak_memory_bytes(CPU)
     assert with_tensor >= size
     assert begin_peak(CPU)
-    assert peak_bytes(CPU) <= with_tensor - size // 2
+    assert peak_memory_bytes(CPU) <= with_tensor - size // 2
     assert held_bytes(CPU) <= with_tensor
