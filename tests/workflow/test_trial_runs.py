@@ -243,17 +243,19 @@ def test_what_a_user_can_mend_is_told_as_it_is(bench: TrialBench, forked: RunTri
             run(wanting)
 
 
-def test_a_trial_that_dies_while_a_stop_is_asked_for_has_no_result(bench: TrialBench) -> None:
+def test_a_trial_that_dies_while_a_stop_is_asked_for_has_no_result(
+    bench: TrialBench, forked: RunTrial
+) -> None:
     is_stopped = False
 
     def killed(num_updates: int) -> None:
-        nonlocal is_stopped
-        for child in psutil.Process().children():
-            child.kill()
-            child.wait()
+        for each in psutil.Process().children(recursive=True):
+            # The fork server's child, not the server.
+            if not each.children():
+                each.kill()
 
     order = bench.order(num_steps=40)
-    assert run_trial_apart(order, on_update=killed).diverged is not None
+    assert forked(order, on_update=killed).diverged is not None
 
     def killed_and_stopped(num_updates: int) -> None:
         nonlocal is_stopped
@@ -261,4 +263,4 @@ def test_a_trial_that_dies_while_a_stop_is_asked_for_has_no_result(bench: TrialB
         is_stopped = True
 
     with pytest.raises(StopRequested):
-        run_trial_apart(order, on_update=killed_and_stopped, stop_requested=lambda: is_stopped)
+        forked(order, on_update=killed_and_stopped, stop_requested=lambda: is_stopped)
