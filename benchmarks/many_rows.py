@@ -64,18 +64,18 @@ def write_model(folder: Path, tokenizer: Path) -> None:
 def train_once(config: dict[str, Any]) -> None:
     """In a process of its own: one update, and what it took, as JSON on stdout."""
     import trimtab
+    from trimtab.engine.memory import high_water_mark_bytes
     from trimtab.engine.observer import Silent
     from trimtab.runs.records import UpdateRecord
 
     class AtFirstUpdate(Silent):
         def updated(self, record: UpdateRecord, num_steps: int) -> None:
             if record.step == 1:
-                told = Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1]
                 used = os.times()
                 outcome = {
                     "at": time.time(),
                     "cpu_s": used.user + used.system + used.children_user + used.children_system,
-                    "peak_bytes": int(told.split()[0]) * 1024,
+                    "peak_bytes": high_water_mark_bytes(),
                 }
                 sys.stdout.write(json.dumps(outcome) + "\n")
 

@@ -29,7 +29,8 @@ import sys
 from support.batches import ragged_rows
 from trimtab.probes.client import asked
 from trimtab.probes.fork_server import ForkServer
-with asked({"question": "silence"}, ragged_rows((3,)), server=ForkServer(sys.argv[1])) as answers:
+request = {"question": "silence", "settings": {"device": "cpu"}}
+with asked(request, ragged_rows((3,)), server=ForkServer(sys.argv[1])) as answers:
     told = next(answers)
     print(told["pid"], told["parent"], flush=True)
     next(answers)
@@ -57,8 +58,12 @@ def server(shared: ForkServer) -> Iterator[ForkServer]:
     assert psutil.Process().num_fds() <= num_descriptors
 
 
+def request_for(question: str) -> dict[str, Any]:
+    return {"question": question, "settings": {"device": "cpu"}}
+
+
 def answers_of(server: ForkServer, question: str, **arguments: Any) -> list[Any]:
-    with asked({"question": question}, ragged_rows((3, 4)), server=server, **arguments) as answers:
+    with asked(request_for(question), ragged_rows((3, 4)), server=server, **arguments) as answers:
         return list(answers)
 
 
@@ -78,7 +83,7 @@ def test_libraries_count_as_its_own_memory_from_the_start(server: ForkServer) ->
 
 
 def test_signals_to_the_group_end_neither(server: ForkServer) -> None:
-    with asked({"question": "silence"}, ragged_rows((3,)), server=server) as answers:
+    with asked(request_for("silence"), ragged_rows((3,)), server=server) as answers:
         told = next(answers)
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(told["pid"], number)
@@ -89,7 +94,7 @@ def test_signals_to_the_group_end_neither(server: ForkServer) -> None:
 
 
 def test_its_death_is_told_and_the_next_one_lives(server: ForkServer) -> None:
-    with asked({"question": "death"}, ragged_rows((3,)), server=server) as answers:
+    with asked(request_for("death"), ragged_rows((3,)), server=server) as answers:
         assert next(answers) == {"is": "alive"}
         with pytest.raises(ProbeDied, match="it was killed, as systems do") as died:
             next(answers)
@@ -105,7 +110,7 @@ def test_what_it_says_when_it_ends_is_told(server: ForkServer) -> None:
 def test_silence_is_told_and_ended(server: ForkServer) -> None:
     with (
         pytest.raises(ProbeDied, match="no answer within"),
-        asked({"question": "silence"}, ragged_rows((3,)), server=server, timeout_s=1) as answers,
+        asked(request_for("silence"), ragged_rows((3,)), server=server, timeout_s=1) as answers,
     ):
         pid = next(answers)["pid"]
         next(answers)
@@ -119,7 +124,7 @@ def test_what_a_user_can_mend_comes_through_whole(server: ForkServer) -> None:
 
 
 def test_one_that_is_left_midway_is_gone(server: ForkServer) -> None:
-    with asked({"question": "silence"}, ragged_rows((3,)), server=server) as answers:
+    with asked(request_for("silence"), ragged_rows((3,)), server=server) as answers:
         pid = next(answers)["pid"]
     assert not psutil.pid_exists(pid)
 
@@ -127,7 +132,7 @@ def test_one_that_is_left_midway_is_gone(server: ForkServer) -> None:
 def test_where_the_server_dies_its_child_does_and_there_is_another(server: ForkServer) -> None:
     with (
         pytest.raises(ProbeDied, match="it was killed"),
-        asked({"question": "silence"}, ragged_rows((3,)), server=server) as answers,
+        asked(request_for("silence"), ragged_rows((3,)), server=server) as answers,
     ):
         told = next(answers)
         os.kill(told["parent"], signal.SIGKILL)
@@ -150,7 +155,7 @@ def test_where_it_cannot_fork_the_process_imports_by_itself(
 ) -> None:
     monkeypatch.setattr(fork_server, "_SERVE_CODE", "raise SystemExit(1)")
     server.close()
-    (told,) = answers_of(server, "itself", module=CHILD)
+    (told,) = answers_of(server, "itself")
     assert told["parent"] == os.getpid()
 
 

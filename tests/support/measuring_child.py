@@ -6,8 +6,9 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from trimtab.errors import ConfigError
 from trimtab.probes.process import Tell, handed_rows, serve
@@ -27,7 +28,9 @@ def _answer(request: Mapping[str, Any], tell: Tell) -> None:
             lengths = [row.num_tokens for row in handed_rows(request)]
             tell({"pid": os.getpid(), "parent": os.getppid(), "lengths": lengths})
         case "memory":
-            tell({"own": _file_bytes(os.getpid()), "parents": _file_bytes(os.getppid())})
+            own, parents = (psutil.Process(pid) for pid in (os.getpid(), os.getppid()))
+            # What psutil calls shared is what is of files.
+            tell({"own": own.memory_info().shared, "parents": parents.memory_info().shared})
         case "death":
             tell({"is": "alive"})
             os.kill(os.getpid(), signal.SIGKILL)
@@ -38,11 +41,3 @@ def _answer(request: Mapping[str, Any], tell: Tell) -> None:
             raise SystemExit("no room")
         case _:
             raise ConfigError("a value is wrong.", where="file:3", hint="Take another.")
-
-
-def _file_bytes(pid: int) -> int:
-    """Of the process's resident set what is of files."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssFile:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError

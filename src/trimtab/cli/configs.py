@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,15 +79,13 @@ def config_and_options(
 
 
 def _refuse_run_folder(folder: Path) -> None:
-    from trimtab.runs.folder import RunFolder
+    from trimtab.runs.folder import RunFolder, is_run
 
-    run = RunFolder(folder)
-    # Of a path that cannot be looked at, who reads it tells.
-    if os.path.isfile(run.plan_json):  # noqa: PTH113
+    if is_run(folder):
+        own = RunFolder(folder).config_yaml
         raise ConfigError(
             f"{folder} is a run's folder, not a configuration.",
-            hint=f"Its configuration is {run.config_yaml}; it goes on with: trimtab resume "
-            f"{folder}",
+            hint=f"Its configuration is {own}; it goes on with: trimtab resume {folder}",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from safetensors import SafetensorError, safe_open
 
 from trimtab.errors import ConfigError
-from trimtab.runs.folder import RunFolder
+from trimtab.runs.folder import RunFolder, is_run
 
 _CODE_KEYS: Final = frozenset({"auto_map", "custom_pipelines", "_attn_implementation_internal"})
 _IMPLEMENTATION_KEYS: Final = frozenset(
@@ -72,10 +72,10 @@ def check_model_folder(
             f"model: {folder} holds an adapter ({_ADAPTER_CONFIG}), and training starts from a "
             "whole model.",
             hint="Name the adapter's base model, or merge the adapter into it first"
-            + (f": trimtab export {folder.parent}" if _is_run(folder.parent) else "."),
+            + (f": trimtab export {folder.parent}" if is_run(folder.parent) else "."),
         )
     if not (folder / "config.json").is_file():
-        if _is_run(folder):
+        if is_run(folder):
             raise ConfigError(
                 f"model: {folder} is a run's folder, not a model's.", hint=_model_of_run(folder)
             )
@@ -99,10 +99,6 @@ def check_model_folder(
 def has_weights(folder: Path) -> bool:
     """Whether the folder holds weights in any form that is known, be they readable or not."""
     return any(any(folder.glob(pattern)) for pattern in (*PICKLED, "*.safetensors*"))
-
-
-def _is_run(folder: Path) -> bool:
-    return RunFolder(folder).plan_json.is_file()
 
 
 def _model_of_run(folder: Path) -> str:

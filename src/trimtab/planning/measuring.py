@@ -29,8 +29,8 @@ from trimtab.planning.trials import measured_points
 
 NUM_UPDATES = 2
 START_S = {"cpu": 5.0, "cuda": 15.0}
-"""What a plan's first measuring process takes to import its libraries, as seen on two cores (CUDA:
-assumed). Others are forked from one that has; each loads the model, at READ_BYTES_PER_S."""
+"""What importing the libraries that measure takes, as seen on two cores (CUDA: assumed): once for a
+question, whose processes are forked from one that has; each loads the model by itself."""
 READ_BYTES_PER_S = 1e9
 UPDATE_LIMIT_S = 6.0
 """The longest update that is tried where a smaller one can tell: memory and time grow in a line."""
@@ -93,13 +93,14 @@ def _trials_to_make(draft: Draft, effort: Effort, limit_s: float) -> tuple[Trial
     left_s = max(0.0, TRIALS_SHARE * limit_s - _spent_s(facts))
     made = {point.trial for point in points}
     wanted = _wanted_trials(choice, chosen, sizes, left_s - _start_s(facts))
+    load_s = _load_s(facts)
     trials = _within(
         left_s,
         [trial for trial in wanted if trial not in made],
         dict(sizes),
         choice,
-        start_s=_start_s(facts),
-        load_s=_load_s(facts) if is_each_alone else 0.0,
+        once_s=_start_s(facts) - (load_s if is_each_alone else 0.0),
+        each_s=load_s if is_each_alone else 0.0,
     )
     if trials or effort.kind != "measured" or not _may_fit(choice, sizes[0][1], chosen):
         return trials
@@ -229,23 +230,23 @@ def _within(
     sizes: Mapping[int, MicroBatchSize],
     choice: Choice,
     *,
-    start_s: float,
-    load_s: float,
+    once_s: float,
+    each_s: float,
 ) -> tuple[Trial, ...]:
-    """Those that are expected to end in time, in their order, after `start_s` in all and `load_s`
-    for each.
+    """Those that are expected to end in time, in their order, with `once_s` before all and
+    `each_s` before each.
 
     None where the device was not timed, so that nothing can be expected of it.
     """
     if choice.speed is None:
         return ()
-    spent = start_s
+    spent = once_s
     taken = []
     for trial in trials:
         update_s = choice.speed.time.update_s(
             sizes[trial.num_rows], trial.num_micro_batches, trial.activation_checkpointing
         )
-        cost_s = NUM_UPDATES * update_s + load_s
+        cost_s = NUM_UPDATES * update_s + each_s
         if spent + cost_s <= left_s:
             spent += cost_s
             taken.append(trial)

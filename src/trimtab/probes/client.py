@@ -56,12 +56,17 @@ def asked(
     """Yields the answers, as they come, of a process of its own that is given request and rows.
 
     The answers' iterator raises ProbeDied; `timeout_s` is the longest wait for one answer. The
-    process runs `module` and imports from where this one does; a `server`, which must be one of
-    `module`, forks it where it can. On every way out it is gone, and nothing is left on disk.
+    process runs `module`, or the server's, and imports from where this one does; a `server` forks
+    it where that can be done for the device of the request's settings. On every way out it is gone,
+    and nothing is left on disk.
     """
     with TemporaryFile() as handed_over, TemporaryFile() as complaints:
         handed_over.write(rows_to_bytes(rows))
         handed_over.seek(0)
+        if server is not None:
+            module = server.module
+            if not ForkServer.can_serve(request["settings"]["device"]):
+                server = None
         process, rows_fd = _started(handed_over, complaints, module, server)
         try:
             _send(process, {**request, "rows_fd": rows_fd})

@@ -48,7 +48,7 @@ class ForkServer:
     """
 
     def __init__(self, module: str) -> None:
-        self._module = module
+        self.module = module
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
 
@@ -119,7 +119,7 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         ours.settimeout(TIMEOUT_S)
         self._connection = ours
-        arguments = [json.dumps(sys.path), self._module, str(theirs.fileno())]
+        arguments = [json.dumps(sys.path), self.module, str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _SERVE_CODE, *arguments],

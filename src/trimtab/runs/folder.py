@@ -80,6 +80,12 @@ class RunFolder:
         return self.root / ".lock"
 
 
+def is_run(folder: Path) -> bool:
+    """Whether the folder is a run's; False where it cannot be looked at."""
+    # Path.is_file raises for a folder that may not be entered.
+    return os.path.isfile(RunFolder(folder).plan_json)  # noqa: PTH113
+
+
 def refuse_taken(output_dir: Path) -> None:
     """Raises ConfigError where a run could not be made there, before anything is spent on it."""
     refuse_unusable(output_dir)
@@ -119,14 +125,13 @@ def create_run(output_dir: Path) -> RunFolder:
 def open_run(path: Path) -> RunFolder:
     """An existing run. Raises ConfigError where the folder is none."""
     refuse_unusable(path)
-    run = RunFolder(path)
-    if not run.plan_json.is_file():
+    if not is_run(path):
         raise ConfigError(
             "this is no run folder: it has no plan.json.",
             where=str(path),
             hint="Name the folder that `trimtab train` printed.",
         )
-    return run
+    return RunFolder(path)
 
 
 def generated_name(model: str, method: str, now: datetime) -> str:
@@ -160,7 +165,7 @@ def _free(path: Path) -> Path:
 
 
 def _taken(output_dir: Path) -> ConfigError:
-    if RunFolder(output_dir).plan_json.is_file():
+    if is_run(output_dir):
         return ConfigError(
             "output_dir is a run already, and a run is never overwritten.",
             where=str(output_dir),

@@ -212,7 +212,7 @@ class _Search:
         progress.begun(f"the plan's own: {told(values)}", self.design.num_steps)
         order = self.bench.order(values, num_steps=self.design.num_steps)
         with self._giving_back(trials):
-            with closing(LocalExecutor(apart=any(name in WHOLE for name in values))) as alone:
+            with closing(_executor("local", self.design.names)) as alone:
                 ((_, found),) = alone.results(
                     _once(order), on_update=progress.updated, stop_requested=stop_requested
                 )

@@ -267,7 +267,7 @@ class Materials:
             rows=rows,
             device_name=device_name(self.device),
             observer=self._observer,
-            server=self._server if ForkServer.can_serve(self.device.type) else None,
+            server=self._server,
         )
 
     def end_measuring(self) -> None:

@@ -50,8 +50,6 @@ def run_trial_apart(
         "num_threads": torch.get_num_threads(),
     }
     rows = (*order.train_rows, *order.eval_rows)
-    if not ForkServer.can_serve(order.settings.device):
-        server = None
     num_updates = 0
     try:
         with asked(
