@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from support.runs import read_jsonl, tiny_config, write_rows
 
 import trimtab
 from trimtab.data import streaming, updates
+from trimtab.engine.building import batching
 from trimtab.engine.stops import StopRequested
 from trimtab.errors import ConfigError, DataError
 from trimtab.planning.branch import branch_of
 from trimtab.workflow.trial_plans import TrialBench, trial_bench
 from trimtab.workflow.trial_process import run_trial_apart, trial_server
-from trimtab.workflow.trial_runs import TrialRun, run_trial
+from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
 
 RunTrial = Callable[..., TrialRun]
 
@@ -119,6 +121,19 @@ def test_a_proxy_is_annealed_over_its_own_length(tmp_path: Path, tiny_llama_fold
     assert bench.order({"warmup_ratio": 0.3}, num_steps=10).settings.warmup_steps == 3
 
 
+@pytest.mark.parametrize("warmup", [{"warmup_ratio": 0.1}, {"warmup_steps": 0.1}])
+def test_a_share_of_warmup_is_one_of_another_schedule_too(
+    tmp_path: Path, tiny_llama_folder: Path, warmup: dict[str, float]
+) -> None:
+    bench = bench_of(
+        tmp_path, tiny_llama_folder, max_steps=40, lr_scheduler_type="constant", **warmup
+    )
+    assert bench.plan.settings().warmup_steps == 0
+    assert bench.order({"lr_scheduler_type": "linear"}).settings.warmup_steps == 4
+    shorter = bench.order({"lr_scheduler_type": "linear"}, num_steps=20).settings
+    assert shorter.warmup_steps == 2
+
+
 LEVEL: dict[str, Any] = {
     "lr_scheduler_type": "warmup_stable_decay",
     "lr_scheduler_kwargs": {"num_decay_steps": 2},
@@ -186,6 +201,24 @@ def test_a_moved_batch_takes_the_same_rows(bench: TrialBench) -> None:
     whole = run_trial(bench.order({"per_device_train_batch_size": 8}))
     in_pieces = run_trial(bench.order({"per_device_train_batch_size": 2}))
     assert in_pieces.eval_loss == pytest.approx(whole.eval_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [{"max_steps": -1}, {"max_steps": 7}])
+@pytest.mark.parametrize("size", [8, 32])
+def test_a_moved_batch_takes_the_same_rows_where_updates_are_not_full(
+    tmp_path: Path, tiny_llama_folder: Path, length: dict[str, int], size: int
+) -> None:
+    held_out = {"eval_dataset": 0.2}
+    bench = bench_of(tmp_path, tiny_llama_folder, global_batch_size=16, **held_out, **length)
+    orders = [bench.order(), bench.order({"global_batch_size": size})]
+    rows = [num_rows_seen(order) for order in orders]
+    assert len(orders[0].train_rows) % 16
+    assert abs(rows[0] - rows[1]) <= (16 if size == 32 and length["max_steps"] == 7 else 0)
+
+
+def num_rows_seen(order: TrialOrder) -> int:
+    made = updates.updates(order.train_rows, batching(order.settings), updates.DataPosition(0, 0))
+    return sum(len(each.row_ids) for each in islice(made, order.settings.num_train_steps))
 
 
 def test_seeds_move_the_order_and_not_the_held_out_rows(bench: TrialBench) -> None:

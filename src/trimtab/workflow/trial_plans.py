@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -183,8 +184,10 @@ class TrialBench:
             return {}
         base = self.plan.settings()
         number = base.num_train_steps if num_steps is None else num_steps
-        size = _global_batch_size(moved, base.global_batch_size)
-        return {"max_steps": max(1, round(number * base.global_batch_size / size))}
+        size = base.global_batch_size
+        moved_size = _global_batch_size(moved, size)
+        num_rows = Facts().adding(self.plan.facts).integer("rows.num_rows")
+        return {"max_steps": _same_rows(number, num_rows, size, moved_size)}
 
     def _shortened(
         self, values: Mapping[str, Any], moved: Mapping[str, Any], num_updates: int
@@ -193,10 +196,9 @@ class TrialBench:
         base = self.plan.settings()
         share = num_updates / base.num_train_steps
         changed: dict[str, Any] = {}
-        has_warmup = values.get("warmup_steps", "auto") != "auto" or values.get("warmup_ratio")
-        if has_warmup and not WARMUP & moved.keys():
-            changed["warmup_steps"] = round(share * base.warmup_steps)
-            changed["warmup_ratio"] = None
+        warmup = values.get("warmup_steps")
+        if isinstance(warmup, int) and not WARMUP & moved.keys():
+            changed["warmup_steps"] = round(share * warmup)
         arguments = values.get("lr_scheduler_kwargs")
         if arguments and "lr_scheduler_kwargs" not in moved:
             changed["lr_scheduler_kwargs"] = {
@@ -267,6 +269,13 @@ def _global_batch_size(moved: Mapping[str, Any], planned: int) -> int:
         return int(moved["global_batch_size"])
     sizes = [moved[name] for name in BATCH if name in moved]
     return int(sizes[0] * sizes[1]) if len(sizes) == 2 else planned
+
+
+def _same_rows(num_updates: int, num_rows: int, size: int, moved_size: int) -> int:
+    """The updates of `moved_size` that see as many rows; an epoch's last one has what is left."""
+    epochs, begun = divmod(num_updates, math.ceil(num_rows / size))
+    whole = epochs * math.ceil(num_rows / moved_size)
+    return max(1, whole + round(begun * size / moved_size))
 
 
 def _counts_updates(name: str) -> bool:
