@@ -104,6 +104,14 @@ def test_the_screen_has_verdicts_figures_and_reasons(capsys: pytest.CaptureFixtu
         assert expected in shown, expected
 
 
+def test_a_narrow_screen_cuts_nothing_off(capsys: pytest.CaptureFixture[str]) -> None:
+    show_study(Console(width=80), four_verdicts(), Path("page.html"))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    for verdict in ("better", "worse", "equivalent", "undecided"):
+        assert f" {verdict} " in shown
+
+
 def test_the_guides_screen_has_each_claim(capsys: pytest.CaptureFixture[str]) -> None:
     show_guide(Console(width=200), guide_result(), Path("page.html"))
     shown = capsys.readouterr().out

@@ -72,6 +72,44 @@ def test_curves_are_the_mean_of_the_seeds_over_the_share_of_the_run() -> None:
     assert curves[0].curve.y == pytest.approx((2.5, 2.2, 2.0))
 
 
+def test_a_curve_that_ends_early_ends_where_it_did() -> None:
+    ended = replace(arm(1.0, (math.inf,) * 3), curves=((3.0,), (2.0, 2.5), ()))
+    (_, one) = arm_curves(study_of(arm(1e-4), ended))
+    assert one.curve.x == pytest.approx((1 / 3, 2 / 3))
+    assert one.curve.y == pytest.approx((2.5, 2.5))
+
+
+def test_lines_of_many_values_differ() -> None:
+    curves = arm_curves(study_of(arm(0), *(arm(i, (1.9, 1.91, 1.89)) for i in range(1, 8))))
+    root = ElementTree.fromstring(draw_arm_curves(curves))
+    colours = {each.get("fill") for each in root.iter("use")}
+    assert len(colours) == 3
+
+
+def test_an_arm_that_measured_nothing_has_no_time_and_no_memory() -> None:
+    nothing = replace(arm(1.0, (math.inf,) * 3), seconds=None, peak_memory_bytes=None)
+    text = text_of(page_of(study_of(arm(1e-4), nothing)))
+    assert "1 worse – – – – – 3 4,096" in text
+
+
+def test_the_page_tells_the_level_the_updates_and_what_was_looked_at_before() -> None:
+    two = study_of(arm(16), arm(32, (1.9, 1.91, 1.89), num_steps=2), name="global_batch_size")
+    text = text_of(page_of(two))
+    assert "2 to 3 updates a run" in text and "95% interval, nats" in text
+    assert "looks do in more" not in text
+    assert "99% interval, nats" in text_of(page_of(four_verdicts()))
+    again = replace(two, earlier_seeds=(2,))
+    assert "Verdicts were read after 2 seeds already" in text_of(page_of(again))
+    edge = replace(two, arms=(two.arms[0], replace(two.arms[1], rate_at_edge=True)))
+    assert "found for 32 is an end of what was tried" in text_of(page_of(edge))
+
+
+def test_pictures_keep_a_width_at_which_they_can_be_read() -> None:
+    page = page_of(four_verdicts())
+    assert ".wide > .chart { min-width: 34rem; }" in page
+    assert page.count('<div class="wide"') == page.count("<svg") == 2
+
+
 def test_drawings_are_plain_elements_and_the_same_each_time() -> None:
     plot, curves = forest_plot(four_verdicts()), arm_curves(four_verdicts())
     assert plot is not None
@@ -90,7 +128,7 @@ def test_the_page_says_what_was_found() -> None:
     text = text_of(page_of(four_verdicts()))
     for expected in (
         "Does learning_rate matter here?",
-        "6 values over 3 seeds that they share, 40 updates a run, everything else held",
+        "6 values over 3 seeds that they share, 3 updates a run, everything else held",
         "Differences within 0.5% of the reference's loss count as none.",
         "0.0003 better 1.9000 -0.1000 nats (-5.00%)",
         "1e-05 worse",

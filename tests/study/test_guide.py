@@ -12,10 +12,12 @@ from support.studies import guide_result
 
 import trimtab
 from trimtab.hyperparameters.catalogue import catalogue
+from trimtab.study import guide
 from trimtab.study.claims import CLAIMS, Claim, Expectation
 from trimtab.study.guide import outcome_of
 from trimtab.study.guide_result import GuideResult
 from trimtab.study.statistics import Comparison, Verdict
+from trimtab.workflow.trial_runs import TrialRun
 
 
 def found(verdict: Verdict) -> Comparison:
@@ -103,12 +105,42 @@ def test_the_guide_on_a_tiny_model(
     assert outcomes["padding every row to one length leaves the loss as it is"] == "held"
     says = "small batches whose gradients add up do what one large batch does"
     assert outcomes[says] == "held"
-    assert all("against" in each.figures for each in result.claims)
+    measured = {each for each in result.claims if "against" in each.figures}
+    (untried,) = set(result.claims) - measured
+    assert (untried.quantity, untried.outcome) == ("peak memory", "undecided")
+    moved = {each.name for each in measured if "at one learning rate" in each.figures}
+    assert moved == {"global_batch_size", "lr_scheduler_type"}
     runs = read_jsonl(tmp_path / result.folder / "trials.jsonl")
     # Arms that come to what is planned anyway are one run a seed, whichever claims they serve.
-    assert len(runs) == 2 * 10
+    assert len(runs) == 2 * 9
+    # What is planned is in fp32, so that the second claim on time lacks its other run alone.
+    timed = [(run["run"]["seed"], *run["run"]["overrides"].items()) for run in runs[:3]]
+    micro = "per_device_train_batch_size"
+    assert timed == [(42, (micro, 1)), (42, (micro, 4)), (42, ("precision", "bf16"))]
     kept = json.loads((tmp_path / result.folder / "result.json").read_text(encoding="utf-8"))
     assert GuideResult.from_json(kept) == result
+
+
+def test_a_claim_whose_values_do_not_differ_here_is_not_tried(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    warmup = tuple(each for each in CLAIMS if each.name == "warmup_steps")
+    monkeypatch.setattr(guide, "CLAIMS", warmup)
+    config = tiny_config(
+        tmp_path, tiny_llama_folder, output_dir="auto", lr_scheduler_type="constant", max_steps=2
+    )
+    (result,) = trimtab.study_guide(config, seeds=1, in_process=True).claims
+    assert result.outcome == "undecided"
+    assert result.figures == "warmup_steps 0 and 0.1 come to the same runs here"
+
+
+def test_time_of_runs_that_did_not_end_is_not_compared() -> None:
+    run = TrialRun({}, 42, 2, (), (), (), None, 0, 0, 0.0, 0.0, 0, diverged="memory ran out")
+    timed = next(each for each in CLAIMS if each.name == "precision" and each.quantity == "seconds")
+    judged = guide._judged(timed, ("fp32", "bf16"), [[run, run], [run, run]], 0.005)
+    assert (judged.outcome, judged.comparisons) == ("undecided", ())
+    assert judged.figures == "a run did not come to its end (memory ran out)"
 
 
 def test_json_keeps_a_guide() -> None:

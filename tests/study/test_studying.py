@@ -20,9 +20,11 @@ from trimtab.engine.observer import Silent
 from trimtab.errors import ConfigError, Interrupted
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.studied import with_study
+from trimtab.runs.ledger import Ledger
 from trimtab.study.facts import study_fact
 from trimtab.study.result import StudyResult
 from trimtab.study.studying import run_study
+from trimtab.workflow.trial_plans import trial_bench
 
 SCRIPT = """
 import json, sys
@@ -102,6 +104,7 @@ def test_a_rate_that_matters_is_found_and_kept(config: Any, tmp_path: Path) -> N
     assert more.folder == result.folder
     assert more.arms[0].losses[:2] == reference.losses
     assert len(read_jsonl(folder / "trials.jsonl")) == 9
+    assert (again.earlier_seeds, more.earlier_seeds) == ((), (2,))
 
 
 def test_arms_share_seeds_order_and_scored_rows(config: Any, tmp_path: Path) -> None:
@@ -124,6 +127,7 @@ def test_a_larger_batch_takes_the_same_rows_and_says_that_it_is_not_retuned(conf
     config["max_steps"] = 4
     result = studied(config, "global_batch_size", [8, 16], seeds=1)
     assert [len(arm.curves[0]) for arm in result.arms] == [4, 2]
+    assert ([arm.num_steps for arm in result.arms], result.num_steps) == ([4, 2], (2, 4))
     assert result.arms[0].num_tokens == pytest.approx(result.arms[1].num_tokens, rel=0.15)
     assert result.rate_may_move and not result.is_retuned
     assert result.arms[1].verdict == "undecided"
@@ -145,6 +149,40 @@ def test_retuning_searches_a_rate_for_each_value(config: Any, tmp_path: Path) ->
     assert all("learning_rate" in run["overrides"] for run in runs)
     with pytest.raises(ConfigError, match="the study is of learning rates"):
         studied(config, "learning_rate", [1e-3, 1e-2], retune=True)
+
+
+def test_a_rate_is_searched_where_the_arms_optimizer_has_it(config: Any, tmp_path: Path) -> None:
+    result = studied(config, "optim", ["adamw", "sgd"], seeds=1, retune=True)
+    runs = [line["run"] for line in read_jsonl(tmp_path / result.folder / "trials.jsonl")]
+    searched = [run["overrides"] for run in runs if run["seed"] == 42 + 1000]
+    (adamw, *_), (sgd, *_) = (
+        [each["learning_rate"] for each in searched if each["optim"] == name]
+        for name in ("adamw", "sgd")
+    )
+    bench = trial_bench(config)
+    assert adamw == config["learning_rate"]
+    prior = bench.learning_rate_prior
+    assert sgd == pytest.approx(adamw * prior({"optim": "sgd"}) / prior(), rel=0.01)
+    assert sgd > 20 * adamw
+    for arm in result.arms:
+        tried = [each["learning_rate"] for each in searched if each["optim"] == arm.value]
+        assert arm.rate_at_edge == (arm.learning_rate in {min(tried), max(tried)})
+
+
+def test_a_run_whose_process_died_is_made_again(config: Any, tmp_path: Path) -> None:
+    first = studied(config, "learning_rate", [1e-3, 1e-2], seeds=1)
+    trials = tmp_path / first.folder / "trials.jsonl"
+    lines = [json.loads(line) for line in trials.read_text(encoding="utf-8").splitlines()]
+    died = {"eval_loss": None, "diverged": "the process was killed", "died": True}
+    lines[1]["run"] |= died
+    lines[0]["run"] |= {"eval_loss": None, "diverged": "not finite"}
+    trials.unlink()
+    for line in lines:
+        Ledger(trials).append(line)
+    again = studied(config, "learning_rate", [1e-3, 1e-2], seeds=1)
+    assert again.arms[0].failures == ("not finite",)
+    assert again.arms[1].losses == first.arms[1].losses
+    assert again.arms[0].seconds is None
 
 
 def test_an_arm_without_a_loss_is_worse_and_says_so(config: Any) -> None:

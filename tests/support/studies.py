@@ -15,7 +15,9 @@ MARGIN = 0.005
 REFERENCE = (2.00, 2.02, 1.98)
 
 
-def arm(value: Any, losses: Sequence[float] | None = None, *, num_arms: int = 1) -> ArmResult:
+def arm(
+    value: Any, losses: Sequence[float] | None = None, *, num_arms: int = 1, num_steps: int = 3
+) -> ArmResult:
     """An arm with these losses by seed; the reference where there are none."""
     mine = REFERENCE if losses is None else tuple(losses)
     return ArmResult(
@@ -24,8 +26,10 @@ def arm(value: Any, losses: Sequence[float] | None = None, *, num_arms: int = 1)
         failures=tuple(None if math.isfinite(loss) else "not finite: a loss" for loss in mine),
         seconds=12.5,
         peak_memory_bytes=3 * 2**29,
+        num_steps=num_steps,
         num_tokens=4096,
         learning_rate=1e-4,
+        rate_at_edge=False,
         curves=tuple((loss + 0.5, loss + 0.2, loss) for loss in mine),
         comparison=None
         if losses is None
@@ -37,7 +41,6 @@ def study_of(*arms: ArmResult, name: str = "learning_rate", **changes: Any) -> S
     values: dict[str, Any] = {
         "folder": "runs/study-mine",
         "seeds": (42, 43, 44),
-        "num_steps": 40,
         "equivalence_margin": MARGIN,
         "rate_may_move": False,
         "is_retuned": False,

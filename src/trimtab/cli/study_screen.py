@@ -9,8 +9,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.report.study_page import study_lead
-from trimtab.report.words import bytes_text, counted, seconds_text, visible
+from trimtab.report.study_page import (
+    ONE_BY_ONE,
+    arm_memory,
+    arm_seconds,
+    interval_heading,
+    study_lead,
+)
+from trimtab.report.words import counted, visible
 from trimtab.study.guide_result import GuideResult
 from trimtab.study.result import StudyResult
 from trimtab.study.words import caveats, effect_text, interval_text, reason_text, told_value
@@ -32,13 +38,10 @@ def show_study(console: Console, result: StudyResult, page: Path) -> None:
     console.print(Text(visible(study_lead(result)), style="dim"))
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(result.name, no_wrap=True)
+    table.add_column(result.name, overflow="fold")
     table.add_column("verdict", no_wrap=True)
-    table.add_column("held-out loss", justify="right", no_wrap=True)
-    table.add_column("effect", justify="right", no_wrap=True)
-    table.add_column("interval, nats", justify="right", no_wrap=True)
-    table.add_column("updates took", justify="right", no_wrap=True)
-    table.add_column("peak memory", justify="right", no_wrap=True)
+    for heading in ("held-out loss", "effect", interval_heading(result), "updates took", "memory"):
+        table.add_column(heading, justify="right", overflow="fold")
     for arm in result.arms:
         verdict = arm.verdict or "reference"
         table.add_row(
@@ -47,8 +50,8 @@ def show_study(console: Console, result: StudyResult, page: Path) -> None:
             "" if arm.mean_loss is None else f"{arm.mean_loss:.4f}",
             effect_text(arm),
             interval_text(arm),
-            seconds_text(arm.seconds),
-            bytes_text(arm.peak_memory_bytes),
+            arm_seconds(arm),
+            arm_memory(arm),
         )
     console.print(table)
     console.print()
@@ -71,7 +74,7 @@ def show_guide(console: Console, result: GuideResult, page: Path) -> None:
     console.rule("[bold]Does the guide hold here?[/]", align="left", style="dim")
     seeds = counted(len(result.seeds), "seed")
     told = f"{counted(result.num_steps, 'update')} a run as planned, over {seeds}"
-    console.print(Text(told, style="dim"))
+    console.print(Text(f"{told}. {ONE_BY_ONE}", style="dim"))
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("row", justify="right")

@@ -32,6 +32,7 @@ _LINES = (
     (BARS, (0, (1, 1.2))),
     (TRAIN, (0, (5, 1, 1, 1))),
 )
+_MARKS = ("", "s", "^", "D")
 
 
 def draw_forest(plot: ForestPlot) -> Markup:
@@ -65,11 +66,12 @@ def draw_forest(plot: ForestPlot) -> Markup:
 
 
 def draw_arm_curves(curves: Sequence[ArmCurve]) -> Markup:
-    """Training loss of each arm, with its name at its end."""
+    """Training loss of each arm, named in the legend; marks part lines of one style."""
     figure, axes = new_axes(WIDE_INCHES)
     for position, one in enumerate(curves):
-        colour, style = _LINES[position % len(_LINES)]
-        marker = "o" if len(one.curve) <= 2 else ""
+        round_, place = divmod(position, len(_LINES))
+        colour, style = _LINES[place]
+        marker = _MARKS[round_ % len(_MARKS)] or ("o" if len(one.curve) <= 2 else "")
         axes.plot(
             one.curve.x,
             one.curve.y,
@@ -77,7 +79,8 @@ def draw_arm_curves(curves: Sequence[ArmCurve]) -> Markup:
             linestyle=style,
             linewidth=1.2,
             marker=marker,
-            markersize=2.5,
+            markersize=3.5 if round_ else 2.5,
+            markevery=0.1 if round_ else None,
             label=one.label,
         )
     axes.legend(fontsize=FONT_POINTS, labelcolor=INK, frameon=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from trimtab.report.figures import MAX_POINTS, Curve, thinned
 from trimtab.study.result import ArmResult, StudyResult
@@ -35,7 +36,8 @@ class ForestPlot:
 
 @dataclass(frozen=True, slots=True)
 class ArmCurve:
-    """The mean over seeds of an arm's training loss; x is the share of the run's updates."""
+    """The mean of an arm's training loss over the seeds that got so far; x is the share of the
+    run's updates."""
 
     label: str
     curve: Curve
@@ -50,7 +52,7 @@ def forest_plot(result: StudyResult) -> ForestPlot | None:
 
 
 def arm_curves(result: StudyResult) -> tuple[ArmCurve, ...]:
-    """The arms that have losses, in the study's order; the seeds' means up to the shortest run."""
+    """The arms that have losses, in the study's order."""
     found = ((told_value(arm.value), _mean_curve(arm)) for arm in result.arms)
     return tuple(ArmCurve(label, curve) for label, curve in found if len(curve))
 
@@ -64,8 +66,11 @@ def _forest_row(arm: ArmResult) -> ForestRow:
 
 
 def _mean_curve(arm: ArmResult) -> Curve:
-    length = min((len(curve) for curve in arm.curves), default=0)
-    means = [math.fsum(curve[i] for curve in arm.curves) / len(arm.curves) for i in range(length)]
-    points = [((i + 1) / length, mean) for i, mean in enumerate(means) if math.isfinite(mean)]
+    by_update = zip_longest(*arm.curves)
+    reached = [[loss for loss in losses if loss is not None] for losses in by_update]
+    means = [math.fsum(losses) / len(losses) for losses in reached]
+    points = [
+        ((i + 1) / arm.num_steps, mean) for i, mean in enumerate(means) if math.isfinite(mean)
+    ]
     curve = Curve(tuple(x for x, _ in points), tuple(y for _, y in points))
     return thinned(curve, MAX_POINTS)

@@ -15,7 +15,18 @@ from trimtab.runs.atomic import write_text
 from trimtab.study.folder import StudyFolder
 from trimtab.study.guide_result import GuideResult
 from trimtab.study.result import ArmResult, StudyResult
-from trimtab.study.words import caveats, effect_text, interval_text, reason_text, told_value
+from trimtab.study.words import (
+    caveats,
+    effect_text,
+    interval_text,
+    reason_text,
+    steps_text,
+    told_value,
+)
+
+ONE_BY_ONE = (
+    "Each claim is judged by itself at 95%, so that of many which are false one may hold by chance."
+)
 
 
 def write_study_report(root: Path) -> Path:
@@ -55,6 +66,7 @@ def _study_page(result: StudyResult) -> str:
         name=Path(result.folder).name,
         title=f"Does {result.name} matter here?",
         lead=study_lead(result),
+        interval_heading=interval_heading(result),
         rows=[_row(arm) for arm in result.arms],
         caveats=caveats(result),
         forest_svg=draw_forest(forest) if forest else None,
@@ -67,7 +79,7 @@ def study_lead(result: StudyResult) -> str:
     seeds = counted(len(result.seeds), "seed")
     return (
         f"{counted(len(result.arms), 'value')} over {seeds} that they share, "
-        f"{counted(result.num_steps, 'update')} a run, everything else held, on {result.device}. "
+        f"{steps_text(result)} a run, everything else held, on {result.device}. "
         f"Differences within {100 * result.equivalence_margin:g}% of the reference's loss count "
         "as none."
     )
@@ -80,18 +92,33 @@ def _row(arm: ArmResult) -> dict[str, str]:
         "loss": "–" if arm.mean_loss is None else f"{arm.mean_loss:.4f}",
         "effect": effect_text(arm) or "–",
         "interval": interval_text(arm) or "–",
-        "seconds": seconds_text(arm.seconds),
-        "memory": bytes_text(arm.peak_memory_bytes),
+        "seconds": arm_seconds(arm),
+        "memory": arm_memory(arm),
+        "tokens": f"{arm.num_tokens:,}",
+        "updates": f"{arm.num_steps:,}",
         "rate": told_value(arm.learning_rate),
         "why": reason_text(arm),
     }
+
+
+def arm_seconds(arm: ArmResult) -> str:
+    return "–" if arm.seconds is None else seconds_text(arm.seconds)
+
+
+def arm_memory(arm: ArmResult) -> str:
+    return "–" if arm.peak_memory_bytes is None else bytes_text(arm.peak_memory_bytes)
+
+
+def interval_heading(result: StudyResult) -> str:
+    """`95% interval, nats`; with several comparisons the level at which all hold together."""
+    return f"{100 * result.interval_level:.3g}% interval, nats"
 
 
 def _guide_page(result: GuideResult) -> str:
     seeds = counted(len(result.seeds), "seed")
     lead = (
         f"{counted(len(result.claims), 'claim')} of the guide, tried on this model and these rows "
-        f"over {seeds}, {counted(result.num_steps, 'update')} a run as planned."
+        f"over {seeds}, {counted(result.num_steps, 'update')} a run as planned. {ONE_BY_ONE}"
     )
     return render(
         "guide.html",

@@ -6,7 +6,7 @@ from trimtab.hyperparameters.config import TrainingConfig
 from trimtab.planning.fact import Fact
 from trimtab.planning.rules.studied import study_fact_id
 from trimtab.study.result import StudyResult
-from trimtab.study.words import study_sentence
+from trimtab.study.words import steps_text, study_sentence
 from trimtab.workflow.recalling import remember_study_fact
 
 
@@ -25,8 +25,8 @@ def study_fact(result: StudyResult) -> Fact:
         study_fact_id(result.name),
         {"told": study_sentence(result), "arms": arms},
         device=result.device,
-        method=f"paired runs over {len(result.seeds)} seeds, {result.num_steps} updates each",
-        cost_s=sum(arm.seconds for arm in result.arms) * len(result.seeds),
+        method=f"paired runs over {len(result.seeds)} seeds, {steps_text(result)} each",
+        cost_s=sum(arm.seconds or 0.0 for arm in result.arms) * len(result.seeds),
     )
 
 

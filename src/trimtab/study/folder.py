@@ -11,7 +11,7 @@ from typing import Any
 from trimtab.errors import ConfigError
 from trimtab.runs.atomic import mend, write_json
 
-STUDY_FORMAT = 1
+STUDY_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab.engine.observer import Observer
@@ -19,9 +19,11 @@ from trimtab.study.claims import (
     Quantity,
     values_of,
 )
+from trimtab.study.design import MOVES_BEST_RATE
 from trimtab.study.guide_result import ClaimResult, GuideResult
 from trimtab.study.statistics import Comparison, compare
 from trimtab.study.studying import Opened, Wanted, opened_study, paired_runs, tell_runs
+from trimtab.study.trials import settings_key
 from trimtab.study.words import signed_share, told_value
 from trimtab.workflow.trial_runs import TrialOrder, TrialRun
 
@@ -38,15 +40,14 @@ def run_guide(resolved: ResolvedConfig, wanted: Wanted, observer: Observer) -> G
         orders, refused = _orders(opened, seeds)
         told = f"{counted(len(CLAIMS), 'claim')} of the guide over {counted(len(seeds), 'seed')}"
         tell_runs(opened, [order for each in orders.values() for order in each], told, observer)
-        results = []
-        for claim in CLAIMS:
-            values = values_of(claim, opened.bench.plan)
-            if claim in refused:
-                results.append(_untried(claim, values, refused[claim]))
-                continue
-            moved = [{claim.name: value} for value in values]
-            runs = paired_runs(opened, moved, values, claim.name, seeds)
-            results.append(_judged(claim, values, runs, wanted.equivalence_margin))
+        runs = _runs(opened, orders, seeds)
+        compared = {claim: values_of(claim, opened.bench.plan) for claim in CLAIMS}
+        results = [
+            _untried(claim, values, refused[claim])
+            if claim in refused
+            else _judged(claim, values, runs[claim], wanted.equivalence_margin)
+            for claim, values in compared.items()
+        ]
         result = GuideResult(
             folder=str(opened.folder.root),
             claims=tuple(results),
@@ -69,15 +70,40 @@ def _orders(
         if len(set(values)) < len(values):
             refused[claim] = f"the plan has {claim.name} {told_value(values[0])}: nothing differs"
             continue
+        if claim.quantity == "peak memory" and opened.trials.in_process:
+            refused[claim] = "runs that share a process have no peak memory of their own"
+            continue
         try:
-            orders[claim] = [
+            wanted = [
                 opened.bench.order({claim.name: value}, seed=seed)
                 for seed in seeds
                 for value in values
             ]
         except TrimtabError as error:
             refused[claim] = str(error)
+            continue
+        if len(set(map(settings_key, wanted))) < len(wanted):
+            told = " and ".join(map(told_value, values))
+            refused[claim] = f"{claim.name} {told} come to the same runs here"
+            continue
+        orders[claim] = wanted
     return orders, refused
+
+
+def _runs(
+    opened: Opened, orders: Mapping[Claim, list[TrialOrder]], seeds: Sequence[int]
+) -> dict[Claim, list[list[TrialRun]]]:
+    """By claim, arm and seed. Of each seed those of claims on time come first, so that what they
+    compare is made in a row."""
+    found: dict[Claim, list[list[TrialRun]]] = {}
+    for seed in seeds:
+        for claim in sorted(orders, key=lambda each: each.quantity != "seconds"):
+            values = values_of(claim, opened.bench.plan)
+            moved = [{claim.name: value} for value in values]
+            made = paired_runs(opened, moved, values, claim.name, [seed])
+            earlier = found.get(claim, [[] for _ in values])
+            found[claim] = [[*kept, *more] for kept, more in zip(earlier, made, strict=True)]
+    return found
 
 
 def _untried(claim: Claim, values: tuple[Any, ...], because: str) -> ClaimResult:
@@ -92,6 +118,9 @@ def _judged(
     runs: Sequence[Sequence[TrialRun]],
     equivalence_margin: float,
 ) -> ClaimResult:
+    failure = next((run.diverged for arm in runs for run in arm if run.diverged), None)
+    if failure is not None and claim.quantity != "held-out loss":
+        return _untried(claim, values, f"a run did not come to its end ({failure})")
     margin = MARGINS.get(claim.quantity, equivalence_margin)
     measured = [[_measured(run, claim.quantity) for run in arm] for arm in runs]
     comparisons = tuple(
@@ -108,6 +137,8 @@ def _judged(
         _figures(told_value(value), told_value(values[0]), comparison)
         for value, comparison in zip(values[1:], comparisons, strict=True)
     )
+    if claim.quantity == "held-out loss" and claim.name in MOVES_BEST_RATE:
+        figures += "; at one learning rate, not retuned for each value"
     return ClaimResult(
         claim.row,
         claim.says,

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from trimtab.runs.non_finite import as_text, from_text
-from trimtab.study.statistics import Comparison, compare
+from trimtab.study.statistics import ALPHA, Comparison, compare
 
 if TYPE_CHECKING:
+    from trimtab.study.retuning import ArmRate
     from trimtab.workflow.trial_runs import TrialRun
 
 
@@ -20,18 +21,22 @@ class ArmResult:
 
     value: as the configuration takes it. losses: mean held-out loss of each seed's run in nats per
     trainable token, infinite where the run came to none; failures: why, by seed, None where it
-    did. seconds: the mean of a run's updates. peak_memory_bytes: the highest of all runs.
-    curves: training loss of each update, by seed. num_tokens: trained on in a run. learning_rate:
-    of its runs. comparison: against the reference, None for the reference itself.
+    did. seconds: of a run's updates, the mean of the runs that came to a loss; peak_memory_bytes:
+    the highest of all runs; each None where no run told it. num_steps: weight updates of a run;
+    curves: training loss of each, by seed. num_tokens: trained on in a run. learning_rate: of its
+    runs; rate_at_edge where it was searched for and is an end of what was tried. comparison:
+    against the reference, None for the reference itself.
     """
 
     value: Any
     losses: tuple[float, ...]
     failures: tuple[str | None, ...]
-    seconds: float
-    peak_memory_bytes: int
+    seconds: float | None
+    peak_memory_bytes: int | None
+    num_steps: int
     num_tokens: int
     learning_rate: float
+    rate_at_edge: bool
     curves: tuple[tuple[float, ...], ...]
     comparison: Comparison | None
 
@@ -67,8 +72,10 @@ class ArmResult:
             failures=tuple(record["failures"]),
             seconds=record["seconds"],
             peak_memory_bytes=record["peak_memory_bytes"],
+            num_steps=record["num_steps"],
             num_tokens=record["num_tokens"],
             learning_rate=record["learning_rate"],
+            rate_at_edge=record["rate_at_edge"],
             curves=tuple(tuple(curve) for curve in record["curves"]),
             comparison=None if comparison is None else Comparison.from_json(comparison),
         )
@@ -78,25 +85,37 @@ class ArmResult:
 class StudyResult:
     """result.json: the arms in the order asked, the first of which is the reference.
 
-    num_steps: weight updates of the reference's runs. rate_may_move: each value may have a best
-    learning rate of its own, which `is_retuned` runs have searched for.
+    rate_may_move: each value may have a best learning rate of its own, which `is_retuned` runs have
+    searched for. earlier_seeds: the numbers of seeds over which the study was judged before.
     """
 
     folder: str
     name: str
     arms: tuple[ArmResult, ...]
     seeds: tuple[int, ...]
-    num_steps: int
     equivalence_margin: float
     rate_may_move: bool
     is_retuned: bool
     device: str
+    earlier_seeds: tuple[int, ...] = ()
+
+    @property
+    def num_steps(self) -> tuple[int, int]:
+        """The fewest and the most weight updates of a run."""
+        numbers = [arm.num_steps for arm in self.arms]
+        return min(numbers), max(numbers)
+
+    @property
+    def interval_level(self) -> float:
+        """Of each interval: that at which all of them hold together at 95%."""
+        return 1 - ALPHA / (len(self.arms) - 1)
 
     def to_json(self) -> dict[str, Any]:
         scalars = {name: getattr(self, name) for name in _SCALARS}
         return {
             "arms": [arm.to_json() for arm in self.arms],
             "seeds": list(self.seeds),
+            "earlier_seeds": list(self.earlier_seeds),
             **scalars,
         }
 
@@ -105,6 +124,7 @@ class StudyResult:
         return cls(
             arms=tuple(ArmResult.from_json(arm) for arm in record["arms"]),
             seeds=tuple(record["seeds"]),
+            earlier_seeds=tuple(record["earlier_seeds"]),
             **{name: record[name] for name in _SCALARS},
         )
 
@@ -112,7 +132,6 @@ class StudyResult:
 _SCALARS = (
     "folder",
     "name",
-    "num_steps",
     "equivalence_margin",
     "rate_may_move",
     "is_retuned",
@@ -123,7 +142,7 @@ _SCALARS = (
 def arm_results(
     values: Sequence[Any],
     runs: Sequence[Sequence[TrialRun]],
-    learning_rates: Sequence[float],
+    learning_rates: Sequence[ArmRate],
     *,
     equivalence_margin: float,
 ) -> tuple[ArmResult, ...]:
@@ -139,10 +158,12 @@ def arm_results(
             value=value,
             losses=tuple(losses[position]),
             failures=tuple(one.diverged for one in runs[position]),
-            seconds=math.fsum(one.seconds for one in runs[position]) / len(runs[position]),
-            peak_memory_bytes=max(one.peak_memory_bytes for one in runs[position]),
+            seconds=_mean_seconds(runs[position]),
+            peak_memory_bytes=max(one.peak_memory_bytes for one in runs[position]) or None,
+            num_steps=runs[position][0].num_steps,
             num_tokens=max(one.num_tokens for one in runs[position]),
-            learning_rate=learning_rates[position],
+            learning_rate=learning_rates[position].rate,
+            rate_at_edge=learning_rates[position].is_edge,
             curves=tuple(one.update_losses for one in runs[position]),
             comparison=None
             if position == 0
@@ -155,6 +176,12 @@ def arm_results(
         )
         for position, value in enumerate(values)
     )
+
+
+def _mean_seconds(runs: Sequence[TrialRun]) -> float | None:
+    """Of whole runs: one that ended early did not take its time."""
+    seconds = [one.seconds for one in runs if one.diverged is None]
+    return math.fsum(seconds) / len(seconds) if seconds else None
 
 
 def _loss(run: TrialRun) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -17,19 +18,33 @@ from trimtab.workflow.trial_plans import TrialBench
 
 RETUNE_TRIALS = 5
 REACH = 10.0
-"""How far above and below the plan's rate is looked."""
+"""How far above and below its start is looked."""
 SEED_OFFSET = 1_000
 """The rate is chosen on runs that are in no comparison, so that choosing favours no arm's seeds."""
 
 
-def retuned_rate(bench: TrialBench, trials: Trials, moved: Mapping[str, Any], title: str) -> float:
+@dataclass(frozen=True, slots=True)
+class ArmRate:
+    """The learning rate of an arm's runs; `is_edge`: an end of what a search for it tried."""
+
+    rate: float
+    is_edge: bool = False
+
+
+def retuned_rate(
+    bench: TrialBench, trials: Trials, moved: Mapping[str, Any], title: str
+) -> ArmRate:
     """The best learning rate of a short search with the settings of one arm.
 
-    Where every run came to no loss it is the plan's. Raises StopRequested as a run does.
+    It starts from the plan's, moved as the prior moves with the arm's settings. Where every run
+    came to no loss that start is taken. Raises StopRequested as a run does.
     """
     planned = bench.order(moved).settings
     seed = (planned.seed + SEED_OFFSET) % 2**32
     start = planned.learning_rate
+    prior, arms_prior = bench.learning_rate_prior(), bench.learning_rate_prior(moved)
+    if arms_prior != prior:
+        start = rounded(start * arms_prior / prior, 3)
     space: dict[str, BaseDistribution] = {
         "learning_rate": FloatDistribution(start / REACH, start * REACH, log=True)
     }
@@ -44,7 +59,9 @@ def retuned_rate(bench: TrialBench, trials: Trials, moved: Mapping[str, Any], ti
             found[rate] = math.inf if run.eval_loss is None else run.eval_loss
             search.tell(asked, found[rate])
     best = min(found, key=found.__getitem__)
-    return best if math.isfinite(found[best]) else start
+    if not math.isfinite(found[best]):
+        return ArmRate(start)
+    return ArmRate(best, is_edge=best in {min(found), max(found)})
 
 
 @contextmanager

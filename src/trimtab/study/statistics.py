@@ -139,7 +139,10 @@ def t_interval(differences: Sequence[float] | Array, *, level: float) -> tuple[f
 
 
 def _with_divergence(reference: Sequence[float], arm: Sequence[float]) -> Comparison:
-    """Runs without a loss have no difference; only all of one side against none is told apart."""
+    """Runs without a loss have no difference; only all of one side against none is told apart.
+
+    That is a rule and no test: it is outside the 5% that `ALPHA` is.
+    """
     num = len(arm)
     arm_diverged = sum(not math.isfinite(loss) for loss in arm)
     reference_diverged = sum(not math.isfinite(loss) for loss in reference)

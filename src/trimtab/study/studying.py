@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from trimtab.study.design import Arms, check_method
 from trimtab.study.facts import remember_study
 from trimtab.study.folder import StudyFolder, begin_study, open_study
 from trimtab.study.result import StudyResult, arm_results
-from trimtab.study.retuning import RETUNE_TRIALS, retuned_rate
+from trimtab.study.retuning import RETUNE_TRIALS, ArmRate, retuned_rate
 from trimtab.study.trials import Trials, settings_key
 from trimtab.study.words import duration_text, told_value
 from trimtab.workflow.fingerprinting import identity_of
@@ -76,20 +77,19 @@ def run_study(
         first = [bench.order({arms.name: value}, seed=opened.seeds(1)[0]) for value in arms.values]
         values = _values(arms, first)
         _tell_start(opened, arms, wanted, observer)
-        moved = _moved(opened, arms, values, retune=wanted.retune)
+        moved, rates = _moved(opened, arms, values, retune=wanted.retune)
         seeds = opened.seeds(wanted.num_seeds)
         runs = paired_runs(opened, moved, values, arms.name, seeds)
-        rates = [bench.order(each).settings.learning_rate for each in moved]
         result = StudyResult(
             folder=str(opened.folder.root),
             name=arms.name,
             arms=arm_results(values, runs, rates, equivalence_margin=wanted.equivalence_margin),
             seeds=seeds,
-            num_steps=first[0].settings.num_train_steps,
             equivalence_margin=wanted.equivalence_margin,
             rate_may_move=arms.rate_may_move,
             is_retuned=wanted.retune,
             device=_device(bench.plan),
+            earlier_seeds=_earlier_seeds(opened.folder, len(seeds)),
         )
         write_json(opened.folder.result_json, result.to_json())
         remember_study(resolved.config, result)
@@ -115,20 +115,29 @@ def paired_runs(
 
 def _moved(
     opened: Opened, arms: Arms, values: Sequence[Any], *, retune: bool
-) -> list[dict[str, Any]]:
-    """What each arm moves: its value, and its learning rate where that is searched for."""
+) -> tuple[list[dict[str, Any]], list[ArmRate]]:
+    """What each arm moves, and its learning rate, which it moves where that is searched for."""
+    bench = opened.bench
     moved: list[dict[str, Any]] = [{arms.name: value} for value in arms.values]
     if not retune:
-        return moved
-    return [
-        {
-            **each,
-            "learning_rate": retuned_rate(
-                opened.bench, opened.trials, each, f"{arms.name} {told_value(value)}"
-            ),
-        }
+        return moved, [ArmRate(bench.order(each).settings.learning_rate) for each in moved]
+    rates = [
+        retuned_rate(bench, opened.trials, each, f"{arms.name} {told_value(value)}")
         for each, value in zip(moved, values, strict=True)
     ]
+    return [
+        {**each, "learning_rate": found.rate} for each, found in zip(moved, rates, strict=True)
+    ], rates
+
+
+def _earlier_seeds(folder: StudyFolder, num_seeds: int) -> tuple[int, ...]:
+    """The numbers of seeds, other than this one, over which the study's result was told before."""
+    try:
+        record = json.loads(folder.result_json.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    told = {*record.get("earlier_seeds", ()), len(record["seeds"])}
+    return tuple(sorted(told - {num_seeds}))
 
 
 @contextmanager

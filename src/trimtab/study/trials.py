@@ -31,7 +31,8 @@ def settings_key(order: TrialOrder) -> str:
 
 @dataclass
 class Trials:
-    """Makes a run the first time that it is asked for, and recalls it from then on.
+    """Makes a run the first time that it is asked for, and recalls it from then on; one whose
+    process died is made again where the study goes on.
 
     `in_process` runs are cheaper; those in processes of their own, which `server` forks, tell their
     own peak memory.
@@ -47,7 +48,9 @@ class Trials:
 
     def __post_init__(self) -> None:
         for record in Ledger(self.folder.trials_jsonl).read().records:
-            self._keep(record["key"], TrialRun.from_json(record["run"]))
+            run = TrialRun.from_json(record["run"])
+            if not run.died:
+                self._keep(record["key"], run)
 
     @property
     def mean_seconds(self) -> float | None:

@@ -57,7 +57,7 @@ def way_on(arm: ArmResult) -> str:
         return f"about {counted(comparison.more_seeds, 'more seed')} would settle it"
     if comparison.interval is not None:
         return "over 100 seeds would be needed to settle it"
-    return ""
+    return "why runs came to no loss decides, and more seeds do not tell it"
 
 
 def reason_text(arm: ArmResult) -> str:
@@ -77,12 +77,31 @@ def caveats(result: StudyResult) -> tuple[str, ...]:
             f"The best learning rate may depend on {result.name}, and it was not retuned for each "
             "value: --retune does."
         )
+    edges = [told_value(arm.value) for arm in result.arms if arm.rate_at_edge]
+    if edges:
+        told.append(
+            f"The learning rate that was found for {', '.join(edges)} is an end of what was tried: "
+            "a better one may lie beyond it."
+        )
+    if result.earlier_seeds:
+        earlier = ", ".join(f"{number}" for number in result.earlier_seeds)
+        told.append(
+            f"Verdicts were read after {earlier} seeds already. One look at a number of seeds that "
+            "was settled beforehand calls what does not differ better or worse in 5% of studies; "
+            "several looks do in more."
+        )
     num_compared = len(result.arms) - 1
     if num_compared > 1:
         told.append(
             f"The intervals of the {num_compared} comparisons hold together at 95% (Bonferroni)."
         )
     return tuple(told)
+
+
+def steps_text(result: StudyResult) -> str:
+    """`40 updates`, or `20 to 40 updates` where the arms' runs differ."""
+    fewest, most = result.num_steps
+    return counted(most, "update") if fewest == most else f"{fewest:,} to {most:,} updates"
 
 
 def study_sentence(result: StudyResult) -> str:
@@ -97,6 +116,6 @@ def study_sentence(result: StudyResult) -> str:
             str(arm.verdict), f"{arm.verdict} than"
         )
         parts.append(f"{told_value(arm.value)} {verdict} {reference}{figures}{shown}")
-    length = f"{counted(len(result.seeds), 'seed')} of {counted(result.num_steps, 'update')}"
+    length = f"{counted(len(result.seeds), 'seed')} of {steps_text(result)}"
     retuned = ", not retuned" if result.rate_may_move and not result.is_retuned else ""
     return f"a study here found {', '.join(parts)} in {length}{retuned}"

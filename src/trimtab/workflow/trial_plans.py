@@ -92,7 +92,7 @@ class TrialBench:
         that contradict each other, and an optimizer whose package is not installed.
         """
         moved = _canonical(overrides or {})
-        plan = self._plan(moved, num_steps)
+        plan = self._plan(moved, num_steps, Facts().adding(self.plan.facts))
         settings = plan.settings()
         check_optimizer_package(settings.optim)
         base = self.plan.settings()
@@ -115,6 +115,12 @@ class TrialBench:
             packs_in_windows=is_streamed,
         )
 
+    def learning_rate_prior(self, overrides: Mapping[str, Any] | None = None) -> float:
+        """The rate that would be taken with these settings where nothing was measured of it."""
+        facts = Facts().adding(self.plan.facts).without("tuned").without("rate_range")
+        moved = {**_canonical(overrides or {}), "learning_rate": "auto"}
+        return self._plan(moved, None, facts).settings().learning_rate
+
     def _first_rows(
         self, question: TrainingRowsQuestion, rows: Sequence[TokenRow], settings: Settings
     ) -> Sequence[TokenRow]:
@@ -130,9 +136,8 @@ class TrialBench:
             del self._kept_rows[oldest]
         return found
 
-    def _plan(self, moved: Mapping[str, Any], num_steps: int | None) -> Plan:
+    def _plan(self, moved: Mapping[str, Any], num_steps: int | None, facts: Facts) -> Plan:
         resolved = resolve(values=self._values(moved, num_steps))
-        facts = Facts().adding(self.plan.facts)
         facts = facts.adding(self._packing_facts(moved))
         output_dir = self.plan.settings().output_dir
         while True:

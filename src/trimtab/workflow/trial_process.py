@@ -90,6 +90,7 @@ def _dead(order: TrialOrder, reason: str) -> TrialRun:
         total_seconds=0.0,
         peak_memory_bytes=0,
         diverged=reason,
+        died=True,
     )
 
 

@@ -81,7 +81,8 @@ class TrialRun:
     trainable token over all rows. num_tokens: tokens trained on; num_eval_tokens: tokens scored.
     seconds: of the updates alone; total_seconds: loading and scoring too. peak_memory_bytes: of
     the process, which is the trial's own where it has one (on a CPU; on CUDA it always is).
-    diverged: why there are no losses, else None. update_losses: of the updates that were made, in
+    diverged: why there are no losses, else None; `died` where it was the process that ended, which
+    another program may be the cause of. update_losses: of the updates that were made, in
     nats per trainable token. branch: the second, shorter run, where one was ordered; its tokens,
     seconds and update losses are those after it parted from this one.
     """
@@ -99,6 +100,7 @@ class TrialRun:
     total_seconds: float
     peak_memory_bytes: int
     diverged: str | None = None
+    died: bool = False
     update_losses: tuple[float, ...] = ()
     branch: TrialRun | None = None
 
