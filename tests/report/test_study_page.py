@@ -89,7 +89,8 @@ def test_lines_of_many_values_differ() -> None:
 def test_an_arm_that_measured_nothing_has_no_time_and_no_memory() -> None:
     nothing = replace(arm(1.0, (math.inf,) * 3), seconds=None, peak_memory_bytes=None)
     text = text_of(page_of(study_of(arm(1e-4), nothing)))
-    assert "1 worse – – – – – 3 4,096" in text
+    assert "0.0001 3 4,096 2.0000 2.0200 1.9800" in text
+    assert "1 worse – – – – – " in text
 
 
 def test_the_page_tells_the_level_the_updates_and_what_was_looked_at_before() -> None:
@@ -99,7 +100,7 @@ def test_the_page_tells_the_level_the_updates_and_what_was_looked_at_before() ->
     assert "looks do in more" not in text
     assert "99% interval, nats" in text_of(page_of(four_verdicts()))
     again = replace(two, earlier_seeds=(2,))
-    assert "Verdicts were read after 2 seeds already" in text_of(page_of(again))
+    assert "Verdicts were read over 2 seeds before." in text_of(page_of(again))
     edge = replace(two, arms=(two.arms[0], replace(two.arms[1], rate_at_edge=True)))
     assert "found for 32 is an end of what was tried" in text_of(page_of(edge))
 

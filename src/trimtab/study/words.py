@@ -86,7 +86,7 @@ def caveats(result: StudyResult) -> tuple[str, ...]:
     if result.earlier_seeds:
         earlier = ", ".join(f"{number}" for number in result.earlier_seeds)
         told.append(
-            f"Verdicts were read after {earlier} seeds already. One look at a number of seeds that "
+            f"Verdicts were read over {earlier} seeds before. One look at a number of seeds that "
             "was settled beforehand calls what does not differ better or worse in 5% of studies; "
             "several looks do in more."
         )
