@@ -17,6 +17,7 @@ from trimtab.interop.dialects.writers import WRITERS
 from trimtab.interop.exporting import export_config, rendered_config
 from trimtab.interop.importing import import_config
 from trimtab.planning.plan import Plan
+from trimtab.planning.settings import LION_BETA2
 
 TOOLS = sorted(WRITERS)
 FORMATS = {
@@ -143,6 +144,7 @@ def test_every_hyperparameter_is_written_or_told(tool: str, tmp_path: Path) -> N
         ("trl", "prompt_completion", {}, "dataset_columns"),
         ("trl", "messages", {"truncation_mode": "drop"}, "truncation_mode"),
         ("trl", "messages", {}, "eval_dataset"),
+        ("trl", "messages", {"optim": "adafactor"}, "optim"),
         ("axolotl", "prompt_completion", {}, "chat_template"),
         ("axolotl", "alpaca", {}, "dataset_format"),
         ("llamafactory", "text", {}, "dataset_format"),
@@ -154,6 +156,12 @@ def test_what_changes_the_result_and_has_no_name_is_told(
 ) -> None:
     exported = rendered_config(plan_of(row_format, **values), tool, tmp_path)
     assert {one.name: one.changes_result for one in exported.not_carried}[lost] is True
+
+
+def test_lions_second_decay_rate_is_written_as_the_one_it_has_here(tmp_path: Path) -> None:
+    plan = plan_of("messages", optim="lion", adam_beta2=0.95)
+    keys = rendered_config(plan, "trl", tmp_path).keys
+    assert (keys["optim"], keys["adam_beta2"]) == ("lion_32bit", LION_BETA2)
 
 
 def test_numbers_are_numbers_to_readers_of_yaml_1_1(tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
         (TRL, "gradient_checkpointing: true", {"activation_checkpointing": "full"}),
         (TRL, "optim: paged_adamw_8bit", {"optim": "adamw_8bit"}),
         (TRL, "optim: paged_adamw_32bit", {"optim": "adamw"}),
+        (TRL, "adam_beta2: 0.99\noptim: lion_32bit", {"optim": "lion"}),
         (TRL, "eval_strategy: no", {"eval_strategy": "no"}),
         (TRL, "eval_strategy: steps", {"eval_dataset": "rows.jsonl"}),
         (TRL, "save_strategy: epoch\nsave_steps: 5", {"save_steps": "auto"}),
@@ -202,6 +203,10 @@ def test_a_key_keeps_its_meaning(
         (TRL, "packing: true\npacking_strategy: wrapped"),
         (TRL, "loss_type: dft"),
         (TRL, "optim: galore_adamw"),
+        (TRL, "optim: adafactor"),
+        (TRL, "adafactor: true"),
+        (TRL, "optim: lion_32bit"),
+        (AXOLOTL, "optimizer: paged_lion_32bit"),
         (TRL, "learning_rate: fast"),
         (TRL, "no_such_key_anywhere: 1"),
         (TRL, "datasets: [{path: a}, {path: b}]"),
@@ -245,6 +250,8 @@ def test_an_option_that_settles_a_loss_is_enough(tmp_path: Path) -> None:
     )
     peft = [("target_modules", "all-linear")]
     assert values(tmp_path, TRL + "use_peft: true", options=peft)["method"] == "lora"
+    adafactor = TRL + "optim: adafactor"
+    assert values(tmp_path, adafactor, options=[("optim", "adafactor")])["optim"] == "adafactor"
     quantised = AXOLOTL + "load_in_8bit: true\nadapter: lora"
     assert values(tmp_path, quantised, options=[("method", "lora")])["method"] == "lora"
 

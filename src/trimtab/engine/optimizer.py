@@ -14,7 +14,7 @@ from trimtab.engine.masters import has_masters, take_masters
 from trimtab.engine.precision import COMPUTE_DTYPES
 from trimtab.hyperparameters.packages import check_optimizer_package
 from trimtab.models.sharding import is_sharded
-from trimtab.planning.settings import Settings
+from trimtab.planning.settings import LION_BETA2, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,10 @@ def _lion(groups: list[dict[str, Any]], settings: Settings) -> Optimizer:
     from pytorch_optimizer import Lion
 
     optimizer: Optimizer = Lion(
-        groups, lr=settings.learning_rate, betas=(settings.adam_beta1, 0.99), weight_decouple=True
+        groups,
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, LION_BETA2),
+        weight_decouple=True,
     )
     return optimizer
 

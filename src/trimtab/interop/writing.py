@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.hyperparameters.catalogue import catalogue
+from trimtab.interop.dialects.hugging_face import ADAFACTORS_RATE
 from trimtab.interop.translating import NotCarried
 from trimtab.planning.plan import Plan
+from trimtab.planning.settings import LION_BETA2
 
 FILE_FORMATS_BY_SUFFIX: Final = {
     ".json": "json",
@@ -139,9 +141,13 @@ def put_optimizer(
     optim = writing.values["optim"]
     if optim in names:
         writing.put("optim", key, names[optim])
-    writing.leave("optim", f"{optim} has no name there", changes_result=True)
+    why = ADAFACTORS_RATE if optim == "adafactor" else f"{optim} has no name there"
+    writing.leave("optim", why, changes_result=True)
+    if optim == "lion":
+        writing.put("adam_beta2", "adam_beta2", LION_BETA2)
     for name in ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"):
-        writing.put(name, name)
+        if name not in writing.told:
+            writing.put(name, name)
     writing.put("max_grad_norm", "max_grad_norm")
     writing.put("warmup_steps", "warmup_steps")
     kind = writing.values["lr_scheduler_type"]

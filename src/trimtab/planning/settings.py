@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from trimtab.hyperparameters.config import (
     DatasetFormat,
@@ -17,6 +17,9 @@ from trimtab.hyperparameters.config import (
     Scheduler,
     TruncationMode,
 )
+
+LION_BETA2: Final = 0.99
+"""Lion's second decay rate, which is no hyperparameter here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from trimtab.interop.dialects.hugging_face import (
     SPEED,
     number_of,
     optim_args,
-    optimizer,
     take_eval_strategy,
     take_length,
+    take_optimizer,
     take_precision,
     take_warmup,
 )
@@ -57,6 +57,7 @@ def _begin(reading: Reading) -> None:
     take_precision(
         reading, ("bf16", "bf16"), ("bfloat16", "bf16"), ("fp16", "fp16"), ("float16", "fp16")
     )
+    take_optimizer(reading, "optimizer")
     _take_schedule(reading)
     _take_cadence(reading)
     take_datasets(reading)
@@ -311,7 +312,6 @@ FIELDS_OF_AXOLOTL: Final = {
     "excess_length_strategy": _long_rows,
     "sample_packing": same("packing"),
     "pad_to_multiple_of": same("pad_to_multiple_of"),
-    "optimizer": optimizer,
     "optim_args": optim_args,
     "optim_target_modules": optim_args,
     "adam_eps": same("adam_epsilon"),

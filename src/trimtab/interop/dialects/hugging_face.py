@@ -18,9 +18,9 @@ from trimtab.interop.translating import (
     harmless,
     lossy,
     same,
-    switch,
     truth,
 )
+from trimtab.planning.settings import LION_BETA2
 
 SPEED: Final = harmless("a matter of speed or memory; decided here by the plan")
 LOGGING: Final = harmless("how a run is logged; every update is in metrics.jsonl")
@@ -147,6 +147,7 @@ def shared(reading: Reading) -> None:
     take_precision(reading, ("bf16", "bf16"), ("fp16", "fp16"))
     take_evaluation(reading)
     take_saving(reading)
+    take_optimizer(reading)
 
 
 def report_to(value: Any) -> Values:
@@ -160,7 +161,17 @@ def report_to(value: Any) -> Values:
         ) from loss
 
 
-def optimizer(value: Any) -> Values:
+def take_optimizer(reading: Reading, key: str = "optim") -> None:
+    """The optimizer; Lion's second decay rate is a key of theirs and fixed here."""
+    setting = reading.take(key)
+    if setting is None:
+        return
+    given = reading.left.get("adam_beta2")
+    beta2 = None if given is None else number_of(given.value)
+    reading.apply(setting, lambda value: _optimizer(value, 0.999 if beta2 is None else beta2))
+
+
+def _optimizer(value: Any, beta2: float) -> Values:
     """Paging moves an optimizer's state in memory and changes no number; another 8-bit format is
     nearest to ours."""
     if value in ("adamw_torch_8bit", "adamw_torch_4bit"):
@@ -172,7 +183,22 @@ def optimizer(value: Any) -> Values:
     name = value
     if isinstance(value, str) and value.startswith("paged_"):
         name = value.removeprefix("paged_").removesuffix("_32bit")
-    return same("optim")(name)
+    values = same("optim")(name)
+    if values["optim"] == "adafactor":
+        raise Loss(ADAFACTORS_RATE, changes_result=True, instead=values)
+    if values["optim"] == "lion" and beta2 != LION_BETA2:
+        why = f"its second decay rate is adam_beta2 there, {beta2:g}, and {LION_BETA2} here"
+        raise Loss(why, changes_result=True, instead=values)
+    return values
+
+
+ADAFACTORS_RATE: Final = (
+    "its learning rate is absolute there, and here a share of each weight's root mean square"
+)
+
+
+def _adafactor(value: Any) -> Values:
+    return _optimizer("adafactor", LION_BETA2) if truth(value) else {}
 
 
 def optim_args(value: Any) -> Values:
@@ -259,10 +285,9 @@ FIELDS: Final[Mapping[str, Field]] = {
     "report_to": report_to,
     "push_to_hub": HUB,
     "use_cpu": use_cpu,
-    "optim": optimizer,
     "optim_args": optim_args,
     "optim_target_modules": optim_args,
-    "adafactor": switch({"optim": "adafactor"}),
+    "adafactor": _adafactor,
     "bf16_full_eval": parallel_precision,
     "fp16_full_eval": parallel_precision,
     "label_smoothing_factor": lossy("the loss has no label smoothing", 0, 0.0, about=()),

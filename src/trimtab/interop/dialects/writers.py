@@ -33,7 +33,6 @@ _SCHEDULERS: Final = (
 )
 _OPTIMIZERS: Final = {
     "adamw": "adamw_torch_fused",
-    "adafactor": "adafactor",
     "adamw_8bit": "adamw_bnb_8bit",
     "lion": "lion_32bit",
     "sgd": "sgd",
