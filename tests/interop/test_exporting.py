@@ -147,7 +147,9 @@ def test_every_hyperparameter_is_written_or_told(tool: str, tmp_path: Path) -> N
         ("trl", "messages", {"optim": "adafactor"}, "optim"),
         ("axolotl", "prompt_completion", {}, "chat_template"),
         ("axolotl", "alpaca", {}, "dataset_format"),
+        ("trl", "prompt_completion", {}, "chat_template"),
         ("llamafactory", "text", {}, "dataset_format"),
+        ("llamafactory", "messages", {"truncation_mode": "keep_start"}, "truncation_mode"),
         ("llamafactory", "messages", {"optim": "muon", "method": "full"}, "optim"),
     ],
 )
@@ -156,6 +158,29 @@ def test_what_changes_the_result_and_has_no_name_is_told(
 ) -> None:
     exported = rendered_config(plan_of(row_format, **values), tool, tmp_path)
     assert {one.name: one.changes_result for one in exported.not_carried}[lost] is True
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_embeddings_that_decay_in_the_tool_are_told(tool: str, tmp_path: Path) -> None:
+    for values, is_told in (
+        ({"method": "full", "weight_decay": 0.1}, True),
+        ({"method": "full", "weight_decay": 0.0}, False),
+        ({"method": "lora", "weight_decay": 0.1}, False),
+    ):
+        exported = rendered_config(plan_of("messages", **values), tool, tmp_path)
+        assert any("embeddings" in one.why for one in exported.differences) is is_told
+        assert ("# not the same here: weight_decay" in exported.files[f"{tool}.yaml"]) is is_told
+
+
+def test_alpacas_line_break_is_told(tmp_path: Path) -> None:
+    differences = rendered_config(plan_of("alpaca"), "llamafactory", tmp_path).differences
+    assert ["joined by a line break" in one.why for one in differences] == [True]
+
+
+def test_strings_without_a_template_need_no_key_of_trls(tmp_path: Path) -> None:
+    plan = plan_of("prompt_completion", chat_template="none")
+    left = [one.name for one in rendered_config(plan, "trl", tmp_path).not_carried]
+    assert "chat_template" not in left
 
 
 def test_lions_second_decay_rate_is_written_as_the_one_it_has_here(tmp_path: Path) -> None:

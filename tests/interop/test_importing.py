@@ -295,6 +295,31 @@ def test_another_kind_of_training_is_refused_in_any_case(
         imported(tmp_path, text, options=ROWS, allow_lossy=True)
 
 
+@pytest.mark.parametrize(
+    ("base", "line", "options", "told"),
+    [
+        (TRL, "", {}, "joined without a chat template"),
+        (TRL, "", {"chat_template": "none"}, None),
+        (TRL, "", {"dataset_format": "messages"}, None),
+        (TRL, "weight_decay: 0.1", {"dataset_format": "messages"}, "pulls embeddings to zero"),
+        (TRL, "weight_decay: 0.0", {"dataset_format": "messages"}, None),
+        (PEFT, "weight_decay: 0.1", {"dataset_format": "messages"}, None),
+        (AXOLOTL, "weight_decay: 0.1", {}, "pulls embeddings to zero"),
+        (AXOLOTL, "weight_decay: 0.1", {"weight_decay": "0.1"}, None),
+        (LLAMA_FACTORY, "", {"dataset_format": "messages"}, "the prompt is cut there"),
+        (LLAMA_FACTORY, "", {"truncation_mode": "drop"}, "joined by a line break"),
+        (LLAMA_FACTORY, "", {"truncation_mode": "drop", "dataset_format": "messages"}, None),
+    ],
+)
+def test_what_a_tool_does_otherwise_under_the_same_values_is_told_and_not_refused(
+    base: str, line: str, options: dict[str, str], told: str | None, tmp_path: Path
+) -> None:
+    found = imported(tmp_path, base + line, options=[*ROWS, *options.items()])
+    reasons = [difference.why for difference in found.differences]
+    assert len(reasons) == (told is not None)
+    assert told is None or told in reasons[0]
+
+
 def test_what_the_file_leaves_out_is_told_and_can_be_taken_from_its_tool(tmp_path: Path) -> None:
     found = imported(tmp_path, TRL)
     assert {one.name: one.theirs for one in found.left_out} == {
@@ -421,5 +446,11 @@ def test_the_command_says_what_became_of_the_keys(
     assert plan["max_steps"]["value"] == 3
     assert plan["seed"]["value"] == 7
     assert plan["method"]["value"] == "full"
-    for word in ("is a configuration of TRL", "ddp_timeout", "neftune_noise_alpha", "would take"):
+    for word in (
+        "is a configuration of TRL",
+        "ddp_timeout",
+        "neftune_noise_alpha",
+        "would take",
+        "Not the same in TRL: prompt and completion",
+    ):
         assert word in told.err

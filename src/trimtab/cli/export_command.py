@@ -109,8 +109,8 @@ def exported_config(
 ) -> dict[str, object]:
     """Write the configuration; what is told as JSON."""
     from trimtab.cli.console import Consoles
-    from trimtab.cli.import_screen import losses_table
-    from trimtab.interop.exporting import export_config, refuse_taken_folder
+    from trimtab.cli.import_screen import losses_table, show_differences
+    from trimtab.interop.exporting import TITLES, export_config, refuse_taken_folder
 
     source = Path(arguments[0]) if arguments else None
     folder = output or _default_folder(source, tool)
@@ -120,6 +120,7 @@ def exported_config(
     console = Consoles().err
     if exported.not_carried:
         console.print(losses_table(exported.not_carried))
+    show_differences(console, exported.differences, TITLES[tool])
     command = exported.command.format(file=exported.file)
     console.print(f"Start it with: {command}", markup=False)
     return {
@@ -130,6 +131,7 @@ def exported_config(
             {"name": one.name, "why": one.why, "changes_result": one.changes_result}
             for one in exported.not_carried
         ],
+        "differences": [difference.why for difference in exported.differences],
     }
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from trimtab.hyperparameters.problems import shown
 from trimtab.hyperparameters.writing import yaml_value
 from trimtab.interop.importing import Imported
-from trimtab.interop.translating import NotCarried
+from trimtab.interop.translating import Difference, NotCarried
 from trimtab.report.words import visible
 
 
@@ -29,12 +29,19 @@ def show_import(console: Console, imported: Imported, file: Path) -> None:
     console.print(Text(visible(f"{told}.")))
     if imported.not_carried:
         console.print(losses_table(imported.not_carried))
+    show_differences(console, imported.differences, title)
     if imported.left_out:
         values = ", ".join(
             f"{one.name} ({title} would take {yaml_value(one.theirs)})" for one in imported.left_out
         )
         console.print(Text(f"Left out by the file, so the plan decides: {values}."))
     console.print()
+
+
+def show_differences(console: Console, differences: Sequence[Difference], title: str) -> None:
+    """What the other tool does otherwise, a line each; nothing where there is none."""
+    for difference in differences:
+        console.print(Text(visible(f"Not the same in {title}: {difference.why}.")))
 
 
 def losses_table(not_carried: Sequence[NotCarried]) -> Table:

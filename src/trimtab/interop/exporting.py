@@ -12,7 +12,7 @@ from trimtab.errors import ConfigError
 from trimtab.hyperparameters.writing import yaml_value
 from trimtab.interop.dialects.llama_factory_datasets import REGISTRY
 from trimtab.interop.dialects.writers import WRITERS, llama_factory_registry
-from trimtab.interop.translating import NotCarried
+from trimtab.interop.translating import Difference, NotCarried
 from trimtab.interop.writing import Writing
 from trimtab.planning.plan import Plan
 from trimtab.runs.atomic import staged_folder
@@ -30,7 +30,8 @@ class ExportedConfig:
     """A plan in another tool's words.
 
     files: texts by file name; the first is the configuration. command: what starts the tool, with
-    `{file}` for the configuration's path. folder: where they lie, or will.
+    `{file}` for the configuration's path. folder: where they lie, or will. differences: what the
+    tool does otherwise under the values that are written.
     """
 
     tool: str
@@ -38,6 +39,7 @@ class ExportedConfig:
     keys: Mapping[str, Any]
     files: Mapping[str, str]
     not_carried: tuple[NotCarried, ...]
+    differences: tuple[Difference, ...]
     command: str
 
     @property
@@ -82,6 +84,7 @@ def rendered_config(plan: Plan, tool: str, folder: Path) -> ExportedConfig:
         keys=dict(writing.keys),
         files=files,
         not_carried=tuple(writing.not_carried),
+        differences=tuple(writing.differences),
         command=COMMANDS[tool],
     )
 
@@ -104,6 +107,7 @@ def _yaml(writing: Writing, tool: str) -> str:
         for one in writing.not_carried
         if one.changes_result
     ]
+    lines += [f"# not the same here: {difference.why}" for difference in writing.differences]
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ from trimtab.interop.dialects.hugging_face import TRANSFORMERS
 from trimtab.interop.dialects.llama_factory import LLAMA_FACTORY
 from trimtab.interop.dialects.llama_factory_v1 import LLAMA_FACTORY_V1
 from trimtab.interop.dialects.trl import TRL
-from trimtab.interop.translating import Dialect, NotCarried, Reading, translate
+from trimtab.interop.translating import Dialect, Difference, NotCarried, Reading, translate
 
 OURS: Final = "trimtab"
 DIALECTS: Final[Mapping[str, Dialect]] = {
@@ -45,7 +45,8 @@ class Imported:
     """A configuration from another tool's file.
 
     renamed: their keys by the hyperparameters that they became. left_out: what the file leaves to
-    its tool's defaults, and is decided by the plan here.
+    its tool's defaults, and is decided by the plan here. differences: what the tool would do
+    otherwise under the values that were carried.
     """
 
     resolved: ResolvedConfig
@@ -54,6 +55,7 @@ class Imported:
     not_carried: tuple[NotCarried, ...]
     renamed: Mapping[str, tuple[str, ...]]
     left_out: tuple[LeftOut, ...]
+    differences: tuple[Difference, ...]
 
 
 def dialect_of(file: Path) -> Dialect | None:
@@ -83,9 +85,10 @@ def import_config(
     found = _named(dialect) if dialect is not None else dialect_of(file)
     if found is None:
         return None
-    reading = translate(read_file(file), found)
+    overrides = {aliases().get(name, name): text for name, text in options}
+    reading = translate(read_file(file), found, overrides)
     if not allow_lossy:
-        _refuse_losses(reading, {aliases().get(name, name) for name, _ in options})
+        _refuse_losses(reading)
     defaults = _defaults_taken(reading, found, their_defaults)
     settings = [*reading.values.values(), *defaults]
     resolved = resolve(settings=settings, options=options)
@@ -99,6 +102,11 @@ def import_config(
             LeftOut(name, value)
             for name, value in found.defaults.items()
             if not resolved.is_set(name) and _matters(name, resolved)
+        ),
+        differences=tuple(
+            difference
+            for difference in reading.differences
+            if difference.applies(resolved.config) and not overrides.keys() & set(difference.about)
         ),
     )
 
@@ -138,13 +146,13 @@ _CONTAINED: Final = {
 """Dialects whose keys are among those of others."""
 
 
-def _refuse_losses(reading: Reading, options: set[str]) -> None:
+def _refuse_losses(reading: Reading) -> None:
     problems = [
         Problem(
             f"{lost.name} is {shown(lost.value)} and cannot be carried: {lost.why}.", lost.where
         )
         for lost in reading.not_carried
-        if lost.changes_result and not (lost.about and set(lost.about) <= options)
+        if lost.changes_result and not (lost.about and set(lost.about) <= reading.overrides.keys())
     ]
     if problems:
         way_out = "Remove it, or take the loss with --allow-lossy."

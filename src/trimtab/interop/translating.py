@@ -57,6 +57,19 @@ class NotCarried:
     where: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a tool does otherwise under the same values: told, and never refused.
+
+    why: a phrase. about: the hyperparameters that settle it where the user sets them. applies:
+    whether it touches a configuration.
+    """
+
+    why: str
+    about: tuple[str, ...] = ()
+    applies: Callable[[TrainingConfig], bool] = field(default=lambda config: True, compare=False)
+
+
 Field = Callable[[Any], Values]
 """Another tool's key: its value to values of the catalogue, none where it asks for nothing here.
 
@@ -84,12 +97,17 @@ class Dialect:
 
 @dataclass
 class Reading:
-    """A file of another tool's on its way: settings that are left, values and losses so far."""
+    """A file of another tool's on its way: settings that are left, values and losses so far.
+
+    overrides: what the command line sets on top, as texts by the catalogue's names.
+    """
 
     left: dict[str, Setting]
     values: dict[str, Setting] = field(default_factory=dict)
     not_carried: list[NotCarried] = field(default_factory=list)
     renamed: dict[str, list[str]] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Is the key there, with a value?"""
@@ -130,9 +148,11 @@ class Reading:
         self.carry(setting, loss.instead)
 
 
-def translate(settings: Iterable[Setting], dialect: Dialect) -> Reading:
+def translate(
+    settings: Iterable[Setting], dialect: Dialect, overrides: Mapping[str, str]
+) -> Reading:
     """The settings of a file in the catalogue's names, with what is not carried."""
-    reading = Reading({setting.name: setting for setting in settings})
+    reading = Reading({setting.name: setting for setting in settings}, overrides=overrides)
     dialect.begin(reading)
     for name in list(reading.left):
         setting = reading.take(name)

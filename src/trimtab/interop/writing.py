@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.hyperparameters.catalogue import catalogue
-from trimtab.interop.dialects.hugging_face import ADAFACTORS_RATE
-from trimtab.interop.translating import NotCarried
+from trimtab.interop.dialects.hugging_face import ADAFACTORS_RATE, EMBEDDINGS_DECAY
+from trimtab.interop.translating import Difference, NotCarried
 from trimtab.planning.plan import Plan
 from trimtab.planning.settings import LION_BETA2
 
@@ -39,6 +39,7 @@ class Writing:
     paths: Mapping[str, str]
     keys: dict[str, Any] = field(default_factory=dict)
     not_carried: list[NotCarried] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
 
     @classmethod
@@ -148,6 +149,8 @@ def put_optimizer(
     for name in ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"):
         if name not in writing.told:
             writing.put(name, name)
+    if writing.values["method"] == "full" and writing.values["weight_decay"] > 0:
+        writing.differences.append(EMBEDDINGS_DECAY)
     writing.put("max_grad_norm", "max_grad_norm")
     writing.put("warmup_steps", "warmup_steps")
     kind = writing.values["lr_scheduler_type"]

@@ -7,6 +7,7 @@ from typing import Any, Final
 from trimtab.errors import ConfigError
 from trimtab.interop.dialects.axolotl_datasets import take_datasets
 from trimtab.interop.dialects.hugging_face import (
+    EMBEDDINGS_DECAY,
     FIELDS,
     HUB,
     LOADING,
@@ -61,6 +62,7 @@ def _begin(reading: Reading) -> None:
     _take_schedule(reading)
     _take_cadence(reading)
     take_datasets(reading)
+    reading.differences.append(EMBEDDINGS_DECAY)
 
 
 def _take_adapter(reading: Reading) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from trimtab.interop.translating import (
     Dialect,
+    Difference,
     Field,
     Loss,
     Reading,
@@ -148,6 +149,14 @@ def shared(reading: Reading) -> None:
     take_evaluation(reading)
     take_saving(reading)
     take_optimizer(reading)
+    reading.differences.append(EMBEDDINGS_DECAY)
+
+
+EMBEDDINGS_DECAY: Final = Difference(
+    "weight_decay also pulls embeddings to zero there, and here it leaves them out",
+    about=("weight_decay",),
+    applies=lambda config: config.method == "full" and config.weight_decay > 0,
+)
 
 
 def report_to(value: Any) -> Values:

@@ -21,6 +21,7 @@ from trimtab.interop.dialects.llama_factory_datasets import take_dataset
 from trimtab.interop.dialects.trl import rank_stabilised
 from trimtab.interop.translating import (
     Dialect,
+    Difference,
     Field,
     Loss,
     Reading,
@@ -53,6 +54,19 @@ def _begin(reading: Reading) -> None:
     if off is not None:
         reading.carry(off, {"activation_checkpointing": "off" if truth(off.value) else "full"})
     take_dataset(reading)
+    reading.differences += [CUT_PROMPTS, ONE_LINE_BREAK]
+
+
+CUT_PROMPTS: Final = Difference(
+    "of a row longer than cutoff_len the prompt is cut there, and a short answer is kept whole; "
+    "here the row loses its end",
+    about=("truncation_mode",),
+    applies=lambda config: config.truncation_mode == "keep_start",
+)
+ONE_LINE_BREAK: Final = Difference(
+    "an instruction and its input are joined by a line break there, and by an empty line here",
+    applies=lambda config: config.dataset_format in ("auto", "alpaca"),
+)
 
 
 def _take_method(reading: Reading) -> None:

@@ -20,6 +20,7 @@ from trimtab.interop.dialects.hugging_face import (
 )
 from trimtab.interop.translating import (
     Dialect,
+    Difference,
     Loss,
     Reading,
     Values,
@@ -43,9 +44,20 @@ def _begin(reading: Reading) -> None:
     _take_adapter(reading)
     _take_packing(reading)
     _take_datasets(reading)
+    reading.differences.append(JOINED_STRINGS)
     env = reading.take("env")
     if env is not None:
         reading.lose(env, Loss("set it in the shell", changes_result=False))
+
+
+JOINED_STRINGS: Final = Difference(
+    "prompt and completion that are strings are joined without a chat template there, and here "
+    "they get the model's: --chat-template none joins them as they are",
+    about=("chat_template",),
+    applies=lambda config: (
+        config.dataset_format in ("auto", "prompt_completion") and config.chat_template != "none"
+    ),
+)
 
 
 def _take_adapter(reading: Reading) -> None:

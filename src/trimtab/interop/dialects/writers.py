@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from trimtab.interop.dialects.axolotl_datasets import AS_IT_STANDS
+from trimtab.interop.dialects.llama_factory import CUT_PROMPTS, ONE_LINE_BREAK
 from trimtab.interop.writing import (
     FORMATS_OF_SWITCHES,
     Write,
@@ -100,7 +101,12 @@ def write_trl(writing: Writing) -> None:
     if values["packing"]:
         writing.keys["packing_strategy"] = "bfd"
     writing.put("pad_token", "pad_token")
-    _template(writing, "chat_template_path")
+    if values["dataset_format"] == "prompt_completion" and values["chat_template"] != "none":
+        if "chat_template" in writing.paths:
+            writing.keys["chat_template_path"] = writing.located("chat_template")
+        why = "prompt and completion that are strings are joined without a template there"
+        writing.leave("chat_template", why, changes_result=True)
+    _template(writing, "chat_template_path", ("text", "prompt_completion"))
     writing.leave_what_is_ours()
 
 
@@ -134,14 +140,15 @@ def _trl_rows(writing: Writing) -> None:
     writing.leave("eval_dataset", _HELD_OUT, changes_result=values["eval_dataset"] != "none")
 
 
-def _template(writing: Writing, key: str | None) -> None:
-    """`model` needs no key; a Jinja file's path where the tool takes one."""
+def _template(writing: Writing, key: str | None, untemplated: tuple[str, ...] = ("text",)) -> None:
+    """`model` needs no key; a Jinja file's path where the tool takes one. Rows of the formats
+    `untemplated` get no template there."""
     value = writing.values["chat_template"]
     if value == "model":
         writing.told_with("chat_template")
     elif key is not None and "chat_template" in writing.paths:
         writing.put("chat_template", key, writing.located("chat_template"))
-    elif value == "none" and writing.values["dataset_format"] == "text":
+    elif value == "none" and writing.values["dataset_format"] in untemplated:
         writing.told_with("chat_template")
     why = f"the template {value} is trimtab's: the model's own is used there"
     writing.leave("chat_template", why, changes_result=True)
@@ -247,9 +254,9 @@ def write_llama_factory(writing: Writing) -> None:
     writing.keys["disable_gradient_checkpointing"] = checkpointing == "off"
     # Under packing LLaMA-Factory takes one token off.
     writing.put("max_length", "cutoff_len", values["max_length"] + int(values["packing"]))
-    if values["truncation_mode"] == "keep_start":
-        writing.told_with("truncation_mode")
-    writing.leave("truncation_mode", "long rows are cut there", changes_result=True)
+    cuts_alike = values["truncation_mode"] == "keep_start"
+    why = CUT_PROMPTS.why if cuts_alike else "long rows are cut there"
+    writing.leave("truncation_mode", why, changes_result=True)
     writing.put("packing", "packing")
     if values["packing"]:
         writing.keys["neat_packing"] = True
@@ -271,6 +278,8 @@ def _llama_factory_rows(writing: Writing) -> None:
     used = _masks(writing)
     if used is not None:
         writing.put(used, "train_on_prompt", not values[used])
+    if rows == "alpaca":
+        writing.differences.append(ONE_LINE_BREAK)
     if rows == "text":
         why = "plain text is of its stage pt, and this configuration is of sft"
         writing.told.discard("dataset_format")
