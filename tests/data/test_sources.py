@@ -12,7 +12,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from trimtab.data.sources import ReadResult, read_dataset
+from trimtab.data.sources import ReadResult, name_and_subset, read_dataset, with_subset
 from trimtab.errors import ConfigError, DataError
 
 ROWS = [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]
@@ -267,6 +267,23 @@ def test_a_hub_dataset_for_evaluation(
     assert columns(result) == [{"text": taken}]
     assert result.files == (f"owner/name ({taken})",)
     assert result.rows[0].file == result.files[0]
+
+
+@pytest.mark.parametrize("dataset", ["rows.jsonl", "./some/rows", "some/rows:de", "a b"])
+def test_a_path_has_no_subset(dataset: str) -> None:
+    assert with_subset(dataset, "en") is None
+
+
+def test_a_subset_is_put_to_a_hub_name_and_taken_off_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert with_subset("some/rows", "de") == "some/rows:de"
+    assert with_subset("some/rows", "not a name") is None
+    assert name_and_subset("some/rows:de") == ("some/rows", "de")
+    assert name_and_subset("some/rows") == ("some/rows", None)
+    Path("rows:de").touch()
+    assert name_and_subset("rows:de") == ("rows:de", None)
 
 
 def test_a_mistyped_file_of_a_folder_here_is_never_looked_up(

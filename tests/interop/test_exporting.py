@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,16 @@ def test_strings_without_a_template_need_no_key_of_trls(tmp_path: Path) -> None:
     plan = plan_of("prompt_completion", chat_template="none")
     left = [one.name for one in rendered_config(plan, "trl", tmp_path).not_carried]
     assert "chat_template" not in left
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_subset_is_written_apart_from_the_datasets_name(tool: str, tmp_path: Path) -> None:
+    plan = plan_of("messages", dataset="some/rows:de")
+    plan = replace(plan, paths={})
+    assert read_back(plan, tool, tmp_path / "theirs")["dataset"] == "some/rows:de"
+    text = "".join(rendered_config(plan, tool, tmp_path).files.values())
+    assert "some/rows" in text
+    assert "some/rows:de" not in text
 
 
 def test_lions_second_decay_rate_is_written_as_the_one_it_has_here(tmp_path: Path) -> None:

@@ -341,6 +341,7 @@ def test_what_the_file_leaves_out_is_told_and_can_be_taken_from_its_tool(tmp_pat
     [
         ("type: completion, field: body", {"dataset_format": "text", "dataset_text_field": "body"}),
         ("type: chat_template, split: 'train[:9%]'", {"dataset_split": "train[:9%]"}),
+        ("type: chat_template, name: de", {"dataset": "some/rows:de"}),
         (
             "type: chat_template, field_messages: turns",
             {"dataset_columns": {"messages": "turns"}},
@@ -384,6 +385,7 @@ def test_axolotls_rows_that_would_read_otherwise_are_a_loss(entry: str, tmp_path
             {"hf_hub_url": "some/rows", "split": "test"},
             {"dataset": "some/rows", "dataset_split": "test"},
         ),
+        ({"hf_hub_url": "some/rows", "subset": "de"}, {"dataset": "some/rows:de"}),
         (
             {"file_name": "a.json", "columns": {"prompt": "question", "response": "answer"}},
             {
@@ -415,6 +417,33 @@ def test_llama_factorys_registry_is_looked_up(
         for name, value in expected.items()
     }
     assert {name: config[name] for name in told} == told
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "dataset_name: some/rows\ndataset_config: de\n",
+        "use_peft: false\ndatasets: [{path: some/rows, name: de}]\n",
+    ],
+)
+def test_trls_subset_is_a_part_of_the_datasets_name(lines: str, tmp_path: Path) -> None:
+    text = f"model_name_or_path: m\n{lines}"
+    assert values(tmp_path, text)["dataset"] == "some/rows:de"
+    held_out = values(tmp_path, f"{text}eval_strategy: epoch\n").get("eval_dataset")
+    assert held_out == ("some/rows:de" if "dataset_name" in lines else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model_name_or_path: m\ndataset_name: rows.jsonl\ndataset_config: de\n",
+        "model_name_or_path: m\nuse_peft: false\ndatasets: [{path: rows.csv, name: de}]\n",
+        "base_model: m\ndatasets: [{path: rows.csv, name: de, type: chat_template}]\n",
+    ],
+)
+def test_a_subset_of_a_file_is_a_loss(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be carried.*--allow-lossy"):
+        imported(tmp_path, text)
 
 
 def test_a_damaged_registry_is_refused(tmp_path: Path) -> None:

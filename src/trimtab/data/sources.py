@@ -111,6 +111,24 @@ def _files_here(dataset: str, split: str, *, for_evaluation: bool) -> FoundFiles
     return None
 
 
+def with_subset(dataset: str, subset: str) -> str | None:
+    """`owner/name:subset`; None where `dataset` is no name of the hub, or has a subset already."""
+    joined = f"{dataset}:{subset}"
+    if ":" in dataset or HUB_NAME.fullmatch(joined) is None:
+        return None
+    path = Path(dataset).expanduser()
+    return None if path.exists() or _looks_like_path(dataset, path) else joined
+
+
+def name_and_subset(dataset: str) -> tuple[str, str | None]:
+    """The parts of `owner/name:subset`; the whole where it is a path or names no subset."""
+    match = HUB_NAME.fullmatch(dataset)
+    path = Path(dataset).expanduser()
+    if match is None or path.exists() or _looks_like_path(dataset, path):
+        return dataset, None
+    return match["name"], match["subset"]
+
+
 def can_have_splits(dataset: str) -> bool:
     """Whether it may hold rows of several splits: JSON may, and no other single file."""
     path = Path(dataset).expanduser()

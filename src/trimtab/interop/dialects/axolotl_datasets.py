@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from trimtab.data.sources import with_subset
 from trimtab.hyperparameters.reading import Setting
 from trimtab.interop.dialects.hugging_face import file_or_path
 from trimtab.interop.translating import Loss, Reading, Values, as_bool
@@ -68,6 +69,11 @@ def _take(reading: Reading, setting: Setting, on_inputs: bool) -> None:
 
 def _source(entry: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {"dataset": file_or_path(entry)}
+    subset = entry.get("name")
+    joined = None if subset is None else with_subset(str(values["dataset"]), str(subset))
+    if joined is not None:
+        del entry["name"]
+        values["dataset"] = joined
     split = entry.pop("split", None)
     if split is not None and split != "train":
         values["dataset_split"] = split

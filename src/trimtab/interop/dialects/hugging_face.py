@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from trimtab.data.sources import with_subset
 from trimtab.interop.translating import (
     Dialect,
     Difference,
@@ -58,6 +59,18 @@ def file_or_path(entry: dict[str, Any]) -> Any:
     if files is not None:
         entry["data_files"] = files
     return path
+
+
+def of_subset(dataset: Any, subset: Any) -> str:
+    """A hub dataset's name with the subset that is read of it. Raises Loss."""
+    joined = with_subset(str(dataset), str(subset))
+    if joined is None:
+        raise Loss(
+            f"the subset {subset} is read of a dataset of the hub, and {dataset} is none",
+            changes_result=True,
+            about=("dataset",),
+        )
+    return joined
 
 
 def take_length(reading: Reading) -> None:

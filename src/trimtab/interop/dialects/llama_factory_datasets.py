@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from trimtab.data.sources import with_subset
 from trimtab.errors import ConfigError
 from trimtab.interop.translating import Loss, Reading, Values
 
@@ -78,6 +79,11 @@ def _source(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     for other in ("ms_hub_url", "om_hub_url"):
         entry.pop(other, None)
     values = {"dataset": hub if hub is not None else str(folder / str(file))}
+    subset = entry.get("subset")
+    joined = None if not subset or hub is None else with_subset(str(hub), str(subset))
+    if joined is not None:
+        del entry["subset"]
+        values["dataset"] = joined
     split = entry.pop("split", None)
     if split not in (None, "train"):
         values["dataset_split"] = split

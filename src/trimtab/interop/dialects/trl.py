@@ -6,6 +6,7 @@ After `trl/trainer/sft_config.py`, `trl/scripts/utils.py` and `trl/trainer/model
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Final
 
 from trimtab.interop.dialects.hugging_face import (
@@ -16,6 +17,7 @@ from trimtab.interop.dialects.hugging_face import (
     SPEED,
     file_or_path,
     number_of,
+    of_subset,
     shared,
 )
 from trimtab.interop.translating import (
@@ -115,10 +117,11 @@ def _take_packing(reading: Reading) -> None:
 
 
 def _take_datasets(reading: Reading) -> None:
-    """A mixture (`datasets`) of one is that one."""
+    """A mixture (`datasets`) of one is that one, and wins over a name."""
     mixture = reading.take("datasets")
     if mixture is not None:
         reading.apply(mixture, _mixture)
+    _take_subset(reading)
     strategy_is_set = "eval_strategy" in reading.values
     test = reading.take("dataset_test_split")
     name = reading.left.get("dataset_name")
@@ -131,6 +134,22 @@ def _take_datasets(reading: Reading) -> None:
         reading.lose(test, Loss("rows are held out of the training rows", changes_result=False))
 
 
+def _take_subset(reading: Reading) -> None:
+    """`dataset_config` is a part of the dataset's name here."""
+    name, subset = reading.left.get("dataset_name"), reading.take("dataset_config")
+    if subset is None:
+        return
+    if name is None or "dataset" in reading.values:
+        reading.lose(subset, Loss("it goes with dataset_name", changes_result=False))
+        return
+    try:
+        joined = of_subset(name.value, subset.value)
+    except Loss as loss:
+        reading.lose(subset, loss)
+        return
+    reading.left["dataset_name"] = replace(name, value=joined)
+
+
 def _mixture(value: Any) -> Values:
     entries = value if isinstance(value, list) else []
     if len(entries) != 1 or not isinstance(entries[0], dict) or "path" not in entries[0]:
@@ -138,6 +157,9 @@ def _mixture(value: Any) -> Values:
         raise Loss(why, changes_result=True, about=("dataset",))
     entry = dict(entries[0])
     values = {"dataset": file_or_path(entry), "dataset_split": entry.pop("split", "train")}
+    subset = entry.pop("name", None)
+    if subset is not None:
+        values["dataset"] = of_subset(values["dataset"], subset)
     left = {key: each for key, each in entry.items() if each is not None}
     if left:
         raise Loss(
@@ -190,7 +212,6 @@ FIELDS_OF_TRL: Final = {
     "bnb_4bit_quant_storage": harmless("nothing is quantised"),
     "use_bnb_nested_quant": harmless("nothing is quantised"),
     "dataset_name": same("dataset"),
-    "dataset_config": lossy("a hub dataset's default configuration is read", about=("dataset",)),
     "dataset_train_split": same("dataset_split"),
     "dataset_streaming": LOADING,
     "dataset_text_field": same("dataset_text_field"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from trimtab.data.sources import name_and_subset
 from trimtab.interop.dialects.axolotl_datasets import AS_IT_STANDS
 from trimtab.interop.dialects.llama_factory import CUT_PROMPTS, ONE_LINE_BREAK
 from trimtab.interop.writing import (
@@ -114,7 +115,10 @@ def _trl_rows(writing: Writing) -> None:
     values, rows = writing.values, writing.values["dataset_format"]
     file = local_file(writing.located("dataset"))
     if file is None:
-        writing.put("dataset", "dataset_name", writing.located("dataset"))
+        name, subset = name_and_subset(writing.located("dataset"))
+        writing.put("dataset", "dataset_name", name)
+        if subset is not None:
+            writing.keys["dataset_config"] = subset
         writing.put("dataset_split", "dataset_train_split")
     else:
         reader, path = file
@@ -193,7 +197,8 @@ def write_axolotl(writing: Writing) -> None:
 def _axolotl_rows(writing: Writing) -> None:
     values, rows = writing.values, writing.values["dataset_format"]
     file = local_file(writing.located("dataset"))
-    entry: dict[str, Any] = {"path": writing.located("dataset")}
+    name, subset = name_and_subset(writing.located("dataset"))
+    entry: dict[str, Any] = {"path": name} | ({} if subset is None else {"name": subset})
     if file is not None:
         reader, path = file
         entry = {"path": reader, "ds_type": reader, "data_files": path}
@@ -296,8 +301,11 @@ def _llama_factory_rows(writing: Writing) -> None:
 def llama_factory_registry(writing: Writing) -> dict[str, Any]:
     """The entry of `dataset_info.json` that the exported configuration names."""
     values, path = writing.values, writing.located("dataset")
+    name, subset = name_and_subset(path)
     is_file = "dataset" in writing.paths
-    entry: dict[str, Any] = {"file_name": path} if is_file else {"hf_hub_url": path}
+    entry: dict[str, Any] = {"file_name": path} if is_file else {"hf_hub_url": name}
+    if subset is not None:
+        entry["subset"] = subset
     if values["dataset_split"] != "train":
         entry["split"] = values["dataset_split"]
     rows, mapped = values["dataset_format"], dict(values["dataset_columns"])
