@@ -13,7 +13,7 @@ from support.tiny import ARCHITECTURES, save_tiny_model, tiny_model
 
 from trimtab.errors import ConfigError
 from trimtab.models.description import ModelDescription, describe
-from trimtab.models.light_description import describe_from_headers
+from trimtab.models.light_description import describe_from_headers, tensor_shapes
 from trimtab.models.source import ModelSource
 
 
@@ -59,6 +59,15 @@ def test_buffers_of_older_files_are_no_parameters(tmp_path: Path) -> None:
     weights["transformer.h.0.attn.bias"] = weights["transformer.wte.weight"].clone()
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert describe_from_headers(source) == expected
+
+
+def test_a_model_saved_from_its_base_has_the_names_of_the_whole(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path, "gpt2")
+    (tmp_path / "model.safetensors").unlink()
+    tiny_model("gpt2").transformer.save_pretrained(tmp_path)
+    source = ModelSource("tiny", tmp_path)
+    assert not any(name.startswith("transformer.") for name in tensor_shapes(tmp_path))
+    assert in_any_order(describe_from_headers(source)) == in_any_order(describe(source))
 
 
 def test_weights_without_an_embedding_are_refused(tmp_path: Path) -> None:

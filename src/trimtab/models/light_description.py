@@ -21,6 +21,8 @@ from trimtab.models.source import ModelSource
 
 TRANSPOSED: Final = frozenset({"gpt2", "openai-gpt"})
 """Architectures that keep linear weights as [in_features, out_features]."""
+BASE_PREFIXES: Final = {"bloom": "transformer", "gpt2": "transformer"}
+"""What a model calls its base, of which the hub's files of these architectures were saved."""
 BUFFERS: Final = (".inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias")
 """Ends of the names of tensors that some files hold and no optimizer trains."""
 EMBEDDINGS: Final = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
@@ -45,7 +47,15 @@ def describe_from_headers(source: ModelSource) -> ModelDescription:
         for name, shape in tensor_shapes(source.folder).items()
         if not name.endswith(BUFFERS)
     }
-    return _described(config, shapes, source)
+    return _described(config, _with_base_prefix(shapes, str(config.get("model_type"))), source)
+
+
+def _with_base_prefix(shapes: Shapes, model_type: str) -> Shapes:
+    """The names of the whole model where the files were saved from its base alone."""
+    prefix = BASE_PREFIXES.get(model_type)
+    if prefix is None or any(name.startswith(f"{prefix}.") for name in shapes):
+        return shapes
+    return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
 
 
 def describe_from_config(source: ModelSource) -> ModelDescription:
