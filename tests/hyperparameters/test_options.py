@@ -94,6 +94,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("--target-modules q_proj,v_proj", "target_modules", ("q_proj", "v_proj")),
     ("--target-modules '[q_proj, v_proj]'", "target_modules", ("q_proj", "v_proj")),
     ("--target-modules q_proj", "target_modules", ("q_proj",)),
+    ("--target-modules '[all-linear]'", "target_modules", "all-linear"),
     ("--target-modules all-linear", "target_modules", "all-linear"),
     ("--output-dir 2024", "output_dir", "2024"),
     ("--output-dir true", "output_dir", "true"),

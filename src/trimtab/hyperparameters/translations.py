@@ -220,10 +220,15 @@ def _respell_checkpointing(value: Any) -> Any:
 _MODULE_NAMES: Final = r"^[A-Za-z0-9_.]+( *, *[A-Za-z0-9_.]+)*$"
 
 
+_ALL_LINEAR: Final = ("all-linear", "all", "all_linear")
+
+
 def _respell_modules(value: Any) -> Any:
+    if isinstance(value, list) and len(value) == 1 and value[0] in _ALL_LINEAR:
+        return "all-linear"
     if not isinstance(value, str):
         return value
-    if value in ("all", "all_linear"):
+    if value in _ALL_LINEAR:
         return "all-linear"
     if re.match(_MODULE_NAMES, value):
         return [name.strip() for name in value.split(",")]
@@ -266,8 +271,18 @@ SPELLINGS: Final[Mapping[str, Spelling]] = MappingProxyType(
             ),
             Spelling(
                 "target_modules",
-                "all is all-linear; one text is a list with commas",
-                {"type": "string", "pattern": _MODULE_NAMES},
+                "all is all-linear, also as a list of one; one text is a list with commas",
+                {
+                    "anyOf": [
+                        {"type": "string", "pattern": _MODULE_NAMES},
+                        {
+                            "type": "array",
+                            "items": {"enum": list(_ALL_LINEAR)},
+                            "minItems": 1,
+                            "maxItems": 1,
+                        },
+                    ]
+                },
                 _respell_modules,
             ),
             Spelling("eval_dataset", "0 is none", {"enum": [0, False]}, _respell_held_out),
