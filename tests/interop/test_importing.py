@@ -128,9 +128,20 @@ def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
         (TRL, "bf16: yes", {"precision": "bf16"}),
         (TRL, "bf16: false\nfp16: true", {"precision": "fp16"}),
         (TRL, "bf16: false", {"precision": "fp32"}),
+        (TRL, "fp16: false", {"precision": "bf16"}),
+        (TRL, "fp16: false\nbf16: false", {"precision": "fp32"}),
+        (TRL, "no_cuda: true", {"device": "cpu"}),
+        (TRL, "no_cuda: false", {"device": "auto"}),
+        (TRL, "test_split_size: 0.2", {"eval_dataset": 0.2}),
+        (AXOLOTL, "gradient_checkpointing: unsloth", {"activation_checkpointing": "full"}),
         (TRL, "", {"method": "full", "assistant_only_loss": False, "precision": "auto"}),
         (PEFT, "", {"method": "lora", "lora_dropout": 0.05, "lora_r": "auto"}),
         (PEFT, "lora_r: 8", {"lora_r": 8, "lora_alpha": 32}),
+        (
+            f"{TRL}use_peft: true\n",
+            "lora_target_modules: [all-linear]",
+            {"target_modules": "all-linear"},
+        ),
         (
             PEFT,
             "use_rslora: true\nlora_r: 16\nlora_alpha: 8",
@@ -171,6 +182,9 @@ def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
         (AXOLOTL, "special_tokens: {pad_token: <pad>}", {"pad_token": "<pad>"}),
         (AXOLOTL, "excess_length_strategy: truncate", {"truncation_mode": "keep_start"}),
         (AXOLOTL, "bf16: auto", {"precision": "auto"}),
+        (AXOLOTL, "fp16: false", {"precision": "auto"}),
+        (AXOLOTL, "bf16: false\nfp16: false", {"precision": "fp32"}),
+        (LLAMA_FACTORY, "fp16: false", {"precision": "fp32"}),
         (LLAMA_FACTORY, "", {"method": "lora", "chat_template": "model"}),
         (LLAMA_FACTORY, "lora_rank: 4", {"lora_r": 4, "lora_alpha": 8}),
         (LLAMA_FACTORY, "lora_target: all", {"target_modules": "all-linear"}),
@@ -219,6 +233,11 @@ def test_a_key_keeps_its_meaning(
         (LLAMA_FACTORY, "packing: true"),
         (LLAMA_FACTORY, "max_samples: 100"),
         (LLAMA_FACTORY, "pure_bf16: true"),
+        (LLAMA_FACTORY, "enable_thinking: false"),
+        (LLAMA_FACTORY, "mix_strategy: interleave_under"),
+        (TRL, "test_split_size: 100"),
+        (TRL, "eos_token: <|im_end|>"),
+        (TRL, "model_init_kwargs: {dtype: bfloat16, num_labels: 3}"),
         (LLAMA_FACTORY, "use_galore: true"),
         (LLAMA_FACTORY_V1, "quant_config: {name: bnb}"),
     ],
@@ -264,6 +283,15 @@ def test_an_option_that_settles_a_loss_is_enough(tmp_path: Path) -> None:
         (TRL, "dataloader_num_workers: 4"),
         (TRL, "attn_implementation: flash_attention_2"),
         (TRL, "lora_r: 8"),
+        (TRL, "logging_steps: 0.05"),
+        (TRL, "save_total_limit: 0"),
+        (TRL, "save_total_limit: -1"),
+        (TRL, "per_device_eval_batch_size: 0"),
+        (TRL, "gradient_checkpointing: sometimes"),
+        (TRL, "model_init_kwargs: {dtype: bfloat16, attn_implementation: sdpa}"),
+        (TRL, 'model_init_kwargs: \'{"torch_dtype": "bfloat16"}\''),
+        (TRL, "streaming: true"),
+        (AXOLOTL, "save_total_limit: 0"),
         (AXOLOTL, "wandb_project: mine"),
         (AXOLOTL, "liger_rope: true"),
         (AXOLOTL, "plugins: [axolotl.integrations.liger.LigerPlugin]"),
@@ -278,9 +306,41 @@ def test_a_key_without_effect_on_the_result_is_listed_and_not_refused(
     assert names[line.partition(":")[0]] is False
 
 
-@pytest.mark.parametrize("line", ["use_dora: false", "label_smoothing_factor: 0.0", "fp16:"])
-def test_a_key_that_asks_for_nothing_is_no_loss(line: str, tmp_path: Path) -> None:
-    assert imported(tmp_path, TRL + line).not_carried == ()
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        (TRL, "use_dora: false"),
+        (TRL, "label_smoothing_factor: 0.0"),
+        (TRL, "fp16:"),
+        (LLAMA_FACTORY, "enable_thinking: true"),
+        (LLAMA_FACTORY, "mix_strategy: concat"),
+    ],
+)
+def test_a_key_that_asks_for_nothing_is_no_loss(base: str, line: str, tmp_path: Path) -> None:
+    found = imported(tmp_path, base + line, options=ROWS, allow_lossy=True)
+    assert line.partition(":")[0] not in [one.name for one in found.not_carried]
+
+
+def test_the_tokenizers_own_tokens_ask_for_nothing(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    model = f"model_name_or_path: {tiny_llama_folder}\ndataset_name: d\n"
+    assert imported(tmp_path, f"{model}eos_token: <|im_end|>\n").not_carried == ()
+    with pytest.raises(ConfigError, match="own eos_token stay"):
+        imported(tmp_path, f"{model}eos_token: </s>\n")
+    tokens = "special_tokens: {eos_token: <|im_end|>, bos_token: <s>, pad_token: <unk>}\n"
+    axolotl = AXOLOTL.replace("some/model", str(tiny_llama_folder)) + tokens
+    found = imported(tmp_path, axolotl)
+    assert found.not_carried == ()
+    assert found.resolved.config.pad_token == "<unk>"
+
+
+def test_tokens_of_a_model_that_is_not_here_are_not_known(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    text = f"{TRL}eos_token: <|im_end|>\n"
+    with pytest.raises(ConfigError, match="some/model is not here to be asked"):
+        imported(tmp_path, text)
+    found = imported(tmp_path, text, options=[("model", str(tiny_llama_folder))])
+    assert found.not_carried == ()
 
 
 @pytest.mark.parametrize(
@@ -329,6 +389,7 @@ def test_what_the_file_leaves_out_is_told_and_can_be_taken_from_its_tool(tmp_pat
         "learning_rate": 2e-5,
         "warmup_steps": 0,
         "max_length": 1024,
+        "precision": "bf16",
     }
     filled = imported(tmp_path, TRL, their_defaults=True)
     assert filled.left_out == ()

@@ -126,11 +126,17 @@ class Reading:
             self.lose(setting, loss)
 
     def carry(self, setting: Setting, values: Values) -> None:
-        """Take values from a setting; one that is taken already stays."""
+        """Take values from a setting; one that is taken already stays, one that is refused here is
+        lost."""
         for target, value in values.items():
             if target in self.values:
                 continue
-            self.values[target] = Setting(target, checked(target, value), setting.where)
+            try:
+                plain = checked(target, value)
+            except Loss as loss:
+                self.lose(setting, loss)
+                continue
+            self.values[target] = Setting(target, plain, setting.where)
             if target != setting.name:
                 self.renamed.setdefault(setting.name, []).append(target)
 
@@ -235,7 +241,9 @@ def checked(target: str, value: Any) -> Any:
         try:
             value = SPELLINGS[target].respell(value)
         except TranslationError as error:
-            raise Loss(str(error).rstrip("."), changes_result=True, about=(target,)) from error
+            changes_result = target not in _WITHOUT_EFFECT
+            why = str(error).rstrip(".")
+            raise Loss(why, changes_result=changes_result, about=(target,)) from error
     candidates = [value]
     if isinstance(value, str):
         candidates += [as_bool(value), scalar(value)]
@@ -245,7 +253,25 @@ def checked(target: str, value: Any) -> Any:
         except ValidationError:
             continue
         return candidate
-    raise Loss(f"{target} takes {entry.domain} here", changes_result=True, about=(target,))
+    changes_result = target not in _WITHOUT_EFFECT
+    raise Loss(
+        f"{target} takes {entry.domain} here", changes_result=changes_result, about=(target,)
+    )
+
+
+_WITHOUT_EFFECT: Final = frozenset(
+    {
+        "activation_checkpointing",
+        "logging_steps",
+        "output_dir",
+        "pad_to_multiple_of",
+        "per_device_eval_batch_size",
+        "report_to",
+        "save_steps",
+        "save_total_limit",
+    }
+)
+"""Hyperparameters that the trained model does not depend on."""
 
 
 @cache

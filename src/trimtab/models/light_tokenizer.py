@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from trimtab.errors import ConfigError
 from trimtab.models.safety import read_json
-from trimtab.models.source import ModelSource
+from trimtab.models.source import ModelSource, local_template_files
 
 SPECIAL_TOKENS = (
     "bos_token",
@@ -100,22 +101,33 @@ def load_light_tokenizer(source: ModelSource) -> LightTokenizer:
         raise ConfigError(f"the tokenizer cannot be loaded: {error}.", where=str(file)) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    declared = _declared(source)
-    special = {
-        name: _content(declared[name]) for name in SPECIAL_TOKENS if declared.get(name) is not None
-    }
+    declared = _declared(source.folder)
+    special = _special_tokens(declared)
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     tokenizer.add_special_tokens([token for token in special.values() if token not in known])
     return LightTokenizer(tokenizer, special, _chat_template(source, declared))
 
 
-def _declared(source: ModelSource) -> dict[str, Any]:
+def declared_special_tokens(model: str) -> dict[str, str] | None:
+    """The special tokens that a model's files declare, by their roles; None where none of the
+    files is here yet."""
+    files = local_template_files(model)
+    return _special_tokens(_declared(files[0].parent)) if files else None
+
+
+def _declared(folder: Path) -> dict[str, Any]:
     """What the tokenizer's configuration says; older files of special tokens stand behind it."""
     declared: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (source.folder / name).is_file():
-            declared |= read_json(source.folder / name)
+        if (folder / name).is_file():
+            declared |= read_json(folder / name)
     return declared
+
+
+def _special_tokens(declared: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: _content(declared[name]) for name in SPECIAL_TOKENS if declared.get(name) is not None
+    }
 
 
 def _content(token: Any) -> str:

@@ -18,6 +18,8 @@ from trimtab.interop.dialects.hugging_face import (
     SPEED,
     number_of,
     optim_args,
+    own_tokens,
+    save_total_limit,
     take_eval_strategy,
     take_length,
     take_optimizer,
@@ -56,8 +58,14 @@ def _begin(reading: Reading) -> None:
     take_length(reading)
     take_warmup(reading)
     take_precision(
-        reading, ("bf16", "bf16"), ("bfloat16", "bf16"), ("fp16", "fp16"), ("float16", "fp16")
+        reading,
+        ("bf16", "bf16"),
+        ("bfloat16", "bf16"),
+        ("fp16", "fp16"),
+        ("float16", "fp16"),
+        otherwise="auto",
     )
+    _take_special_tokens(reading)
     take_optimizer(reading, "optimizer")
     _take_schedule(reading)
     _take_cadence(reading)
@@ -150,7 +158,7 @@ def _take_cadence(reading: Reading) -> None:
 
 def _gradient_checkpointing(value: Any) -> Values:
     """What is offloaded is recomputed all the same."""
-    if value in ("offload", "offload_disk"):
+    if value in ("offload", "offload_disk", "unsloth"):
         return {"activation_checkpointing": "full"}
     return same("activation_checkpointing")(value)
 
@@ -162,15 +170,18 @@ def _long_rows(value: Any) -> Values:
     return {"truncation_mode": modes[value]}
 
 
-def _special_tokens(value: Any) -> Values:
-    tokens = {} if not isinstance(value, dict) else dict(value)
-    values = {"pad_token": tokens.pop("pad_token")} if tokens.get("pad_token") else {}
-    left = [name for name, token in tokens.items() if token]
-    if left:
-        raise Loss(
-            f"the tokenizer's own {', '.join(left)} stay", changes_result=True, instead=values
-        )
-    return values
+def _take_special_tokens(reading: Reading) -> None:
+    setting = reading.take("special_tokens")
+    if setting is None:
+        return
+    if not isinstance(setting.value, dict):
+        reading.lose(setting, Loss("not a mapping", changes_result=True))
+        return
+    tokens = {role: token for role, token in setting.value.items() if token}
+    if "pad_token" in tokens:
+        reading.carry(setting, {"pad_token": tokens.pop("pad_token")})
+    if tokens:
+        reading.apply(setting, lambda value: own_tokens(reading, tokens))
 
 
 def _chat_template(value: Any) -> Values:
@@ -317,14 +328,13 @@ FIELDS_OF_AXOLOTL: Final = {
     "optim_args": optim_args,
     "optim_target_modules": optim_args,
     "adam_eps": same("adam_epsilon"),
-    "save_total_limit": same("save_total_limit"),
+    "save_total_limit": save_total_limit,
     "lora_r": same("lora_r"),
     "lora_alpha": same("lora_alpha"),
     "lora_dropout": same("lora_dropout"),
     "lora_fan_in_fan_out": harmless("found from the kind of module"),
     "gradient_checkpointing": _gradient_checkpointing,
     "trust_remote_code": same("trust_remote_code"),
-    "special_tokens": _special_tokens,
     "tokens": lossy("no token is added", []),
     "chat_template": _chat_template,
     "eot_tokens": harmless("turns end where the template ends them, and that is trained on"),

@@ -22,6 +22,7 @@ from trimtab.interop.translating import (
     same,
     truth,
 )
+from trimtab.models.light_tokenizer import declared_special_tokens
 from trimtab.planning.settings import LION_BETA2
 
 SPEED: Final = harmless("a matter of speed or memory; decided here by the plan")
@@ -73,6 +74,27 @@ def of_subset(dataset: Any, subset: Any) -> str:
     return joined
 
 
+_MODEL_KEYS: Final = ("model_name_or_path", "base_model")
+
+
+def own_tokens(reading: Reading, tokens: Mapping[str, Any]) -> Values:
+    """They ask for nothing.
+
+    Raises Loss where `tokens`, by their roles, are not known to be the tokenizer's.
+    """
+    named = next((reading.left[key].value for key in _MODEL_KEYS if reading.has(key)), None)
+    model = reading.overrides.get("model", named)
+    own = None if model is None else declared_special_tokens(str(model))
+    if own is None:
+        why = f"the tokenizer's own {', '.join(tokens)} may be another"
+        where = "no model is named" if model is None else f"{model} is not here to be asked"
+        raise Loss(f"{why}, and {where}", changes_result=True)
+    others = [role for role, token in tokens.items() if own.get(role) != token]
+    if others:
+        raise Loss(f"the tokenizer's own {', '.join(others)} stay", changes_result=True)
+    return {}
+
+
 def take_length(reading: Reading) -> None:
     """`max_steps` wins over epochs in transformers, and is unset where it is not positive."""
     steps = reading.take("max_steps")
@@ -99,8 +121,11 @@ def take_warmup(reading: Reading) -> None:
         reading.apply(steps, same("warmup_steps"))
 
 
-def take_precision(reading: Reading, *switches: tuple[str, str]) -> None:
-    """The first switch that is on names the number format; all off is fp32."""
+def take_precision(reading: Reading, *switches: tuple[str, str], otherwise: str) -> None:
+    """The first switch that is on names the number format; all off is fp32.
+
+    otherwise: the format where switches are off and none of them is bf16's.
+    """
     settings = [(one, kind) for name, kind in switches if (one := reading.take(name)) is not None]
     for setting, kind in settings:
         value = as_bool(setting.value)
@@ -110,7 +135,8 @@ def take_precision(reading: Reading, *switches: tuple[str, str]) -> None:
             return reading.carry(setting, {"precision": kind})
     off = [setting for setting, _ in settings if as_bool(setting.value) is False]
     if off:
-        reading.carry(off[0], {"precision": "fp32"})
+        names_bf16 = any(kind == "bf16" for _, kind in settings)
+        reading.carry(off[0], {"precision": "fp32" if names_bf16 else otherwise})
     return None
 
 
@@ -139,7 +165,14 @@ def take_saving(reading: Reading) -> None:
     if steps is not None:
         reading.apply(steps, _interval("save_steps"))
     if limit is not None:
-        reading.apply(limit, same("save_total_limit"))
+        reading.apply(limit, save_total_limit)
+
+
+def save_total_limit(value: Any) -> Values:
+    number = number_of(value)
+    if number is not None and number <= 0:
+        raise Loss("every checkpoint is kept there, and a few are here", changes_result=False)
+    return same("save_total_limit")(value)
 
 
 def _interval(target: str) -> Field:
@@ -154,11 +187,14 @@ def _interval(target: str) -> Field:
     return carry
 
 
-def shared(reading: Reading) -> None:
-    """What several keys of TrainingArguments say together."""
+def shared(reading: Reading, *, without_bf16: str = "fp32") -> None:
+    """What several keys of TrainingArguments say together.
+
+    without_bf16: the number format where `fp16` is off and `bf16` is left out.
+    """
     take_length(reading)
     take_warmup(reading)
-    take_precision(reading, ("bf16", "bf16"), ("fp16", "fp16"))
+    take_precision(reading, ("bf16", "bf16"), ("fp16", "fp16"), otherwise=without_bf16)
     take_evaluation(reading)
     take_saving(reading)
     take_optimizer(reading)
@@ -280,7 +316,7 @@ _FASTER: Final = (
 )
 _SPREAD: Final = (
     "deepspeed parallelism_config accelerator_config local_rank tpu_num_cores tpu_metrics_debug "
-    "_n_gpu no_cuda use_mps_device split_batches dispatch_batches mp_parameters"
+    "_n_gpu use_mps_device split_batches dispatch_batches mp_parameters"
 )
 _SAVED: Final = (
     "save_only_model save_on_each_node enable_jit_checkpoint save_safetensors "
@@ -307,6 +343,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "report_to": report_to,
     "push_to_hub": HUB,
     "use_cpu": use_cpu,
+    "no_cuda": use_cpu,
     "optim_args": optim_args,
     "optim_target_modules": optim_args,
     "adafactor": _adafactor,

@@ -211,7 +211,6 @@ _ABSENT: Final = {
     "new_special_tokens_config": "no token is added",
     "split_special_tokens": "special tokens stay whole",
     "default_system": "the rows' own system turns are used",
-    "enable_thinking": "the template gets no arguments",
     "preserve_thinking": "the template gets no arguments",
     "tool_format": "tools are not put into the prompt",
     "use_dft_loss": "the loss is the negative log-likelihood",
@@ -224,7 +223,6 @@ _ABSENT: Final = {
     "freeze_vision_tower": "text models alone are trained",
     "freeze_multi_modal_projector": "text models alone are trained",
     "freeze_language_model": "every layer is trained",
-    "mix_strategy": "one dataset is trained on",
     "interleave_probs": "one dataset is trained on",
 }
 _GOES_WITH: Final = harmless("goes with a key that is not carried")
@@ -235,6 +233,8 @@ FIELDS_OF_LLAMA_FACTORY: Final = {
     **_all(_SPREAD, SEVERAL_DEVICES),
     **_all(_LOGGED, LOGGING),
     **{name: lossy(why, False) for name, why in _ABSENT.items()},
+    "enable_thinking": lossy("the template gets no arguments", True),
+    "mix_strategy": lossy("one dataset is trained on", "concat"),
     "model_name_or_path": same("model"),
     "model_revision": lossy("the newest revision is taken", "main", about=("model",)),
     "trust_remote_code": same("trust_remote_code"),

@@ -5,6 +5,7 @@ After `trl/trainer/sft_config.py`, `trl/scripts/utils.py` and `trl/trainer/model
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any, Final
@@ -18,6 +19,7 @@ from trimtab.interop.dialects.hugging_face import (
     file_or_path,
     number_of,
     of_subset,
+    own_tokens,
     shared,
 )
 from trimtab.interop.translating import (
@@ -34,6 +36,7 @@ from trimtab.interop.translating import (
     truth,
 )
 
+_FP32_WEIGHTS: Final = "the weights that are trained are fp32 here, products are in `precision`"
 _FOUR_BIT: Final = "the weights would be trained on in 4 or 8 bits, which is not there"
 _PEFTS_OWN: Final = (
     "without lora_target_modules PEFT adapts its own few for the architecture, such as q_proj and "
@@ -42,11 +45,14 @@ _PEFTS_OWN: Final = (
 
 
 def _begin(reading: Reading) -> None:
-    shared(reading)
+    shared(reading, without_bf16="bf16")
     _take_adapter(reading)
     _take_packing(reading)
     _take_datasets(reading)
     reading.differences.append(JOINED_STRINGS)
+    end = reading.take("eos_token")
+    if end is not None:
+        reading.apply(end, lambda token: own_tokens(reading, {"eos_token": token}))
     env = reading.take("env")
     if env is not None:
         reading.lose(env, Loss("set it in the shell", changes_result=False))
@@ -178,6 +184,34 @@ def _template_path(value: Any) -> Values:
     )
 
 
+_HOW_LOADED: Final = ("attn_implementation", "device_map", "dtype", "torch_dtype", "use_cache")
+
+
+def _model_init(value: Any) -> Values:
+    """Arguments of from_pretrained: where and in which format weights lie, or another model."""
+    try:
+        arguments = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise Loss("not a mapping", changes_result=True)
+    others = [name for name, each in arguments.items() if name not in _HOW_LOADED and each]
+    if others:
+        raise Loss(
+            f"the model is loaded as it is saved, without {', '.join(others)}", changes_result=True
+        )
+    raise Loss(_FP32_WEIGHTS, changes_result=False)
+
+
+def _test_split_size(value: Any) -> Values:
+    """A share of the rows that is held out; a number of them has no counterpart."""
+    number = number_of(value)
+    if number is None or not 0 < number < 1:
+        why = "a share of the rows is held out, not a number"
+        raise Loss(why, changes_result=True, about=("eval_dataset",))
+    return {"eval_dataset": number}
+
+
 def _length(value: Any) -> Values:
     return same("max_length")(value)
 
@@ -194,10 +228,8 @@ FIELDS_OF_TRL: Final = {
     **FIELDS,
     "model_name_or_path": same("model"),
     "model_revision": lossy("the newest revision is taken", "main", about=("model",)),
-    "dtype": harmless("the weights that are trained are fp32 here, products are in `precision`"),
-    "torch_dtype": harmless(
-        "the weights that are trained are fp32 here, products are in `precision`"
-    ),
+    "dtype": harmless(_FP32_WEIGHTS),
+    "torch_dtype": harmless(_FP32_WEIGHTS),
     "attn_implementation": SPEED,
     "trust_remote_code": same("trust_remote_code"),
     "lora_r": same("lora_r"),
@@ -231,9 +263,10 @@ FIELDS_OF_TRL: Final = {
     "router_aux_loss_coef": lossy("no auxiliary loss of a router is added", 0, 0.0),
     "activation_offloading": SPEED,
     "chat_template_path": _template_path,
-    "eos_token": lossy("the tokenizer's own end of sequence is used"),
     "pad_token": same("pad_token"),
-    "model_init_kwargs": lossy("the model is loaded as it is saved"),
+    "model_init_kwargs": _model_init,
+    "streaming": LOADING,
+    "test_split_size": _test_split_size,
 }
 
 TRL: Final = Dialect(
@@ -250,6 +283,7 @@ TRL: Final = Dialect(
         **DEFAULTS,
         "learning_rate": 2e-5,
         "max_length": 1024,
+        "precision": "bf16",
         "assistant_only_loss": False,
         "lora_r": 16,
         "lora_alpha": 32,
