@@ -187,7 +187,7 @@ def _files_of_folder(folder: Path, splits: tuple[str, ...], *, or_all: bool) -> 
         raise DataError(f"the folder has no file of rows ({FORMATS_READ}).", where=str(folder))
     said = {file: _splits_said(file, folder) for file in files}
     all_said = set().union(*said.values())
-    wanted = next((words for words in map(_synonyms, splits) if words & all_said), set())
+    wanted = next((words for words in map(split_synonyms, splits) if words & all_said), set())
     chosen = [file for file in files if not said[file] or said[file] & wanted]
     if not chosen and or_all:
         return files
@@ -200,7 +200,8 @@ def _files_of_folder(folder: Path, splits: tuple[str, ...], *, or_all: bool) -> 
     return chosen
 
 
-def _synonyms(split: str) -> set[str]:
+def split_synonyms(split: str) -> set[str]:
+    """The names that datasets give the split."""
     return next((set(words) for words in SPLIT_SYNONYMS if split in words), {split})
 
 
@@ -284,7 +285,7 @@ def _evaluation_table_of_hub(dataset: str, split: str) -> tuple[str, Iterable[di
     """The first split of those to evaluate on, else `split`; and the dataset's name with it."""
     splits = _table_of_hub(dataset, None)
     for wanted in EVALUATION_SPLITS:
-        found = next((name for name in splits if name in _synonyms(wanted)), None)
+        found = next((name for name in splits if name in split_synonyms(wanted)), None)
         if found is not None:
             return f"{dataset} ({found})", splits[found]
     return f"{dataset} ({split})", _table_of_hub(dataset, split)

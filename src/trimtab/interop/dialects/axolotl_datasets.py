@@ -6,11 +6,17 @@ After `axolotl/utils/schemas/datasets.py` and `axolotl/prompt_strategies/`.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Final
 
 from trimtab.data.sources import with_subset
 from trimtab.hyperparameters.reading import Setting
-from trimtab.interop.dialects.hugging_face import file_or_path
+from trimtab.interop.dialects.rows import (
+    HELD_OUT_SPLITS,
+    VALIDATION_FIRST,
+    file_or_path,
+    is_held_out_split,
+)
 from trimtab.interop.translating import Loss, Reading, Values, as_bool
 
 _HARMLESS: Final = {"ds_type", "trust_remote_code", "preprocess_shards", "field_thinking"}
@@ -22,18 +28,50 @@ def take_datasets(reading: Reading) -> None:
     inputs = reading.take("train_on_inputs")
     on_inputs = inputs is not None and as_bool(inputs.value) is True
     datasets, tests = reading.take("datasets"), reading.take("test_datasets")
+    if tests is not None:
+        rows = [] if datasets is None else _entries(datasets.value)
+        reading.apply(tests, lambda value: _held_out(_entries(value), rows, reading))
     if datasets is not None:
         _take(reading, datasets, on_inputs)
     if inputs is not None:
         reading.carry(
             inputs, {"completion_only_loss": not on_inputs, "assistant_only_loss": not on_inputs}
         )
-    if tests is not None:
-        entries = _entries(tests.value)
-        reading.carry(tests, {"eval_dataset": entries[0].get("path")} if len(entries) == 1 else {})
-        if len(entries) != 1:
-            why = "one held-out dataset is read"
-            reading.lose(tests, Loss(why, changes_result=False, about=("eval_dataset",)))
+
+
+def _held_out(
+    entries: list[dict[str, Any]], rows: list[dict[str, Any]], reading: Reading
+) -> Values:
+    """The dataset to evaluate on, whose rows are read as those to train on. Raises Loss."""
+    about = ("eval_dataset",)
+    if len(entries) != 1:
+        raise Loss("one held-out dataset is read", changes_result=True, about=about)
+    if not isinstance(entries[0].get("path"), str):
+        raise Loss("it names no path", changes_result=True, about=about)
+    entry = entries[0]
+    is_file = bool(entry.get("data_files") or entry.get("ds_type") or Path(entry["path"]).is_file())
+    values = {"eval_dataset": _named_source(entry)}
+    split = entry.pop("split", None) or ("train" if is_file else "test")
+    if is_file and split != "train":
+        why = f"the file is read whole, and not {split} of it"
+        raise Loss(why, changes_result=True, about=about, instead=values)
+    if not is_file and not is_held_out_split(split):
+        why = f"{HELD_OUT_SPLITS}, and not {split}"
+        raise Loss(why, changes_result=True, about=about, instead=values)
+    if split == "test":
+        reading.differences.append(VALIDATION_FIRST)
+    if rows and _shape(entry) != _shape(rows[0]):
+        why = "its rows are read as those of datasets, which are of another shape"
+        raise Loss(why, changes_result=True, about=about, instead=values)
+    if entry.get("data_files") is not None or entry.get("name") is not None:
+        raise Loss("one file or dataset is read", changes_result=True, about=about, instead=values)
+    return values
+
+
+def _shape(entry: dict[str, Any]) -> dict[str, Any]:
+    """What an entry says of its rows, not of where they lie."""
+    places = {"path", "data_files", "name", "split"} | _HARMLESS
+    return {key: value for key, value in entry.items() if key not in places}
 
 
 def _entries(value: Any) -> list[dict[str, Any]]:
@@ -67,13 +105,18 @@ def _take(reading: Reading, setting: Setting, on_inputs: bool) -> None:
         reading.lose(named, Loss("; ".join(losses), changes_result=True, about=("dataset",)))
 
 
+def _named_source(entry: dict[str, Any]) -> Any:
+    """Takes an entry's path or file, with the subset where it is a dataset of the hub."""
+    dataset, subset = file_or_path(entry), entry.get("name")
+    joined = None if subset is None else with_subset(str(dataset), str(subset))
+    if joined is None:
+        return dataset
+    del entry["name"]
+    return joined
+
+
 def _source(entry: dict[str, Any]) -> dict[str, Any]:
-    values: dict[str, Any] = {"dataset": file_or_path(entry)}
-    subset = entry.get("name")
-    joined = None if subset is None else with_subset(str(values["dataset"]), str(subset))
-    if joined is not None:
-        del entry["name"]
-        values["dataset"] = joined
+    values: dict[str, Any] = {"dataset": _named_source(entry)}
     split = entry.pop("split", None)
     if split is not None and split != "train":
         values["dataset_split"] = split

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trimtab.data.sources import with_subset
 from trimtab.interop.translating import (
     Dialect,
     Difference,
@@ -45,33 +44,6 @@ def number_of(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
-
-
-FILE_FORMATS: Final = ("json", "csv", "parquet", "arrow", "text")
-"""What `datasets` calls the readers of local files."""
-
-
-def file_or_path(entry: dict[str, Any]) -> Any:
-    """Takes an entry's dataset: a path, or the one file in `data_files` of a file format."""
-    path, files = entry.pop("path"), entry.pop("data_files", None)
-    one = files[0] if isinstance(files, list) and len(files) == 1 else files
-    if isinstance(one, str) and path in FILE_FORMATS:
-        return one
-    if files is not None:
-        entry["data_files"] = files
-    return path
-
-
-def of_subset(dataset: Any, subset: Any) -> str:
-    """A hub dataset's name with the subset that is read of it. Raises Loss."""
-    joined = with_subset(str(dataset), str(subset))
-    if joined is None:
-        raise Loss(
-            f"the subset {subset} is read of a dataset of the hub, and {dataset} is none",
-            changes_result=True,
-            about=("dataset",),
-        )
-    return joined
 
 
 _MODEL_KEYS: Final = ("model_name_or_path", "base_model")

@@ -10,17 +10,23 @@ import math
 from dataclasses import replace
 from typing import Any, Final
 
+from trimtab.data.sources import can_have_splits
 from trimtab.interop.dialects.hugging_face import (
     DEFAULTS,
     FIELDS,
     LOADING,
     PREFIXES,
     SPEED,
-    file_or_path,
     number_of,
-    of_subset,
     own_tokens,
     shared,
+)
+from trimtab.interop.dialects.rows import (
+    HELD_OUT_SPLITS,
+    VALIDATION_FIRST,
+    file_or_path,
+    is_held_out_split,
+    of_subset,
 )
 from trimtab.interop.translating import (
     Dialect,
@@ -128,16 +134,25 @@ def _take_datasets(reading: Reading) -> None:
     if mixture is not None:
         reading.apply(mixture, _mixture)
     _take_subset(reading)
-    strategy_is_set = "eval_strategy" in reading.values
-    test = reading.take("dataset_test_split")
-    name = reading.left.get("dataset_name")
-    if name is not None and strategy_is_set and reading.values["eval_strategy"].value != "no":
-        held_out = test or name
-        if test is None or test.value in ("test", "validation"):
-            reading.carry(held_out, {"eval_dataset": name.value})
-            test = None
-    if test is not None:
-        reading.lose(test, Loss("rows are held out of the training rows", changes_result=False))
+    _take_test_split(reading)
+
+
+def _take_test_split(reading: Reading) -> None:
+    """Another split of the dataset is evaluated on, where anything is."""
+    test, name = reading.take("dataset_test_split"), reading.left.get("dataset_name")
+    strategy = reading.values.get("eval_strategy")
+    if name is None or strategy is None or strategy.value == "no":
+        if test is not None:
+            reading.lose(test, Loss("nothing is evaluated on there", changes_result=False))
+        return
+    split = "test" if test is None else test.value
+    if not can_have_splits(str(name.value)) or not is_held_out_split(split):
+        why = f"{HELD_OUT_SPLITS}, and not {split}"
+        reading.lose(test or name, Loss(why, changes_result=True, about=("eval_dataset",)))
+        return
+    reading.carry(test or name, {"eval_dataset": name.value})
+    if split == "test":
+        reading.differences.append(VALIDATION_FIRST)
 
 
 def _take_subset(reading: Reading) -> None:
