@@ -155,6 +155,11 @@ def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
         (TRL, "adam_beta2: 0.99\noptim: lion_32bit", {"optim": "lion"}),
         (TRL, "eval_strategy: no", {"eval_strategy": "no"}),
         (TRL, "eval_strategy: steps", {"eval_dataset": "rows.jsonl"}),
+        (
+            TRL,
+            "eval_strategy: steps\ndataset_test_split: dev",
+            {"eval_dataset": "rows.jsonl"},
+        ),
         (TRL, "save_strategy: epoch\nsave_steps: 5", {"save_steps": "auto"}),
         (AXOLOTL, "", {"dataset": "some/rows", "dataset_format": "messages", "method": "full"}),
         (AXOLOTL, "", {"truncation_mode": "drop", "lr_scheduler_type": "cosine"}),
@@ -236,6 +241,7 @@ def test_a_key_keeps_its_meaning(
         (LLAMA_FACTORY, "enable_thinking: false"),
         (LLAMA_FACTORY, "mix_strategy: interleave_under"),
         (TRL, "test_split_size: 100"),
+        (TRL, "eval_strategy: steps\ndataset_test_split: test_sft"),
         (TRL, "eos_token: <|im_end|>"),
         (TRL, "model_init_kwargs: {dtype: bfloat16, num_labels: 3}"),
         (LLAMA_FACTORY, "use_galore: true"),
@@ -380,6 +386,16 @@ def test_what_a_tool_does_otherwise_under_the_same_values_is_told_and_not_refuse
     assert told is None or told in reasons[0]
 
 
+def test_defaults_of_the_tool_yield_to_a_global_batch_from_the_command_line(
+    tmp_path: Path,
+) -> None:
+    options = [("global_batch_size", "32")]
+    found = imported(tmp_path, f"{TRL}per_device_train_batch_size: 8", options=options)
+    assert found.resolved.config.gradient_accumulation_steps == "auto"
+    filled = imported(tmp_path, TRL, options=options, their_defaults=True)
+    assert filled.resolved.config.per_device_train_batch_size == "auto"
+
+
 def test_what_the_file_leaves_out_is_told_and_can_be_taken_from_its_tool(tmp_path: Path) -> None:
     found = imported(tmp_path, TRL)
     assert {one.name: one.theirs for one in found.left_out} == {
@@ -426,6 +442,65 @@ def test_axolotls_rows_are_found(entry: str, expected: dict[str, Any], tmp_path:
     text = f"base_model: m\ndatasets: [{{path: {path}, {entry}}}]\n"
     config = dict(imported(tmp_path, text).resolved.config)
     assert {name: config[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("path: other/rows, split: validation, type: chat_template", "other/rows"),
+        ("path: other/rows, name: de, split: dev, type: chat_template", "other/rows:de"),
+        ("path: json, data_files: held.jsonl, split: train, type: chat_template", "held.jsonl"),
+        ("path: held.jsonl, ds_type: json, type: chat_template", "held.jsonl"),
+    ],
+)
+def test_axolotls_held_out_rows_are_found(entry: str, expected: str, tmp_path: Path) -> None:
+    found = imported(tmp_path, f"{AXOLOTL}test_datasets: [{{{entry}}}]\nval_set_size: 0\n")
+    assert found.resolved.config.eval_dataset == expected
+    assert found.not_carried == ()
+    assert found.differences == ()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        "[{type: chat_template}]",
+        "[{path: a, split: validation}, {path: b, split: validation}]",
+        "[{path: some/rows, split: train, type: chat_template}]",
+        "[{path: json, data_files: held.jsonl, split: 'train[:9]', type: chat_template}]",
+        "[{path: json, data_files: [a.jsonl, b.jsonl], type: chat_template}]",
+        "[{path: some/rows, split: validation, type: completion}]",
+        "held.jsonl",
+    ],
+)
+def test_axolotls_held_out_rows_that_would_be_others_are_a_loss(
+    entries: str, tmp_path: Path
+) -> None:
+    text = f"{AXOLOTL}test_datasets: {entries}\n"
+    with pytest.raises(ConfigError, match=r"test_datasets is .* cannot be carried"):
+        imported(tmp_path, text)
+    assert imported(tmp_path, text, options=[("eval_dataset", "mine.jsonl")]) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{TRL.replace('rows.jsonl', 'some/rows')}eval_strategy: epoch\n",
+        f"{AXOLOTL}test_datasets: [{{path: some/rows, type: chat_template}}]\n",
+    ],
+)
+def test_a_test_split_that_may_not_be_read_is_told(text: str, tmp_path: Path) -> None:
+    options = [("dataset_format", "messages")]
+    (difference,) = imported(tmp_path, text, options=options).differences
+    assert "the test split is evaluated on there" in difference.why
+    settled = [*options, ("eval_dataset", "0.1")]
+    assert imported(tmp_path, text, options=settled).differences == ()
+
+
+def test_a_file_alone_has_no_test_split(tmp_path: Path) -> None:
+    rows = written(tmp_path, "{}", "rows.jsonl")
+    text = f"model_name_or_path: m\ndataset_name: {rows}\neval_strategy: epoch\n"
+    with pytest.raises(ConfigError, match="validation split"):
+        imported(tmp_path, text)
 
 
 @pytest.mark.parametrize(
@@ -505,6 +580,30 @@ def test_trls_subset_is_a_part_of_the_datasets_name(lines: str, tmp_path: Path) 
 def test_a_subset_of_a_file_is_a_loss(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be carried.*--allow-lossy"):
         imported(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("line", "secret", "shown"),
+    [
+        ("hub_token: hf_abcdef", "hf_abcdef", "(hidden)"),
+        ("wandb_api_key: '123'", "123", "(hidden)"),
+        ("env: {HF_TOKEN: hf_abcdef, A: b}", "hf_abcdef", "{'A': 'b', 'HF_TOKEN': '(hidden)'}"),
+        ("some_password: abc", "abc", "(hidden)"),
+        ("eos_token: <end>", None, "'<end>'"),
+        ("use_auth_token: true", None, "true"),
+    ],
+)
+def test_what_opens_an_account_is_not_shown(
+    line: str, secret: str | None, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = imported(tmp_path, TRL + line, allow_lossy=True)
+    (lost,) = found.not_carried
+    assert lost.shown_value == shown
+    file = written(tmp_path, TRL + line)
+    for command in (["--allow-lossy"], []):
+        run(["plan", str(file), "--quick", *command])
+        told = capsys.readouterr()
+        assert secret is None or secret not in told.out + told.err
 
 
 def test_a_damaged_registry_is_refused(tmp_path: Path) -> None:

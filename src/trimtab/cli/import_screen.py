@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.hyperparameters.problems import shown
 from trimtab.hyperparameters.writing import yaml_value
 from trimtab.interop.importing import Imported
 from trimtab.interop.translating import Difference, NotCarried
@@ -54,7 +53,7 @@ def losses_table(not_carried: Sequence[NotCarried]) -> Table:
     for lost in sorted(not_carried, key=lambda one: not one.changes_result):
         table.add_row(
             Text(visible(lost.name)),
-            Text(visible(shown(lost.value))),
+            Text(visible(lost.shown_value)),
             Text("yes", "yellow") if lost.changes_result else "no",
             Text(visible(lost.why)),
         )

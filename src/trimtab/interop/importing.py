@@ -10,7 +10,7 @@ from typing import Any, Final
 from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import aliases, catalogue
 from trimtab.hyperparameters.layers import ResolvedConfig, resolve
-from trimtab.hyperparameters.problems import Problem, raise_for, shown
+from trimtab.hyperparameters.problems import Problem, raise_for
 from trimtab.hyperparameters.reading import Setting, read_file
 from trimtab.interop.dialects.axolotl import AXOLOTL
 from trimtab.interop.dialects.hugging_face import TRANSFORMERS
@@ -148,9 +148,7 @@ _CONTAINED: Final = {
 
 def _refuse_losses(reading: Reading) -> None:
     problems = [
-        Problem(
-            f"{lost.name} is {shown(lost.value)} and cannot be carried: {lost.why}.", lost.where
-        )
+        Problem(f"{lost.name} is {lost.shown_value} and cannot be carried: {lost.why}.", lost.where)
         for lost in reading.not_carried
         if lost.changes_result and not (lost.about and set(lost.about) <= reading.overrides.keys())
     ]
@@ -169,6 +167,7 @@ def _defaults_taken(reading: Reading, dialect: Dialect, all_of_them: bool) -> li
     if "global_batch_size" in given:
         brought -= set(_UNITS[0])
     rivals = {"num_train_epochs"} if "max_steps" in given else set()
+    rivals |= set(_UNITS[0]) if "global_batch_size" in reading.overrides else set()
     rivals |= {"warmup_steps"} if "warmup_ratio" in given else set()
     return [
         Setting(name, value, f"{dialect.title}'s defaults")

@@ -6,6 +6,7 @@ the reason and whether the model that comes out depends on it. Nothing is passed
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.hyperparameters.config import TrainingConfig
+from trimtab.hyperparameters.problems import shown
 from trimtab.hyperparameters.reading import Setting, scalar
 from trimtab.hyperparameters.translations import SPELLINGS, TranslationError
 
@@ -55,6 +57,35 @@ class NotCarried:
     changes_result: bool
     about: tuple[str, ...] = ()
     where: str | None = None
+
+    @property
+    def shown_value(self) -> str:
+        """The value as a sentence can hold it, without what opens an account."""
+        return _HIDDEN if _is_secret(self.name, self.value) else shown(_without_secrets(self.value))
+
+
+_HIDDEN: Final = "(hidden)"
+_SECRET: Final = re.compile(r"(^|[_-])(token|key|password|secret)$", re.IGNORECASE)
+_TOKENS_OF_TEXT: Final = re.compile(
+    r"(^|[_.])(bos|eos|eot|pad|unk|sep|cls|mask|image|audio|video)_token$"
+)
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """Whether the value is a text under a name that credentials have."""
+    is_named_so = _SECRET.search(name) is not None and _TOKENS_OF_TEXT.search(name) is None
+    return is_named_so and isinstance(value, str)
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            name: _HIDDEN if _is_secret(str(name), each) else _without_secrets(each)
+            for name, each in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_without_secrets(each) for each in value]
+    return value
 
 
 @dataclass(frozen=True, slots=True)
