@@ -259,6 +259,43 @@ def test_a_key_that_changes_the_result_is_refused_unless_the_loss_is_allowed(
     assert line.rpartition("\n")[2].partition(":")[0] in lost
 
 
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        (TRL, "save_steps: .inf"),
+        (PEFT, "use_rslora: true\nlora_r: -1"),
+        (PEFT, "use_rslora: true\nlora_r: .nan"),
+        (AXOLOTL, "excess_length_strategy: [drop]"),
+        (AXOLOTL, "test_datasets: [{split: test}]"),
+        (AXOLOTL, "test_datasets: [{path: [a]}]"),
+        (LLAMA_FACTORY, "disable_gradient_checkpointing: maybe"),
+        (LLAMA_FACTORY, "neat_packing: true\ncutoff_len: .inf"),
+    ],
+)
+def test_a_value_of_no_known_kind_is_a_loss(base: str, line: str, tmp_path: Path) -> None:
+    found = imported(tmp_path, base + line, options=ROWS, allow_lossy=True)
+    keys = {key.partition(":")[0] for key in line.splitlines()}
+    assert keys & {one.name for one in found.not_carried}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "type: [a]",
+        "type: {field_output: [a], format: [b]}",
+        "type: chat_template, roles: [a]",
+        "type: chat_template, roles: {user: 1}",
+        "type: chat_template, roles_to_train: 3",
+        "type: chat_template, message_property_mappings: [a]",
+        "type: chat_template, name: [a, b]",
+    ],
+)
+def test_axolotls_rows_of_no_known_kind_are_a_loss(entry: str, tmp_path: Path) -> None:
+    text = f"base_model: m\ndatasets: [{{path: some/rows, {entry}}}]\n"
+    with pytest.raises(ConfigError, match=r"datasets is .* cannot be carried"):
+        imported(tmp_path, text)
+
+
 def test_what_is_allowed_to_be_lost_leaves_the_nearest_there_is(tmp_path: Path) -> None:
     found = values(
         tmp_path, AXOLOTL + "adapter: qlora\noptimizer: adamw_torch_8bit", allow_lossy=True

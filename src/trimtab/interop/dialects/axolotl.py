@@ -165,7 +165,7 @@ def _gradient_checkpointing(value: Any) -> Values:
 
 def _long_rows(value: Any) -> Values:
     modes = {"drop": "drop", "truncate": "keep_start", "raise": "error"}
-    if value not in modes:
+    if not isinstance(value, str) or value not in modes:
         raise Loss("not drop, truncate or raise", changes_result=True)
     return {"truncation_mode": modes[value]}
 

@@ -75,8 +75,7 @@ def _shape(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _entries(value: Any) -> list[dict[str, Any]]:
-    entries = value if isinstance(value, list) else [value]
-    return [dict(entry) for entry in entries if isinstance(entry, dict)]
+    return [dict(entry) for entry in _listed(value) if isinstance(entry, dict)]
 
 
 def _take(reading: Reading, setting: Setting, on_inputs: bool) -> None:
@@ -146,7 +145,13 @@ def _turns(entry: dict[str, Any], name: str) -> tuple[dict[str, Any], list[str]]
     """Turns under `messages` or `conversations`, with their keys for role and content."""
     default = "messages" if name == "chat_template" else "conversations"
     column = entry.pop("field_messages", None) or default
-    mapping = entry.pop("message_property_mappings", None) or {}
+    mapping, roles = entry.pop("message_property_mappings", None), entry.pop("roles", None)
+    losses = [
+        f"{key} is no mapping"
+        for key, value in (("message_property_mappings", mapping), ("roles", roles))
+        if value and not isinstance(value, dict)
+    ]
+    mapping = mapping if isinstance(mapping, dict) else {}
     role = mapping.get("role") or entry.pop("message_field_role", None) or "role"
     content = mapping.get("content") or entry.pop("message_field_content", None) or "content"
     entry.pop("message_field_role", None)
@@ -155,16 +160,15 @@ def _turns(entry: dict[str, Any], name: str) -> tuple[dict[str, Any], list[str]]
     if name == "sharegpt":
         role, content = "from", "value"
     others = sorted(set(mapping) - {"role", "content"})
-    losses = [f"{', '.join(others)} of a turn are not read"] if others else []
+    losses += [f"{', '.join(others)} of a turn are not read"] if others else []
     template = entry.pop("chat_template", None)
     if template not in (None, "tokenizer_default"):
         losses.append(f"the template {template} is the model's own here")
-    roles = entry.pop("roles", None) or {}
     unusual = [
         f"{theirs} for {ours}"
-        for ours, names in roles.items()
-        for theirs in names
-        if _ROLES.get(theirs) != ours
+        for ours, names in (roles if isinstance(roles, dict) else {}).items()
+        for theirs in _listed(names)
+        if _ROLES.get(str(theirs)) != ours
     ]
     if unusual:
         losses.append(f"roles named {', '.join(unusual)} are not known")
@@ -186,6 +190,10 @@ _ROLES: Final = {
 }
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _column(part: str, column: str) -> Values:
     return {} if column == part else {"dataset_columns": {part: column}}
 
@@ -201,9 +209,9 @@ def _own_type(kind: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         "dataset_columns": columns,
         "chat_template": "none",
     }
-    wordings = {kind.get("format", AS_IT_STANDS), kind.get("no_input_format")}
+    wordings = (kind.get("format", AS_IT_STANDS), kind.get("no_input_format"))
     losses = []
-    if wordings != {AS_IT_STANDS}:
+    if any(wording != AS_IT_STANDS for wording in wordings):
         losses.append("prompt and completion are joined without a wording")
     if kind.get("system_prompt") or kind.get("field_system") or kind.get("field_input"):
         losses.append("a system prompt or an input beside the instruction is not read")
@@ -220,7 +228,10 @@ def _masks(entry: dict[str, Any], losses: list[str]) -> dict[str, Any]:
     ends = [entry.pop(name, None) for name in ("train_on_eos", "train_on_eot")]
     if any(end not in (None, "turn") for end in ends):
         losses.append("an assistant's end of turn is trained on, and no other")
-    if roles is None or (roles and set(roles) <= {"assistant", "gpt"}):
+    if roles is None:
+        return {"assistant_only_loss": True}
+    roles = [str(role) for role in _listed(roles)]
+    if roles and set(roles) <= {"assistant", "gpt"}:
         return {"assistant_only_loss": True}
     if set(roles) >= {"assistant", "user"}:
         return {"assistant_only_loss": False}

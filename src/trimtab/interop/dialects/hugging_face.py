@@ -5,6 +5,7 @@ After the fields of `transformers.TrainingArguments` (versions 4 and 5).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -35,15 +36,14 @@ NO_PART: Final = harmless("the commands have words of their own for it")
 
 
 def number_of(value: Any) -> float | None:
-    """A number, also one that came as text; None for anything else."""
+    """A finite number, also one that came as text; None for anything else."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        return value
     try:
-        return float(value)
+        number = value if isinstance(value, int) else float(value)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 _MODEL_KEYS: Final = ("model_name_or_path", "base_model")

@@ -52,7 +52,9 @@ def _begin(reading: Reading) -> None:
     _take_packing(reading)
     off = reading.take("disable_gradient_checkpointing")
     if off is not None:
-        reading.carry(off, {"activation_checkpointing": "off" if truth(off.value) else "full"})
+        reading.apply(
+            off, lambda value: {"activation_checkpointing": "off" if truth(value) else "full"}
+        )
     take_dataset(reading)
     reading.differences += [CUT_PROMPTS, ONE_LINE_BREAK]
 

@@ -91,9 +91,11 @@ def _source(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _format(entry: dict[str, Any]) -> dict[str, Any]:
-    columns = dict(entry.pop("columns", None) or {})
+    columns, tags = (entry.pop(key, None) or {} for key in ("columns", "tags"))
+    if not isinstance(columns, dict) or not isinstance(tags, dict):
+        raise Loss("the entry's columns or tags are no mapping", changes_result=True)
+    columns = dict(columns)
     if entry.pop("formatting", "alpaca") == "sharegpt":
-        tags = entry.pop("tags", None) or {}
         column = columns.pop("messages", "conversations")
         is_openai = (tags.get("role_tag"), tags.get("content_tag")) == ("role", "content")
         part = "messages" if is_openai else "conversations"

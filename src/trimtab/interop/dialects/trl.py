@@ -35,6 +35,7 @@ from trimtab.interop.translating import (
     Reading,
     Values,
     as_bool,
+    checked,
     harmless,
     lossy,
     same,
@@ -107,7 +108,8 @@ def rank_stabilised(
         return {}
     rank, alpha = default_rank, default_alpha
     if reading.has(rank_key):
-        rank = int(number_of(reading.left[rank_key].value) or default_rank)
+        given = checked("lora_r", reading.left[rank_key].value)
+        rank = given if isinstance(given, int) else default_rank
     alpha_setting = reading.take("lora_alpha")
     if alpha_setting is not None:
         alpha = number_of(alpha_setting.value) or default_alpha
