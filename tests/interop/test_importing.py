@@ -536,8 +536,11 @@ def test_a_test_split_that_may_not_be_read_is_told(text: str, tmp_path: Path) ->
 def test_a_file_alone_has_no_test_split(tmp_path: Path) -> None:
     rows = written(tmp_path, "{}", "rows.jsonl")
     text = f"model_name_or_path: m\ndataset_name: {rows}\neval_strategy: epoch\n"
-    with pytest.raises(ConfigError, match="validation split"):
-        imported(tmp_path, text)
+    found = imported(tmp_path, text)
+    assert found.resolved.config.eval_dataset == "auto"
+    assert [(one.name, one.changes_result) for one in found.not_carried] == [
+        ("eval_strategy", False)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -597,13 +600,14 @@ def test_llama_factorys_registry_is_looked_up(
     [
         "dataset_name: some/rows\ndataset_config: de\n",
         "use_peft: false\ndatasets: [{path: some/rows, name: de}]\n",
+        "dataset_name: ignored\ndatasets: [{path: some/rows, name: de}]\n",
     ],
 )
 def test_trls_subset_is_a_part_of_the_datasets_name(lines: str, tmp_path: Path) -> None:
     text = f"model_name_or_path: m\n{lines}"
     assert values(tmp_path, text)["dataset"] == "some/rows:de"
     held_out = values(tmp_path, f"{text}eval_strategy: epoch\n").get("eval_dataset")
-    assert held_out == ("some/rows:de" if "dataset_name" in lines else None)
+    assert held_out == ("some/rows:de" if "dataset_config" in lines else None)
 
 
 @pytest.mark.parametrize(

@@ -140,21 +140,23 @@ def _take_datasets(reading: Reading) -> None:
 
 
 def _take_test_split(reading: Reading) -> None:
-    """Another split of the dataset is evaluated on, where anything is."""
+    """Another split of the named dataset is evaluated on, where anything is."""
     test, name = reading.take("dataset_test_split"), reading.left.get("dataset_name")
     strategy = reading.values.get("eval_strategy")
-    if name is None or strategy is None or strategy.value == "no":
+    is_mixture = "dataset" in reading.values
+    if name is None or is_mixture or strategy is None or strategy.value == "no":
         if test is not None:
-            reading.lose(test, Loss("nothing is evaluated on there", changes_result=False))
-        return
-    split = "test" if test is None else test.value
-    if not can_have_splits(str(name.value)) or not is_held_out_split(split):
-        why = f"{HELD_OUT_SPLITS}, and not {split}"
-        reading.lose(test or name, Loss(why, changes_result=True, about=("eval_dataset",)))
-        return
-    reading.carry(test or name, {"eval_dataset": name.value})
-    if split == "test":
-        reading.differences.append(VALIDATION_FIRST)
+            reading.lose(test, Loss("no split is evaluated on there", changes_result=False))
+    elif not can_have_splits(str(name.value)):
+        why = "a file alone has no other split: rows are held out of it"
+        reading.lose(test or strategy, Loss(why, changes_result=False))
+    elif test is None or is_held_out_split(test.value):
+        reading.carry(test or name, {"eval_dataset": name.value})
+        if test is None or test.value == "test":
+            reading.differences.append(VALIDATION_FIRST)
+    else:
+        why = f"{HELD_OUT_SPLITS}, and not {test.value}"
+        reading.lose(test, Loss(why, changes_result=True, about=("eval_dataset",)))
 
 
 def _take_subset(reading: Reading) -> None:
