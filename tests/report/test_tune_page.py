@@ -114,6 +114,12 @@ def test_sentences() -> None:
     assert "unidentified" not in horizon_sentence(replace(RESULT, horizon=sure))
 
 
+def test_what_is_not_remembered_is_told_with_the_reason() -> None:
+    told = headline(replace(RESULT, facts_kept=False, not_kept="the rows are not local files"))
+    assert "next plan" not in told
+    assert "Nothing is remembered for `auto`: the rows are not local files." in told
+
+
 def test_written_and_read_back(tmp_path: Path) -> None:
     assert TuneResult.from_json(RESULT.to_json()) == RESULT
     with pytest.raises(ConfigError, match="no folder of a finished search"):

@@ -10,6 +10,7 @@ import pytest
 from trimtab.search.design import Design, Space
 from trimtab.search.halves import Halves, halves
 from trimtab.search.judging import Judged, against_start, fitted_horizon, taken, verdict
+from trimtab.search.keeping import reason_not_to_keep
 from trimtab.search.record import Horizon
 from trimtab.search.storage import Finished
 from trimtab.workflow.trial_runs import TrialRun
@@ -128,6 +129,23 @@ def test_only_an_identified_horizon_moves_the_rate() -> None:
     assert moved is not None
     assert moved["learning_rate"] == pytest.approx(3e-4 * 10**-0.5, rel=0.02)
     assert taken(found, test, unsure) == {"learning_rate": 3e-4}
+
+
+def test_a_start_that_no_test_tells_from_the_rest_is_not_kept() -> None:
+    unsure = judged(run_of(1e-4, 1.0), run_of(3e-4, 0.9, test_loss=1.0))
+    told = reason_not_to_keep(unsure, taken(unsure, against_start(unsure), None))
+    assert told == "no value is shown to be better than the plan's own"
+    flat = judged(run_of(1e-4, 0.994), run_of(3e-4, 1.0), diverged(1e-3))
+    assert flat.best == flat.start
+    assert reason_not_to_keep(flat, None) == "no other run can be told from the plan's own"
+    assert reason_not_to_keep(judged(diverged(1e-4)), None) == "every run diverged"
+
+
+def test_a_start_is_kept_where_something_else_is_shown_to_be_worse() -> None:
+    assert reason_not_to_keep(judged(run_of(1e-4, 1.0), run_of(3e-4, 1.2)), None) is None
+    assert reason_not_to_keep(judged(run_of(1e-4, 1.0), diverged(3e-4)), None) is None
+    found = judged(*BASIN)
+    assert reason_not_to_keep(found, taken(found, against_start(found), None)) is None
 
 
 def test_a_shift_of_the_best_rate_with_the_length_is_found() -> None:

@@ -128,6 +128,19 @@ def test_the_next_plan_takes_it_and_says_so(tmp_path: Path, tiny_llama_folder: P
     assert "tune" not in trimtab.plan(other, quick=True).decision("learning_rate").because
 
 
+def test_a_start_that_nothing_was_told_from_is_not_handed_on_as_measured(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    nothing_learnt = 1e-15
+    config = config_of(tmp_path, tiny_llama_folder, learning_rate=nothing_learnt)
+    asked = {**config, "learning_rate": "auto"}
+    prior = trimtab.plan(asked, quick=True).decision("learning_rate")
+    result = trimtab.tune(config, budget=6.0, num_trials=4)
+    assert result.values == {"learning_rate": nothing_learnt}
+    assert not result.facts_kept and "can be told" in result.not_kept
+    assert trimtab.plan(asked, quick=True).decision("learning_rate").value == prior.value
+
+
 def test_runs_of_a_second_length_branch_off_where_the_schedule_has_a_trunk(
     tmp_path: Path, tiny_llama_folder: Path
 ) -> None:

@@ -11,8 +11,11 @@ from trimtab.search.record import TuneResult
 def headline(result: TuneResult) -> str:
     """What is taken and why; how the next plan comes by it."""
     sentence = result.verdict[0].upper() + result.verdict[1:]
-    if not result.facts_kept or result.best is None:
+    if result.best is None:
         return f"{sentence}."
+    if not result.facts_kept:
+        because = "" if result.not_kept is None else f": {result.not_kept}"
+        return f"{sentence}. Nothing is remembered for `auto`{because}."
     others = [name for name in result.names if name != "learning_rate"]
     if not others:
         return f"{sentence}. The next plan of this model, data and method takes it for `auto`."

@@ -87,6 +87,13 @@ class Judged:
         runs = [run for run in self._runs if run.diverged is None]
         return [run for run in runs if (near := self._to_best(run)) and near.is_within_noise]
 
+    def is_told_apart(self, best: TrialRun) -> bool:
+        """Whether a run with a loss is worse than the best one, or none but that came to a loss."""
+        others = [run for run in self._runs if run != best]
+        sound = [run for run in others if run.diverged is None]
+        equal = self.equal_to_best()
+        return any(run not in equal for run in sound) if sound else bool(others)
+
     def plateau(self) -> dict[str, tuple[float, float]]:
         """By name, the least and the largest tried value that is equal to the best.
 

@@ -9,7 +9,26 @@ from trimtab.hyperparameters.catalogue import catalogue
 from trimtab.planning.fact import Fact
 from trimtab.planning.questions import tuned_key
 from trimtab.planning.settings import Settings
+from trimtab.search.judging import Judged
 from trimtab.search.record import Cost
+
+
+def reason_not_to_keep(judged: Judged, chosen: Mapping[str, Any] | None) -> str | None:
+    """Why the next plan should not take what was found as measured; None where it should.
+
+    What the plan had is measured to be good only where something else is shown to be worse: else
+    a start that nobody could tell from the rest would be handed on as the best.
+    """
+    best = judged.best
+    if best is None:
+        return "every run diverged"
+    if chosen is not None:
+        return None
+    if best != judged.start:
+        return "no value is shown to be better than the plan's own"
+    if not judged.is_told_apart(best):
+        return "no other run can be told from the plan's own"
+    return None
 
 
 def tuned_facts(

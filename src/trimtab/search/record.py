@@ -69,7 +69,8 @@ class TuneResult:
     `is_changed`. plateau: by name, the lowest and highest tried value that is equal to the best
     within noise. region: by name, bounds that hold the best value at 90%, where the runs say
     so much. test: the best against the start, on rows that the search never saw; None where the
-    best is the start, or the start was not run. facts_kept: the next plan uses what was found.
+    best is the start, or the start was not run. facts_kept: the next plan uses what was found;
+    not_kept: why it does not.
     """
 
     folder: str
@@ -94,6 +95,7 @@ class TuneResult:
     sampler: str
     seed: int
     facts_kept: bool
+    not_kept: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         record = {"format": TUNE_FORMAT, **asdict(self)}

@@ -37,12 +37,12 @@ from trimtab.search.judging import (
     told,
     verdict,
 )
-from trimtab.search.keeping import tuned_facts
+from trimtab.search.keeping import reason_not_to_keep, tuned_facts
 from trimtab.search.record import TuneResult
 from trimtab.search.storage import Trials, branches, open_storage
 from trimtab.workflow.carrying_out import told_memory_errors
 from trimtab.workflow.planning import ConfigLike, resolve_config
-from trimtab.workflow.recalling import remember_tuned
+from trimtab.workflow.recalling import reason_not_remembered, remember_tuned
 from trimtab.workflow.stopping import stop_at_update_end
 from trimtab.workflow.trial_plans import TrialBench, trial_bench
 from trimtab.workflow.trial_runs import TrialRun
@@ -332,10 +332,11 @@ def _result(search: _Search, judged: Judged, short: Judged) -> TuneResult:
     sentence = verdict(judged, test, chosen)
     best = judged.best
     plateau = judged.plateau()
-    facts_kept = False
-    if best is not None:
+    not_kept = reason_not_to_keep(judged, chosen)
+    if not_kept is None:
         facts = tuned_facts(search.bench.order(values).settings, values, plateau, sentence, cost)
-        facts_kept = remember_tuned(search.asked.resolved.config, facts)
+        if not remember_tuned(search.asked.resolved.config, facts):
+            not_kept = reason_not_remembered(search.asked.resolved.config)
     settings = plan.settings()
     return TuneResult(
         folder=str(search.folder.root),
@@ -359,5 +360,6 @@ def _result(search: _Search, judged: Judged, short: Judged) -> TuneResult:
         num_test_rows=len(search.rows.test),
         sampler=design.sampler,
         seed=design.seed,
-        facts_kept=facts_kept,
+        facts_kept=not_kept is None,
+        not_kept=not_kept,
     )

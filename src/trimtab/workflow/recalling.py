@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from trimtab.engine.observer import Observer
 from trimtab.hyperparameters.config import TrainingConfig
@@ -21,6 +22,7 @@ from trimtab.probes.device_identity import DeviceIdentity, available_memory, wit
 from trimtab.runs.fact_store import FactStore, StoredAnswer, user_fact_store
 from trimtab.workflow.fingerprinting import (
     Fingerprints,
+    dataset_names,
     subject_of,
     subject_of_noise_probe,
     subject_of_run_facts,
@@ -173,6 +175,12 @@ def remember_tuned(config: TrainingConfig, facts: Iterable[Fact]) -> bool:
     records = [fact.to_json() for fact in facts]
     user_fact_store().remember(subject_of_tune(config), fingerprint, records)
     return True
+
+
+def reason_not_remembered(config: TrainingConfig) -> str:
+    """Why nothing that was found out with the configuration can be told to hold later."""
+    has_rows = all(Path(name).expanduser().exists() for name in dataset_names(config))
+    return f"the {'model is' if has_rows else 'rows are'} not local files"
 
 
 def recall_tuned(config: TrainingConfig) -> tuple[Fact, ...]:
