@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.ray_double import RayDouble
 from support.runs import tiny_config, write_rows
 
 from trimtab.engine.stops import StopRequested
@@ -40,10 +41,12 @@ def ray() -> Iterator[object]:
     ray.shutdown()
 
 
-@pytest.fixture(params=["here", "apart", pytest.param("ray", marks=needs_ray)])
+@pytest.fixture(params=["here", "apart", "four at once", pytest.param("ray", marks=needs_ray)])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    if request.param == "ray":
-        made: Executor = RayExecutor(request.getfixturevalue("ray"), num_at_once=1)
+    if request.param == "four at once":
+        made: Executor = RayExecutor(RayDouble(), num_at_once=4)
+    elif request.param == "ray":
+        made = RayExecutor(request.getfixturevalue("ray"), num_at_once=1)
     else:
         made = LocalExecutor(apart=request.param == "apart")
     with closing(made):

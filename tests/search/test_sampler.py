@@ -139,6 +139,38 @@ def test_runs_under_way_are_not_proposed_again() -> None:
     assert abs(math.log(ratio)) > 0.05
 
 
+@pytest.mark.parametrize("num_finished", [0, 1])
+def test_runs_that_are_begun_together_are_apart(num_finished: int) -> None:
+    study = optuna.create_study()
+    space = {"rate": optuna.distributions.FloatDistribution(1e-6, 1e-2, log=True)}
+    asked = []
+    for number in range(5):
+        # A process of its own each: nothing is shared but the study and the seed.
+        study.sampler = LocalQuadraticSampler(seed=0, min_distance=0.1)
+        asked.append(study.ask(space))
+        if number < num_finished:
+            study.tell(asked[number], basin(asked[number].params["rate"]))
+    logs = sorted(math.log(trial.params["rate"]) for trial in asked)
+    assert min(b - a for a, b in pairwise(logs)) >= 0.05 * math.log(1e4) * (1 - 1e-9)
+
+
+def test_categories_are_drawn_alike_whichever_process_asks() -> None:
+    def drawn(*, is_new: bool) -> list[str]:
+        sampler = LocalQuadraticSampler(seed=0)
+        study = optuna.create_study(sampler=sampler)
+        kinds = optuna.distributions.CategoricalDistribution(list("abcdefgh"))
+        found = []
+        for _ in range(12):
+            study.sampler = LocalQuadraticSampler(seed=0) if is_new else sampler
+            trial = study.ask({"kind": kinds})
+            study.tell(trial, 1.0)
+            found.append(trial.params["kind"])
+        return found
+
+    assert drawn(is_new=True) == drawn(is_new=False)
+    assert len(set(drawn(is_new=True))) > 3
+
+
 def test_batch_and_rate_are_searched_together() -> None:
     def objective(trial: optuna.Trial) -> float:
         rate = trial.suggest_float("learning_rate", 1e-6, 1e-2, log=True)

@@ -5,17 +5,20 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.children import child_environment
 from support.halting import signalled_where_halted
+from support.ray_double import RayDouble
 from support.runs import tiny_config, write_rows
 
 import trimtab
 from trimtab.engine.observer import Silent
 from trimtab.errors import ConfigError, DataError, Interrupted
+from trimtab.search.ray_execution import RayExecutor
 from trimtab.search.record import TuneResult
 
 BUDGET: dict[str, Any] = {"budget": 7.5, "num_trials": 5}
@@ -195,6 +198,35 @@ def test_several_at_once_and_one_without_a_start(tmp_path: Path, tiny_llama_fold
     assert result.start == {"learning_rate": 1e-3, "weight_decay": 0.0}
     assert len(result.runs) == 5 and result.runs[0].is_start
     assert set(result.plateau) == {"learning_rate", "weight_decay"}
+
+
+@pytest.mark.parametrize("sampler", ["local", "random"])
+def test_runs_that_are_begun_together_are_not_the_same(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch, sampler: Any
+) -> None:
+    ray = RayDouble()
+    made = RayExecutor(ray, num_at_once=4)
+    monkeypatch.setattr("trimtab.search.ray_execution.ray_executor", lambda on: made)
+    config = config_of(tmp_path, tiny_llama_folder)
+    result = trimtab.tune(config, sampler=sampler, on="ray", budget=6.0, num_trials=4)
+    assert ray.most_under_way == 4 and len(ray.tasks) == 4
+    rates = sorted(run.values["learning_rate"] for run in result.runs)
+    assert len(rates) == 4
+    assert sampler == "random" or min(b / a for a, b in pairwise(rates)) > 1.8
+
+
+def test_a_value_that_is_under_way_is_waited_for(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = RayDouble()
+    made = RayExecutor(ray, num_at_once=4)
+    monkeypatch.setattr("trimtab.search.ray_execution.ray_executor", lambda on: made)
+    config = config_of(tmp_path, tiny_llama_folder, max_steps=40, global_batch_size=4)
+    result = trimtab.tune(
+        config, ["global_batch_size"], sampler="random", on="ray", budget=8.0, num_trials=6
+    )
+    sizes = [run.values["global_batch_size"] for run in result.runs]
+    assert len(set(sizes)) == len(sizes) == len(ray.tasks) < 6
 
 
 def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
+from trimtab.search.design import WHOLE
 from trimtab.workflow.trial_process import run_trial_apart, trial_server
 from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
 
@@ -52,3 +53,12 @@ class LocalExecutor:
 
     def close(self) -> None:
         self._server.close()
+
+
+def executor_for(on: str, names: Sequence[str]) -> Executor:
+    """Runs whose memory differs have processes of their own: one may die of it."""
+    if on == "local":
+        return LocalExecutor(apart=any(name in WHOLE for name in names))
+    from trimtab.search.ray_execution import ray_executor
+
+    return ray_executor(on)

@@ -10,6 +10,8 @@ import numpy as np
 from trimtab.search.surrogate import DEFAULT, Array, Constants, Surrogate
 
 NUM_WIDE = 512
+FANNED_APART = 0.75
+"""In steps: how near runs may lie that are begun before any has come to an end."""
 NEARBY = ((0.2, 256), (0.05, 128))
 """Standard deviations around the best run, with the number of candidates drawn at each."""
 
@@ -26,7 +28,8 @@ def propose(
 
     The middle first; then a step along each hyperparameter from the best so far; then the lowest
     lower confidence bound in the trust region, no nearer to any run than `min_distance` where the
-    region has room. Runs under way are taken to come out as predicted.
+    region has room. Runs under way are taken to come out as predicted; where none has come to an
+    end, the next one is as many steps from the first as others leave it.
     """
     num_dimensions = points_ND.shape[1]
     is_finite_N = np.isfinite(losses_N)
@@ -39,7 +42,7 @@ def propose(
     if len(started_SD) <= num_dimensions:
         return _step(best_D, len(started_SD) - 1, constants.step, rng)
     if not len(points_ND):
-        return _farthest(started_SD, rng)
+        return _fanned(started_SD, constants.step, rng)
     surrogate = Surrogate.of(points_ND, losses_N, constants=constants)
     if len(pending_PD):
         surrogate = surrogate.believing(pending_PD)
@@ -59,6 +62,22 @@ def _step(from_D: Array, axis: int, step: float, rng: np.random.Generator) -> Ar
     stepped = from_D.copy()
     stepped[axis] += sides[rng.integers(len(sides))]
     return stepped
+
+
+def _fanned(started_SD: Array, step: float, rng: np.random.Generator) -> Array:
+    """The fewest steps from the first run, along one axis, to where no other run is near."""
+    num_dimensions = started_SD.shape[1]
+    steps = [side * number * step for number in range(1, int(2 / step) + 1) for side in (-1, 1)]
+    away_MD = np.array(
+        [started_SD[0] + by * axis_D for by in steps for axis_D in np.eye(num_dimensions)]
+    )
+    is_inside_M = (np.abs(away_MD) <= 1).all(axis=1)
+    is_apart_M = _distances(away_MD, started_SD).min(axis=1) >= FANNED_APART * step
+    fanned_MD = away_MD[is_inside_M & is_apart_M]
+    if not len(fanned_MD):
+        return _farthest(started_SD, rng)
+    nearest: Array = fanned_MD[np.argmin(_distances(fanned_MD, started_SD[:1])[:, 0].round(6))]
+    return nearest
 
 
 def _farthest(started_SD: Array, rng: np.random.Generator) -> Array:

@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -40,19 +41,26 @@ class LocalQuadraticSampler(BaseSampler):
 
     def __init__(self, *, seed: int | None = None, min_distance: float = 0.0) -> None:
         self._seed = secrets.randbits(32) if seed is None else seed
-        self._random = RandomSampler(seed=seed)
         self._min_distance = min_distance
 
     def reseed_rng(self) -> None:
         self._seed = secrets.randbits(32)
-        self._random.reseed_rng()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The numeric hyperparameters that all finished trials share, the failed ones too."""
-        trials = study.get_trials(deepcopy=False, states=FINISHED)
-        spaces = [trial.distributions for trial in trials if trial.distributions]
+        """The numeric hyperparameters that all finished trials share, the failed ones too.
+
+        Until one has finished, those that the trials under way share.
+        """
+        trials = [each for each in study.get_trials(deepcopy=False) if each.distributions]
+        finished = [each.distributions for each in trials if each.state in FINISHED]
+        running = [
+            each.distributions
+            for each in trials
+            if each.state == TrialState.RUNNING and each.number != trial.number
+        ]
+        spaces = finished or running
         if not spaces:
             return {}
         return {
@@ -68,8 +76,7 @@ class LocalQuadraticSampler(BaseSampler):
         axes = [axis for name, each in search_space.items() if (axis := axis_of(name, each))]
         others = search_space.keys() - {axis.name for axis in axes}
         drawn = {
-            name: self._random.sample_independent(study, trial, name, search_space[name])
-            for name in sorted(others)
+            name: self._drawn(study, trial, name, search_space[name]) for name in sorted(others)
         }
         if not axes:
             return drawn
@@ -98,7 +105,15 @@ class LocalQuadraticSampler(BaseSampler):
         is_first = not any(param_name in each.params for each in study.get_trials(deepcopy=False))
         if axis is not None and is_first:
             return axis.value(0.0)
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
+        return self._drawn(study, trial, param_name, param_distribution)
+
+    def _drawn(
+        self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
+    ) -> Any:
+        """At random, by the seed, the trial's number and the name, whoever asks in which order."""
+        mixed = np.random.SeedSequence([self._seed, trial.number, crc32(name.encode())])
+        one = RandomSampler(seed=int(mixed.generate_state(1)[0]))
+        return one.sample_independent(study, trial, name, distribution)
 
 
 def _has(trial: FrozenTrial, axes: Sequence[Axis], asking: FrozenTrial) -> bool:

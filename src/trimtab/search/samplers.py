@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from trimtab.search.design import BRACKET, Design
 from trimtab.search.sampler import LocalQuadraticSampler
@@ -12,6 +16,42 @@ from trimtab.search.space import axis_of
 
 MIN_DISTANCE = 0.1
 """In halves of a range, 1.4 times a rate: all runs share a seed, so nearer ones say little new."""
+
+
+class SamplerByNumber(BaseSampler):
+    """Each trial is proposed by a sampler that is made for its number: what that draws depends on
+    the number and the design's seed, whichever process asks, and after whichever others."""
+
+    def __init__(self, design: Design) -> None:
+        self._design = design
+        self._made: tuple[int, BaseSampler] | None = None
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._of(trial).before_trial(study, trial)
+
+    def _of(self, trial: FrozenTrial) -> BaseSampler:
+        if self._made is None or self._made[0] != trial.number:
+            self._made = trial.number, make_sampler(self._design, trial.number)
+        return self._made[1]
 
 
 def make_sampler(design: Design, number: int) -> BaseSampler:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trimtab.errors import ConfigError
 from trimtab.search.design import Design
-from trimtab.search.samplers import first_points, make_sampler
+from trimtab.search.samplers import SamplerByNumber, first_points
 from trimtab.workflow.trial_runs import TrialRun
 
 RUN = "run"
@@ -56,7 +56,11 @@ class Trials:
     def __init__(self, storage: RDBStorage, name: str, design: Design, identity: str) -> None:
         self._storage, self._name, self._design = storage, name, design
         self._study = optuna.create_study(
-            storage=storage, study_name=name, direction="minimize", load_if_exists=True
+            storage=storage,
+            study_name=name,
+            sampler=SamplerByNumber(design),
+            direction="minimize",
+            load_if_exists=True,
         )
         self._study_id = storage.get_study_id_from_name(name)
         known = self._study.user_attrs.get(DESIGN)
@@ -110,12 +114,14 @@ class Trials:
         num_repeats = sum(trial.user_attrs.get(REPEATS) is not None for trial in begun)
         if len(begun) - waiting - num_repeats >= num_trials or num_repeats >= num_trials:
             return None
-        first = [trial.number for trial in begun if trial.state == TrialState.WAITING]
-        number = min(first, default=len(begun))
-        self._study.sampler = make_sampler(self._design, number)
         asked = self._study.ask({space.name: space.distribution for space in self._design.spaces})
         asked.set_user_attr(WORKER, _this_process())
         return self._storage.get_trial(self._trial_id(asked.number))
+
+    def under_way(self) -> list[FrozenTrial]:
+        """Begun, by whichever process, and not at their end, with all of their params."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in running if set(self._design.names) <= trial.params.keys()]
 
     def give_back(self, number: int) -> None:
         """The trial waits again, and is proposed again as it was."""

@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from trimtab.engine.observer import Observer, Silent
-from trimtab.engine.stops import StopRequested
-from trimtab.errors import Interrupted
 from trimtab.planning.fingerprint import digest
 from trimtab.runs.atomic import write_json
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.lock import run_lock
 from trimtab.search.design import (
     DEFAULT_BUDGET,
-    WHOLE,
-    Design,
     SamplerName,
-    make_design,
-    planned_value,
     searched_names,
 )
-from trimtab.search.executors import Executor, LocalExecutor
-from trimtab.search.folder import Asked, TuneFolder
-from trimtab.search.halves import Halves, halves
+from trimtab.search.executors import Executor, executor_for
+from trimtab.search.folder import Asked
 from trimtab.search.judging import (
     Judged,
     against_start,
     cost_of,
     fitted_horizon,
-    search_loss,
     taken,
-    told,
     verdict,
 )
 from trimtab.search.keeping import reason_not_to_keep, tuned_facts
 from trimtab.search.record import TuneResult
+from trimtab.search.searching import Search
 from trimtab.search.storage import Trials, branches, open_storage
 from trimtab.workflow.carrying_out import told_memory_errors
 from trimtab.workflow.planning import ConfigLike, resolve_config
 from trimtab.workflow.recalling import reason_not_remembered, remember_tuned
 from trimtab.workflow.stopping import stop_at_update_end
-from trimtab.workflow.trial_plans import TrialBench, trial_bench
-from trimtab.workflow.trial_runs import TrialRun
+from trimtab.workflow.trial_plans import trial_bench
 
 
 def tune(
@@ -88,175 +78,17 @@ def tune(
         return earlier
     with told_memory_errors():
         bench = trial_bench(asked.resolved, observer=observer, plan=plan)
-        search = _Search.of(bench, asked, folder, observer)
+        search = Search.of(bench, asked, folder, observer)
         folder.root.mkdir(parents=True, exist_ok=True)
         with run_lock(RunFolder(folder.root)):
             folder.begin(asked, bench.plan)
-            with closing(_executor(on, asked.names)) as executor:
+            with closing(executor_for(on, asked.names)) as executor:
                 result = _searched(search, storage, executor)
             write_json(folder.tune_json, result.to_json())
     return result
 
 
-def _executor(on: str, names: Sequence[str]) -> Executor:
-    """Runs whose memory differs have processes of their own: one may die of it."""
-    if on == "local":
-        return LocalExecutor(apart=any(name in WHOLE for name in names))
-    from trimtab.search.ray_execution import ray_executor
-
-    return ray_executor(on)
-
-
-@dataclass
-class _Search:
-    """One search under way; `under_way` are its begun trials, by study."""
-
-    bench: TrialBench
-    design: Design
-    rows: Halves
-    folder: TuneFolder
-    observer: Observer
-    asked: Asked
-    under_way: set[int] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, bench: TrialBench, asked: Asked, folder: TuneFolder, observer: Observer) -> _Search:
-        """Raises ConfigError and DataError where it cannot be made."""
-        held_out = bench.order().eval_rows
-        design = make_design(
-            bench.plan,
-            asked.names,
-            num_eval_tokens=sum(row.num_tokens for row in held_out),
-            budget=asked.budget,
-            num_trials=asked.num_trials,
-            sampler=asked.sampler,  # type: ignore[arg-type]
-        )
-        rows = halves(len(held_out), bench.plan.settings().data_seed)
-        return cls(bench, design, rows, folder, observer, asked)
-
-    def score(self, run: TrialRun) -> float | None:
-        return search_loss(run, self.rows)
-
-    def run_all(
-        self,
-        trials: Trials,
-        executor: Executor,
-        stop_requested: Callable[[], bool],
-        *,
-        num_trials: int,
-        num_steps: int,
-    ) -> None:
-        """The trials of one length that are left. Raises Interrupted."""
-        trials.take_up(self.score)
-        progress = _Progress(self.observer)
-        with self._giving_back(trials):
-            found = executor.results(
-                lambda: self._next(trials, progress, num_trials, num_steps),
-                on_update=progress.updated,
-                stop_requested=stop_requested,
-            )
-            for number, run in found:
-                trials.keep(number, run, self.score(run))
-                self.under_way.discard(number)
-                progress.done()
-                self.tell(trials, run)
-                if stop_requested():
-                    raise StopRequested
-
-    def _next(
-        self, trials: Trials, progress: _Progress, num_trials: int, num_steps: int
-    ) -> tuple[int, Any] | None:
-        """The next order. What was run before is not run again: it would come out the same."""
-        while (trial := trials.next(num_trials)) is not None:
-            self.under_way.add(trial.number)
-            overrides = self.design.overrides(trial.params)
-            same = [one.run for one in trials.finished() if one.run.overrides == overrides]
-            if same:
-                trials.repeat(trial.number, same[0], self.score(same[0]))
-                self.under_way.discard(trial.number)
-                continue
-            place = len(trials.finished()) + len(self.under_way)
-            order = self.bench.order(overrides, num_steps=num_steps)
-            order = replace(order, branch_num_steps=self._branch_num_steps)
-            title = f"run {place} of {num_trials}: {told(overrides)}"
-            progress.begun(title, order.num_updates)
-            return trial.number, order
-        return None
-
-    @property
-    def _branch_num_steps(self) -> int | None:
-        return self.design.short_num_steps if self.design.short_branches else None
-
-    @contextmanager
-    def _giving_back(self, trials: Trials) -> Iterator[None]:
-        try:
-            yield
-        except (StopRequested, KeyboardInterrupt):
-            number = len(trials.finished())
-            kept = "1 finished run is kept" if number == 1 else f"{number} finished runs are kept"
-            raise Interrupted(
-                f"{self.folder.root}: stopped; {kept}.",
-                hint="Go on with the same command.",
-            ) from None
-        finally:
-            for number in self.under_way:
-                trials.give_back(number)
-            self.under_way.clear()
-
-    def run_reference(self, trials: Trials, stop_requested: Callable[[], bool]) -> None:
-        """The plan's own values, where the space has no place for one of them."""
-        if not self.design.has_reference or trials.reference is not None:
-            return
-        values = self.planned_values()
-        progress = _Progress(self.observer)
-        progress.begun(f"the plan's own: {told(values)}", self.design.num_steps)
-        order = self.bench.order(values, num_steps=self.design.num_steps)
-        with self._giving_back(trials):
-            with closing(_executor("local", self.design.names)) as alone:
-                ((_, found),) = alone.results(
-                    _once(order), on_update=progress.updated, stop_requested=stop_requested
-                )
-            trials.keep_reference(found)
-        progress.done()
-        self.tell(trials, found)
-
-    def planned_values(self) -> dict[str, Any]:
-        return {name: planned_value(self.bench.plan, name) for name in self.design.names}
-
-    def tell(self, trials: Trials, run: TrialRun) -> None:
-        """One line: what it came to, and the best so far."""
-        loss = self.score(run)
-        came_to = f"diverged, {run.diverged}" if loss is None else f"{loss:.4f} nats per token"
-        best = Judged(self.design, self.rows, trials.finished(), trials.reference).best
-        so_far = "" if best is None else f"; best so far {told(best.overrides)}"
-        self.observer.noted(f"{told(run.overrides)}: {came_to}{so_far}")
-
-
-class _Progress:
-    """One trial's updates as an observer's activity."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._done = 0
-
-    def begun(self, name: str, num_steps: int) -> None:
-        self._done = 0
-        self._observer.activity(name, num_steps)
-
-    def updated(self, num_updates: int) -> None:
-        self._observer.advanced(num_updates - self._done)
-        self._done = num_updates
-
-    def done(self) -> None:
-        self._observer.activity_done()
-
-
-def _once(order: Any) -> Callable[[], tuple[int, Any] | None]:
-    left = [(0, order)]
-    return lambda: left.pop() if left else None
-
-
-def _searched(search: _Search, storage: str | None, executor: Executor) -> TuneResult:
+def _searched(search: Search, storage: str | None, executor: Executor) -> TuneResult:
     design = search.design
     _tell_design(search)
     url = storage or f"sqlite:///{search.folder.trials_db}"
@@ -293,7 +125,7 @@ def _searched(search: _Search, storage: str | None, executor: Executor) -> TuneR
     return _result(search, judged, Judged(design, search.rows, short_finished))
 
 
-def _tell_design(search: _Search) -> None:
+def _tell_design(search: Search) -> None:
     design, plan = search.design, search.bench.plan
     step_s = plan.predictions.step_time_s
     num_updates = (design.num_trials + design.has_reference) * design.num_steps
@@ -318,7 +150,7 @@ def _tell_design(search: _Search) -> None:
         )
 
 
-def _result(search: _Search, judged: Judged, short: Judged) -> TuneResult:
+def _result(search: Search, judged: Judged, short: Judged) -> TuneResult:
     design, plan = search.design, search.bench.plan
     horizon = None
     if design.num_short_trials and "learning_rate" in design.names:
