@@ -127,8 +127,38 @@ def test_only_an_identified_horizon_moves_the_rate() -> None:
     sure, unsure = Horizon(-0.5, -0.7, -0.3, 60, 20), Horizon(-0.5, -1.2, 0.2, 60, 20)
     moved = taken(found, test, sure)
     assert moved is not None
-    assert moved["learning_rate"] == pytest.approx(3e-4 * 10**-0.5, rel=0.02)
+    # By the interval's end nearer to 0: ten times the length, which nobody has run.
+    assert moved["learning_rate"] == pytest.approx(3e-4 * 10**-0.3, rel=0.02)
     assert taken(found, test, unsure) == {"learning_rate": 3e-4}
+
+
+@pytest.mark.parametrize(
+    ("rates", "best", "exponent", "expected"),
+    [
+        # Down from above the plan's own, 1e-4, it goes no lower than that, which the test rejected.
+        ((1e-5, 1e-4, 3e-4, 9e-4), 3e-4, -1.5, 1e-4),
+        # Up from below it no higher.
+        ((1e-5, 3e-5, 1e-4, 3e-4), 3e-5, 1.5, 1e-4),
+        # Nor further than was run.
+        ((1e-4, 3e-4, 9e-4), 3e-4, 1.5, 9e-4),
+        ((1e-5, 3e-5, 1e-4), 3e-5, -1.5, 1e-5),
+    ],
+)
+def test_a_moved_rate_stays_within_what_was_run_and_on_its_side_of_the_plans_own(
+    rates: tuple[float, ...], best: float, exponent: float, expected: float
+) -> None:
+    found = judged(*[run_of(rate, 0.2 * math.log(rate / best) ** 2) for rate in rates])
+    horizon = Horizon(exponent, exponent - 0.1, exponent + 0.1, 60, 20)
+    test = against_start(found)
+    moved = taken(found, test, horizon)
+    assert moved == {"learning_rate": expected}
+    assert "not run itself" not in verdict(found, test, moved)
+
+
+def test_a_moved_rate_does_not_go_back_to_a_plans_own_that_diverged() -> None:
+    runs = [run_of(rate, 0.2 * math.log(rate / 1e-5) ** 2) for rate in (3e-6, 1e-5, 3e-5)]
+    found = judged(diverged(1e-4), *runs)
+    assert taken(found, None, Horizon(2.0, 1.9, 2.1, 60, 20)) == {"learning_rate": 3e-5}
 
 
 def test_a_start_that_no_test_tells_from_the_rest_is_not_kept() -> None:
@@ -168,5 +198,5 @@ def test_the_sentence_names_what_is_taken_where_the_length_moves_it() -> None:
     assert moved is not None
     told = verdict(found, test, moved)
     rate = moved["learning_rate"]
-    assert told.startswith(f"learning_rate {rate:g} is taken, moved to the run's 600")
+    assert told.startswith(f"learning_rate {rate:g} is taken, not run itself: moved toward the run")
     assert "from learning_rate 0.0003, the best in runs of 60: -0." in told

@@ -83,7 +83,10 @@ def horizon_sentence(result: TuneResult) -> str:
         f"runs of {horizon.short_num_steps} and {horizon.num_steps} updates)"
     )
     if horizon.is_identified:
-        return f"{told}; where it is moved, it is moved by that."
+        return (
+            f"{told}; where it is moved, it is moved by the end nearer to 0, and no further than "
+            "was run."
+        )
     return f"{told}: unidentified, and not used."
 
 

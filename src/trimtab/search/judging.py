@@ -47,6 +47,10 @@ class Judged:
         wanted = self.design.overrides(self.design.start)
         return next((run for run in self._runs if run.overrides == wanted), None)
 
+    def sound_values(self, name: str) -> list[float]:
+        """The values of the runs that came to a loss."""
+        return [run.overrides[name] for run in self._runs if run.diverged is None]
+
     @property
     def _runs(self) -> list[TrialRun]:
         alone = [] if self.reference is None else [self.reference]
@@ -226,7 +230,7 @@ def taken(
     """The values to take; None where the plan's own stay.
 
     They stay unless the test says that the best is better, or they diverged where it did not. An
-    identified horizon moves the rate to the run's length.
+    identified horizon moves the rate toward that of the run's length.
     """
     best, start = judged.best, judged.start
     if best is None or best == start:
@@ -236,10 +240,23 @@ def taken(
         return None
     values = dict(best.overrides)
     if horizon is not None and horizon.is_identified and "learning_rate" in values:
-        design = judged.design
-        factor = (design.run_num_steps / design.num_steps) ** horizon.exponent
-        values["learning_rate"] = rounded(values["learning_rate"] * factor)
+        values["learning_rate"] = _moved_rate(judged, best, horizon)
     return values
+
+
+def _moved_rate(judged: Judged, best: TrialRun, horizon: Horizon) -> float:
+    """No further than was run, nor past the plan's own rate to the side that the test rejected."""
+    design = judged.design
+    rate: float = best.overrides["learning_rate"]
+    factor = (design.run_num_steps / design.num_steps) ** horizon.cautious_exponent
+    start = judged.start
+    side = 0.0 if start is None else rate - start.overrides["learning_rate"]
+    tried = [
+        each
+        for each in judged.sound_values("learning_rate")
+        if start is None or side * (each - start.overrides["learning_rate"]) >= 0
+    ]
+    return min(max(rounded(rate * factor), min(tried)), max(tried))
 
 
 def verdict(
@@ -258,9 +275,11 @@ def verdict(
     took = f"{found} is taken"
     if values is not None and values != best.overrides:
         design = judged.design
+        was_run = values["learning_rate"] in judged.sound_values("learning_rate")
         took = (
-            f"{told(values)} is taken, moved to the run's {design.run_num_steps:,} updates from "
-            f"{found}, the best in runs of {design.num_steps:,}"
+            f"{told(values)} is taken, {'' if was_run else 'not run itself: '}moved toward the "
+            f"run's {design.run_num_steps:,} updates from {found}, the best in runs of "
+            f"{design.num_steps:,}"
         )
     if start.diverged is not None:
         return f"{took}: the plan's own diverged ({start.diverged})"

@@ -49,6 +49,11 @@ class Horizon:
     def is_identified(self) -> bool:
         return not self.low <= 0 <= self.high
 
+    @property
+    def cautious_exponent(self) -> float:
+        """The interval's end nearer to 0: a planned run lies far beyond the lengths measured."""
+        return min(self.low, self.high, key=abs)
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:

@@ -178,7 +178,7 @@ def _result(search: Search, judged: Judged, short: Judged) -> TuneResult:
         start=start,
         best=None if best is None else dict(best.overrides),
         values=dict(values),
-        is_changed=chosen is not None,
+        is_changed=chosen is not None and chosen != start,
         verdict=sentence,
         runs=tuple(runs),
         plateau=plateau,
