@@ -29,10 +29,17 @@ from trimtab.planning.questions import (
     Trial,
     TrialsQuestion,
 )
+from trimtab.planning.tuned import facts_under
 from trimtab.probes import resident
 from trimtab.probes.device_identity import identify_device
 from trimtab.workflow import fingerprinting
-from trimtab.workflow.recalling import Recall, recall_run_facts, remember_run_facts
+from trimtab.workflow.recalling import (
+    Recall,
+    recall_run_facts,
+    recall_tuned,
+    remember_run_facts,
+    remember_tuned,
+)
 
 FACT = Fact("data.num_rows", 48, "rows", method="counted", cost_s=2.5)
 ROWS = TrainingRowsQuestion(32, "keep_start", True, 8, "", 7)
@@ -368,3 +375,15 @@ def test_what_a_run_left_is_recalled_for_its_method(config: TrainingConfig) -> N
         assert recall_run_facts(config.model_copy(update=change)) == ()
     append_row(config)
     assert recall_run_facts(config) == ()
+
+
+def test_a_search_leaves_what_another_found(config: TrainingConfig) -> None:
+    rate = [Fact("tuned.key", "A", cost_s=9.0), Fact("tuned.learning_rate", 3e-4)]
+    decay = [Fact("tuned.key", "B", cost_s=9.0), Fact("tuned.weight_decay", 0.1)]
+    assert remember_tuned(config, rate) and remember_tuned(config, decay)
+    recalled = Facts().adding(recall_tuned(config))
+    found = facts_under(recalled, "tuned", "A")
+    assert found is not None
+    assert [(fact.id, fact.value) for fact in found][1] == ("tuned.learning_rate", 3e-4)
+    assert sum(fact.cost_s for fact in recalled) == 0
+    assert facts_under(recalled, "tuned", "B") is not None

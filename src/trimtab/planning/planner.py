@@ -34,6 +34,7 @@ from trimtab.planning.rules.hold_out import choose_hold_out
 from trimtab.planning.rules.lengths import check_layout, choose_max_length, choose_packing
 from trimtab.planning.rules.schedule import check_scheduler_kwargs
 from trimtab.planning.settings import Settings
+from trimtab.planning.tuned import facts_under
 
 
 def make_plan(
@@ -112,9 +113,7 @@ def _draft_on_valid_facts(
         known = known.without(family)
     draft = Draft(resolved, known, output_dir, num_ranks, num_shards)
     for family in keyed:
-        if facts.text(f"{family}.key") == families[family](draft.plan.settings()):
-            known = known.adding(facts.of(family))
-        else:
-            known = known.adding(discarded(facts, family))
+        found = facts_under(facts, family, families[family](draft.plan.settings()))
+        known = known.adding(discarded(facts, family) if found is None else found)
         draft = Draft(resolved, known, output_dir, num_ranks, num_shards)
     return draft

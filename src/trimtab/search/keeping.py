@@ -45,11 +45,11 @@ def tuned_facts(
     method = "runs of the configuration, shorter and annealed; paired on held-out rows"
     facts = [
         Fact("tuned.key", tuned_key(settings), method=method, cost_s=cost.seconds),
-        Fact("tuned.because", because, method=method),
     ]
     for name, value in values.items():
         unit = catalogue()[name].declaration.unit
         facts.append(Fact(f"tuned.{name}", value, unit, method=method))
+        facts.append(Fact(f"tuned.{name}.because", because, method=method))
         low, high = plateau.get(name, (value, value))
         if low <= value <= high and low < high:
             facts.append(Fact(f"tuned.{name}.low", low, unit, method=method))

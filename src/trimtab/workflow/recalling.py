@@ -18,6 +18,7 @@ from trimtab.planning.questions import (
     Question,
     TrialsQuestion,
 )
+from trimtab.planning.tuned import with_earlier
 from trimtab.probes.device_identity import DeviceIdentity, available_memory, without_num_threads
 from trimtab.runs.fact_store import FactStore, StoredAnswer, user_fact_store
 from trimtab.workflow.fingerprinting import (
@@ -164,15 +165,16 @@ def recall_run_facts(config: TrainingConfig) -> tuple[Fact, ...]:
     return _recalled_of_method(config, subject_of_run_facts(config))
 
 
-def remember_tuned(config: TrainingConfig, facts: Iterable[Fact]) -> bool:
-    """Keep what a search found, for the next plan of the same model, data and method.
+def remember_tuned(config: TrainingConfig, facts: Sequence[Fact]) -> bool:
+    """Keep what a search found beside what earlier ones did, for the next plan of the same model,
+    data and method.
 
     False where these cannot be told from here, so that nothing is kept.
     """
     fingerprint = Fingerprints(config).of_run_facts()
     if fingerprint is None:
         return False
-    records = [fact.to_json() for fact in facts]
+    records = [fact.to_json() for fact in with_earlier(facts, recall_tuned(config))]
     user_fact_store().remember(subject_of_tune(config), fingerprint, records)
     return True
 
@@ -184,7 +186,7 @@ def reason_not_remembered(config: TrainingConfig) -> str:
 
 
 def recall_tuned(config: TrainingConfig) -> tuple[Fact, ...]:
-    """What the latest finished search found, for settings with the key that it bears."""
+    """What finished searches found, each for settings with the key that it bears."""
     return _recalled_of_method(config, subject_of_tune(config))
 
 

@@ -188,9 +188,9 @@ def _tuned(facts: Facts, prior: float, prior_because: str) -> Decision:
     rate = facts.number("tuned.learning_rate")
     because = "the best of a finished tune on this model, data and method"
     ids: tuple[str, ...] = ("tuned.learning_rate",)
-    if "tuned.because" in facts:
-        because += f": {facts.text('tuned.because')}"
-        ids += ("tuned.because",)
+    if "tuned.learning_rate.because" in facts:
+        because += f": {facts.text('tuned.learning_rate.because')}"
+        ids += ("tuned.learning_rate.because",)
     if "tuned.learning_rate.low" in facts:
         ids += ("tuned.learning_rate.low", "tuned.learning_rate.high")
         low, high = (facts.number(f"tuned.learning_rate.{end}") for end in ("low", "high"))
