@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from trimtab.errors import ConfigError
+from trimtab.hyperparameters.layers import resolve
 from trimtab.report.page import write_report
 from trimtab.report.tune_figures import plateau_points
 from trimtab.report.tune_page import render_tune_page, write_tune_page
@@ -115,9 +118,29 @@ def test_sentences() -> None:
 
 
 def test_what_is_not_remembered_is_told_with_the_reason() -> None:
-    told = headline(replace(RESULT, facts_kept=False, not_kept="the rows are not local files"))
+    lost = replace(RESULT, facts_kept=False, not_kept="the rows are not local files")
+    told = headline(replace(lost, options={"learning_rate": 3e-4}))
     assert "next plan" not in told
-    assert "Nothing is remembered for `auto`: the rows are not local files." in told
+    assert "Not remembered for `auto`: the rows are not local files. Train with it by:" in told
+    assert told.endswith("--learning-rate 3e-4")
+
+
+def test_options_are_written_as_they_have_to_be_read() -> None:
+    options = {
+        "global_batch_size": 16,
+        "learning_rate": 1.23456e-4,
+        "max_steps": 12_345,
+        "lr_scheduler_kwargs": {"num_decay_steps": 4},
+    }
+    told = headline(replace(RESULT, names=("global_batch_size",), options=options))
+    words = shlex.split(told.partition("Train with it by: ")[2])
+    read = resolve(values={"model": "m", "dataset": "d.jsonl"}, options=list(pairs(words)))
+    assert {name: getattr(read.config, name) for name in options} == options
+
+
+def pairs(words: list[str]) -> Iterator[tuple[str, str]]:
+    for option, text in zip(words[::2], words[1::2], strict=True):
+        yield option.removeprefix("--").replace("-", "_"), text
 
 
 def test_written_and_read_back(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from trimtab.hyperparameters.writing import yaml_value
 from trimtab.report.words import counted, float_text, seconds_text
 from trimtab.search.record import TuneResult
 
@@ -13,16 +16,29 @@ def headline(result: TuneResult) -> str:
     sentence = result.verdict[0].upper() + result.verdict[1:]
     if result.best is None:
         return f"{sentence}."
+    train = f"Train with it by: {_options_text(result.options or result.values)}"
     if not result.facts_kept:
         because = "" if result.not_kept is None else f": {result.not_kept}"
-        return f"{sentence}. Nothing is remembered for `auto`{because}."
-    others = [name for name in result.names if name != "learning_rate"]
-    if not others:
+        return f"{sentence}. Not remembered for `auto`{because}. {train}"
+    if result.names == ("learning_rate",):
         return f"{sentence}. The next plan of this model, data and method takes it for `auto`."
-    options = " ".join(
-        f"--{name.replace('_', '-')} {float_text(value)}" for name, value in result.values.items()
+    return f"{sentence}. {train}"
+
+
+def _options_text(options: Mapping[str, Any]) -> str:
+    """As words of a command line."""
+    return " ".join(
+        f"--{name.replace('_', '-')} {shlex.quote(_option_text(value))}"
+        for name, value in options.items()
     )
-    return f"{sentence}. Train with it by: {options}"
+
+
+def _option_text(value: Any) -> str:
+    """As a reader would write it, where that is the same value."""
+    is_number = isinstance(value, int | float)
+    text = float_text(value) if is_number else ""
+    is_same = is_number and "," not in text and float(text) == value
+    return text if is_same else yaml_value(value)
 
 
 def plateau_sentence(result: TuneResult) -> str:

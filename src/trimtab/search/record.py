@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trimtab.search.paired import PairedDifference
@@ -75,7 +75,7 @@ class TuneResult:
     within noise. region: by name, bounds that hold the best value at 90%, where the runs say
     so much. test: the best against the start, on rows that the search never saw; None where the
     best is the start, or the start was not run. facts_kept: the next plan uses what was found;
-    not_kept: why it does not.
+    not_kept: why it does not. options: with which training is what the runs were.
     """
 
     folder: str
@@ -101,6 +101,7 @@ class TuneResult:
     seed: int
     facts_kept: bool
     not_kept: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         record = {"format": TUNE_FORMAT, **asdict(self)}

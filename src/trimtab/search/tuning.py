@@ -29,6 +29,7 @@ from trimtab.search.judging import (
 )
 from trimtab.search.keeping import reason_not_to_keep, tuned_facts
 from trimtab.search.record import TuneResult
+from trimtab.search.reproducing import training_options
 from trimtab.search.searching import Search
 from trimtab.search.storage import Trials, branches, open_storage
 from trimtab.workflow.carrying_out import told_memory_errors
@@ -165,8 +166,9 @@ def _result(search: Search, judged: Judged, short: Judged) -> TuneResult:
     best = judged.best
     plateau = judged.plateau()
     not_kept = reason_not_to_keep(judged, chosen)
+    run_settings = search.bench.order(values).settings
     if not_kept is None:
-        facts = tuned_facts(search.bench.order(values).settings, values, plateau, sentence, cost)
+        facts = tuned_facts(run_settings, values, plateau, sentence, cost)
         if not remember_tuned(search.asked.resolved.config, facts):
             not_kept = reason_not_remembered(search.asked.resolved.config)
     settings = plan.settings()
@@ -194,4 +196,5 @@ def _result(search: Search, judged: Judged, short: Judged) -> TuneResult:
         seed=design.seed,
         facts_kept=not_kept is None,
         not_kept=not_kept,
+        options=training_options(search.asked.resolved, values, run_settings),
     )
