@@ -115,6 +115,12 @@ def test_the_plans_own_stays_where_it_is_the_best() -> None:
     assert "it stays" in verdict(found, None, None)
 
 
+def test_where_the_plans_own_was_not_run_nothing_is_taken() -> None:
+    found = judged(run_of(3e-4, 1.0), run_of(9e-4, 1.2))
+    assert found.start is None and taken(found, against_start(found), None) is None
+    assert "was not run" in verdict(found, None, None)
+
+
 def test_where_the_plans_own_diverged_any_loss_is_better() -> None:
     found = judged(diverged(1e-4), run_of(3e-5, 1.2))
     assert taken(found, against_start(found), None) == {"learning_rate": 3e-5}

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,10 @@ from support.runs import tiny_config, write_rows
 import trimtab
 from trimtab.engine.observer import Silent
 from trimtab.errors import ConfigError, DataError, Interrupted
+from trimtab.search import liveness
 from trimtab.search.ray_execution import RayExecutor
 from trimtab.search.record import TuneResult
+from trimtab.search.storage import Trials
 
 BUDGET: dict[str, Any] = {"budget": 7.5, "num_trials": 5}
 START = 1e-4
@@ -300,6 +303,105 @@ def _num_finished(database: Path) -> int:
             return int(connection.execute(asked).fetchone()[0])
     except sqlite3.OperationalError:
         return 0
+
+
+SHARING = """
+import json, sys
+from pathlib import Path
+
+config, budget, folder, storage = sys.argv[1:]
+import trimtab
+from support.halting import halt
+from trimtab.engine.observer import Silent
+
+
+class Halting(Silent):
+    is_second_run = False
+
+    def activity(self, name, total=None):
+        self.is_second_run = name.startswith("run 2 ")
+
+    def advanced(self, amount):
+        if self.is_second_run:
+            halt(Path(folder))
+
+
+result = trimtab.tune(
+    json.loads(config), observer=Halting(), storage=storage, **json.loads(budget)
+)
+print(json.dumps(result.to_json()))
+"""
+
+
+class Releasing(Told):
+    """Lets the other process go on when there is nothing left but to wait for it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.waited_for: list[str] = []
+
+    def activity(self, name: str, total: int | None = None) -> None:
+        super().activity(name, total)
+        if name.startswith("waiting"):
+            self.waited_for.append(name)
+            (self._folder / "released").touch()
+
+
+def test_two_processes_share_a_storage_and_come_to_the_same(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    config = config_of(tmp_path, tiny_llama_folder)
+    other = {**config, "output_dir": str(tmp_path / "other")}
+    orders = (json.dumps(other), json.dumps(BUDGET), str(tmp_path), url)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SHARING, *orders],
+        env=child_environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+    )
+    while not (tmp_path / "halted").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    told = Releasing(tmp_path)
+    result = trimtab.tune(config, observer=told, storage=url, **BUDGET)
+    shown, _ = process.communicate(timeout=300)
+    assert told.waited_for[0] == "waiting for 1 run of other processes"
+    # The other one made the first run and the second, in which it was halted.
+    assert told.num_updates == 12 * (len(result.runs) - 2)
+    theirs = TuneResult.from_json(json.loads(shown))
+    assert without_costs(theirs).runs == without_costs(result).runs
+    assert theirs.values == result.values and theirs.verdict == result.verdict
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_run_that_another_machine_left_is_made_again(
+    tmp_path: Path,
+    tiny_llama_folder: Path,
+    tuned: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    is_shared: bool,
+) -> None:
+    options = {"storage": f"sqlite:///{tmp_path / 'shared.db'}"} if is_shared else {}
+
+    def stop(number: int) -> None:
+        if number == 18:
+            raise KeyboardInterrupt
+
+    config = config_of(tmp_path, tiny_llama_folder)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "elsewhere")
+        # As a kill leaves it: under way, by a process that nobody here can look up.
+        elsewhere.setattr(Trials, "give_back", lambda self, number: None)
+        with pytest.raises(Interrupted):
+            trimtab.tune(config, observer=Told(stop), **options, **BUDGET)
+    monkeypatch.setattr(liveness, "SILENT_S", 1.0)
+    told = Told()
+    result = trimtab.tune(config, observer=told, **options, **BUDGET)
+    assert told.num_updates == (len(result.runs) - 1) * 12
+    if not is_shared:
+        assert without_costs(result).runs == without_costs(tuned[1]).runs
 
 
 def test_a_storage_of_ones_own(tmp_path: Path, tiny_llama_folder: Path) -> None:

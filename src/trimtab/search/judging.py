@@ -271,7 +271,8 @@ def verdict(
     found = told(best.overrides)
     if best == start:
         return f"{found}, the plan's own, had the lowest loss; it stays"
-    assert start is not None
+    if start is None:
+        return f"the plan's own stays: {found} had the lowest loss, and the plan's own was not run"
     took = f"{found} is taken"
     if values is not None and values != best.overrides:
         design = judged.design

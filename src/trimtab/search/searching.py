@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Any
 from trimtab.engine.observer import Observer
 from trimtab.engine.stops import StopRequested
 from trimtab.errors import Interrupted
+from trimtab.planning.rules.ruling import counted
 from trimtab.search.design import Design, make_design, planned_value
 from trimtab.search.executors import Executor, executor_for
 from trimtab.search.folder import Asked, TuneFolder
@@ -18,6 +20,9 @@ from trimtab.search.judging import Judged, search_loss, told
 from trimtab.search.storage import Trials
 from trimtab.workflow.trial_plans import TrialBench
 from trimtab.workflow.trial_runs import TrialRun
+
+WAIT_S = 2.0
+"""How often the runs of other processes are looked at."""
 
 
 @dataclass
@@ -59,22 +64,49 @@ class Search:
         num_trials: int,
         num_steps: int,
     ) -> None:
-        """The trials of one length that are left. Raises Interrupted."""
-        trials.take_up(self.score)
+        """The trials of one length that are left; those of other processes are waited for.
+
+        Raises Interrupted.
+        """
+        with self._giving_back(trials), trials.beating(self.under_way):
+            while True:
+                trials.take_up(self.score)
+                self._run_left(trials, executor, stop_requested, num_trials, num_steps)
+                number = len(trials.running())
+                if number == 0:
+                    return
+                self._wait(number, stop_requested)
+
+    def _run_left(
+        self,
+        trials: Trials,
+        executor: Executor,
+        stop_requested: Callable[[], bool],
+        num_trials: int,
+        num_steps: int,
+    ) -> None:
         progress = Progress(self.observer)
-        with self._giving_back(trials):
-            found = executor.results(
-                lambda: self._next(trials, progress, num_trials, num_steps),
-                on_update=progress.updated,
-                stop_requested=stop_requested,
-            )
-            for number, run in found:
-                trials.keep(number, run, self.score(run))
-                self.under_way.discard(number)
-                progress.done()
-                self.tell(trials, run)
-                if stop_requested():
-                    raise StopRequested
+        found = executor.results(
+            lambda: self._next(trials, progress, num_trials, num_steps),
+            on_update=progress.updated,
+            stop_requested=stop_requested,
+        )
+        for number, run in found:
+            trials.keep(number, run, self.score(run))
+            self.under_way.discard(number)
+            progress.done()
+            self.tell(trials, run)
+            if stop_requested():
+                raise StopRequested
+
+    def _wait(self, number: int, stop_requested: Callable[[], bool]) -> None:
+        self.observer.activity(f"waiting for {counted(number, 'run')} of other processes", None)
+        started = time.monotonic()
+        while time.monotonic() - started < WAIT_S:
+            if stop_requested():
+                raise StopRequested
+            time.sleep(WAIT_S / 10)
+        self.observer.activity_done()
 
     def _next(
         self, trials: Trials, progress: Progress, num_trials: int, num_steps: int

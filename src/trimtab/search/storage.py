@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
-import psutil
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import OperationalError
 
 from trimtab.errors import ConfigError
 from trimtab.search.design import Design
+from trimtab.search.liveness import BEAT, WORKER, Watch, beating, this_process
 from trimtab.search.samplers import SamplerByNumber, first_points
 from trimtab.workflow.trial_runs import TrialRun
 
 RUN = "run"
-WORKER = "worker"
 DESIGN = "design"
 REFERENCE = "reference"
 REPEATS = "repeats"
+NUM_TRIES = 3
+BETWEEN_TRIES_S = 0.5
+SQLITE_TIMEOUT_S = 60.0
+"""For as long one process waits for another that writes."""
 Score = Callable[[TrialRun], float | None]
 """What the sampler is told of a run; None where it diverged."""
 
@@ -48,13 +51,16 @@ def branches(finished: Sequence[Finished]) -> list[Finished]:
 
 
 class Trials:
-    """One study of Optuna's, made or taken up.
+    """One study of Optuna's, made or taken up; `is_shared` where other processes may have it too.
 
     Raises ConfigError where the storage has one of this name with another design or plan.
     """
 
-    def __init__(self, storage: RDBStorage, name: str, design: Design, identity: str) -> None:
+    def __init__(
+        self, storage: RDBStorage, name: str, design: Design, identity: str, *, is_shared: bool
+    ) -> None:
         self._storage, self._name, self._design = storage, name, design
+        self._watch = Watch() if is_shared else None
         self._study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -95,12 +101,13 @@ class Trials:
         self._study.set_user_attr(REFERENCE, run.to_json())
 
     def take_up(self, score: Score) -> None:
-        """Trials that a process of this machine left when it died are made again, as proposed.
+        """Trials that a process left when it died are made again, as proposed.
 
-        One whose run was kept already is told as it is.
+        One whose run was kept already is told as it is. Where no other process has the storage,
+        all that have begun were left.
         """
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if _is_alive(trial.user_attrs.get(WORKER)):
+        for trial in self.running():
+            if self._watch is not None and self._watch.is_alive(trial):
                 continue
             if RUN in trial.user_attrs:
                 self._tell(trial.number, score(TrialRun.from_json(trial.user_attrs[RUN])))
@@ -109,27 +116,53 @@ class Trials:
 
     def next(self, num_trials: int) -> FrozenTrial | None:
         """The next trial, with its params; None where as many have begun, repeats not counted."""
-        begun = self._study.get_trials(deepcopy=False)
-        waiting = sum(trial.state == TrialState.WAITING for trial in begun)
+        begun = self._begun()
         num_repeats = sum(trial.user_attrs.get(REPEATS) is not None for trial in begun)
-        if len(begun) - waiting - num_repeats >= num_trials or num_repeats >= num_trials:
+        if len(begun) - num_repeats >= num_trials or num_repeats >= num_trials:
             return None
         asked = self._study.ask({space.name: space.distribution for space in self._design.spaces})
-        asked.set_user_attr(WORKER, _this_process())
+        asked.set_user_attr(WORKER, this_process())
+        earlier = [trial for trial in self._begun() if trial.number < asked.number]
+        if sum(REPEATS not in trial.user_attrs for trial in earlier) >= num_trials:
+            # Another process has asked at the same time.
+            self.give_back(asked.number)
+            return None
         return self._storage.get_trial(self._trial_id(asked.number))
+
+    def _begun(self) -> list[FrozenTrial]:
+        trials = self._study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state != TrialState.WAITING]
 
     def under_way(self) -> list[FrozenTrial]:
         """Begun, by whichever process, and not at their end, with all of their params."""
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in running if set(self._design.names) <= trial.params.keys()]
+        return [trial for trial in self.running() if trial.params.keys() >= set(self._design.names)]
+
+    def running(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def give_back(self, number: int) -> None:
         """The trial waits again, and is proposed again as it was."""
-        self._storage.set_trial_state_values(self._trial_id(number), TrialState.WAITING)
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(self._trial_id(number), TrialState.WAITING)
 
     def keep(self, number: int, run: TrialRun, score: float | None) -> None:
-        self._storage.set_trial_user_attr(self._trial_id(number), RUN, run.to_json())
-        self._tell(number, score)
+        """What another process has kept already, having taken this one for dead, stays."""
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(self._trial_id(number), RUN, run.to_json())
+            self._tell(number, score)
+
+    def beating(self, numbers: Collection[int]) -> AbstractContextManager[None]:
+        """Meanwhile others are told that the trials of these numbers are being run."""
+        if self._watch is None:
+            return nullcontext()
+
+        def beat(number: int, count: int) -> None:
+            try:
+                self._storage.set_trial_user_attr(self._trial_id(number), BEAT, count)
+            finally:
+                self._storage.remove_session()
+
+        return beating(beat, numbers)
 
     def repeat(self, number: int, run: TrialRun, score: float | None) -> None:
         """The trial proposed what was run before, and would come out the same."""
@@ -148,12 +181,23 @@ class Trials:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
 
+def _opened(url: str) -> RDBStorage:
+    """Where another process makes the tables meanwhile, they are there at the next try."""
+    options = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}} if url.startswith("sqlite") else {}
+    for _ in range(NUM_TRIES - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=dict(options))
+        except OperationalError:
+            time.sleep(BETWEEN_TRIES_S)
+    return RDBStorage(url, engine_kwargs=options)
+
+
 @contextmanager
 def open_storage(url: str) -> Iterator[RDBStorage]:
     """Optuna's storage at the URL. Raises ConfigError where it cannot be opened."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = RDBStorage(url)
+        storage = _opened(url)
     except Exception as error:
         cause = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -166,23 +210,3 @@ def open_storage(url: str) -> Iterator[RDBStorage]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
-
-
-def _this_process() -> dict[str, Any]:
-    started = psutil.Process().create_time()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-
-
-def _is_alive(worker: Mapping[str, Any] | None) -> bool:
-    """A process of another machine is taken to live: nobody here can tell."""
-    if worker is None:
-        return False
-    if worker["host"] != socket.gethostname():
-        return True
-    if worker == _this_process():
-        return False
-    try:
-        started: float = psutil.Process(worker["pid"]).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    return bool(started == worker["started"])

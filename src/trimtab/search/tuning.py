@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ from trimtab.workflow.planning import ConfigLike, resolve_config
 from trimtab.workflow.recalling import reason_not_remembered, remember_tuned
 from trimtab.workflow.stopping import stop_at_update_end
 from trimtab.workflow.trial_plans import trial_bench
+
+ALIKE = ("precision", "global_batch_size", "max_length")
+"""What a plan may decide by a measurement, and must not differ among runs that are compared."""
 
 
 def tune(
@@ -93,7 +97,9 @@ def _searched(search: Search, storage: str | None, executor: Executor) -> TuneRe
     design = search.design
     _tell_design(search)
     url = storage or f"sqlite:///{search.folder.trials_db}"
-    identity = digest(search.bench.plan.config_yaml)
+    settings = asdict(search.bench.plan.settings())
+    identity = digest([search.asked.digest, {name: settings[name] for name in ALIKE}])
+    is_shared = storage is not None
     name = f"tune-{search.asked.digest[:16]}"
     short_finished = []
 
@@ -101,7 +107,7 @@ def _searched(search: Search, storage: str | None, executor: Executor) -> TuneRe
         search.observer.noted("Stopping after this update; finished runs are kept.")
 
     with open_storage(url) as opened, stop_at_update_end(told_stop) as stop_requested:
-        trials = Trials(opened, name, design, identity)
+        trials = Trials(opened, name, design, identity, is_shared=is_shared)
         search.run_reference(trials, stop_requested)
         search.run_all(
             trials,
@@ -113,7 +119,7 @@ def _searched(search: Search, storage: str | None, executor: Executor) -> TuneRe
         if design.short_branches:
             short_finished = branches(trials.finished())
         elif design.num_short_trials:
-            short_trials = Trials(opened, f"{name}-short", design, identity)
+            short_trials = Trials(opened, f"{name}-short", design, identity, is_shared=is_shared)
             search.run_all(
                 short_trials,
                 executor,
