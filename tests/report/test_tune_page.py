@@ -15,6 +15,7 @@ from trimtab.report.tune_page import render_tune_page, write_tune_page
 from trimtab.report.tune_story import headline, horizon_sentence, plateau_sentence
 from trimtab.runs.atomic import write_json
 from trimtab.search.paired import PairedDifference
+from trimtab.search.ranges import range_around
 from trimtab.search.record import Cost, Horizon, TriedRun, TuneResult
 
 NEAR = PairedDifference(0.01, -0.02, 0.04, 0.015, 20)
@@ -115,6 +116,45 @@ def test_sentences() -> None:
     assert "unidentified, and not used" in horizon_sentence(replace(RESULT, horizon=open_))
     sure = Horizon(-0.3, -0.4, -0.2, 60, 20)
     assert "unidentified" not in horizon_sentence(replace(RESULT, horizon=sure))
+
+
+def edge_of(name: str, best: float, *others: float) -> str:
+    runs = [replace(RESULT.runs[0], values={name: value}) for value in (best, *others)]
+    best_of = {name: best}
+    plateau = {name: (best, best)}
+    return plateau_sentence(
+        replace(RESULT, names=(name,), best=best_of, runs=tuple(runs), plateau=plateau, region={})
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "best", "other"),
+    [("learning_rate", 0.02, 1e-3), ("learning_rate", 1e-6, 1e-3), ("weight_decay", 0.1, 0.01)],
+)
+def test_a_search_from_an_end_looks_beyond_it(name: str, best: float, other: float) -> None:
+    assert "would look there" in edge_of(name, best, other)
+    low, high = range_around(name, best)
+    assert low < best < high
+
+
+@pytest.mark.parametrize(
+    ("name", "best", "other"),
+    [
+        ("weight_decay", 1.0, 0.1),
+        ("lora_r", 256, 64),
+        ("lora_r", 4, 16),
+        ("warmup_ratio", 0.9, 0.5),
+    ],
+)
+def test_no_search_is_advised_that_would_not_look_there(
+    name: str, best: float, other: float
+) -> None:
+    told = edge_of(name, best, other)
+    assert "that was run" in told and "would look there" not in told and "trimtab study" in told
+
+
+def test_nothing_lies_below_zero() -> None:
+    assert "that was run" not in edge_of("weight_decay", 0.0, 0.1, 0.3)
 
 
 def test_what_is_not_remembered_is_told_with_the_reason() -> None:

@@ -75,10 +75,16 @@ def test_fewer_runs_rather_than_shorter_than_ten_updates() -> None:
 def test_a_range_reaches_27_times_either_way_from_the_plans_rate() -> None:
     (space,) = design(plan_of(learning_rate=1e-4)).spaces
     assert (space.low, space.start, space.high) == pytest.approx((1e-4 / 27, 1e-4, 27e-4))
-    (space,) = design(plan_of(learning_rate=5e-3)).spaces
-    assert space.high == 1e-2
-    (space,) = design(plan_of(learning_rate=0.1, optim="sgd")).spaces
-    assert space.high == pytest.approx(2.7)
+    for start in (2e-6, 5e-3, 0.1):
+        (space,) = design(plan_of(learning_rate=start, optim="sgd")).spaces
+        assert (space.low, space.high) == pytest.approx((start / 27, start * 27))
+
+
+def test_others_stay_inside_the_catalogues_range_where_they_start_there() -> None:
+    (space,) = design(plan_of(weight_decay=0.5), "weight_decay").spaces
+    assert (space.low, space.high) == pytest.approx((0.5 / 9, 1.0))
+    (space,) = design(plan_of(weight_decay=2.0), "weight_decay").spaces
+    assert (space.low, space.high) == pytest.approx((2 / 9, 18.0))
 
 
 def test_what_is_zero_has_the_catalogues_range_and_no_start() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from trimtab.hyperparameters.writing import yaml_value
 from trimtab.report.words import counted, float_text, seconds_text
+from trimtab.search.ranges import range_around
 from trimtab.search.record import TuneResult
 
 
@@ -66,17 +67,26 @@ def plateau_sentence(result: TuneResult) -> str:
 
 
 def _edges(result: TuneResult) -> Iterator[str]:
-    """Where the best is an end of what was run, what lies beyond was not looked at."""
+    """Where the best is an end of what was run, what lies beyond was not looked at.
+
+    Nothing lies below 0.
+    """
     assert result.best is not None
     for name, value in result.best.items():
         tried = _tried(result, name)
-        side = {max(tried): ("largest", "above"), min(tried): ("smallest", "below")}.get(value)
-        if side is None or min(tried) == max(tried):
+        if value == 0 or min(tried) == max(tried) or value not in {min(tried), max(tried)}:
             continue
-        option = f"--{name.replace('_', '-')} {float_text(value)}"
+        is_largest = value == max(tried)
+        end, beyond = ("largest", "above") if is_largest else ("smallest", "below")
+        low, high = range_around(name, value)
+        if high > value if is_largest else low < value:
+            option = f"--{name.replace('_', '-')} {float_text(value)}"
+            look = f"a search from {option} would look there"
+        else:
+            look = "`trimtab study` compares values that no search looks at"
         yield (
-            f"{name} {float_text(value)} is the {side[0]} that was run: a better one may lie "
-            f"{side[1]}, and a search from {option} would look there."
+            f"{name} {float_text(value)} is the {end} that was run: a better one may lie {beyond}, "
+            f"and {look}."
         )
 
 

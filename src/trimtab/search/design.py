@@ -16,17 +16,10 @@ from trimtab.planning.plan import Plan
 from trimtab.planning.rules.ruling import rounded
 from trimtab.planning.rules.schedule import MAX_AUTO_WARMUP_SHARE
 from trimtab.planning.settings import Settings
+from trimtab.search.ranges import WHOLE, range_around
 
 SamplerName = Literal["local", "tpe", "gp", "random", "grid"]
 DEFAULT_BUDGET = 0.3
-BRACKET = 3.0
-"""The first step from the plan's learning rate: it is right within about that (`learning_rate`)."""
-WIDTH = {"learning_rate": BRACKET**3, "weight_decay": BRACKET**2}
-"""How far a range reaches on either side of its start, as a factor. Others reach 4×."""
-OTHER_WIDTH = 4.0
-WHOLE = ("global_batch_size", "lora_r")
-MOST = {"warmup_ratio": 0.9}
-"""What is searched at most of a share, which is below 1."""
 NUM_TRIALS = 6
 NUM_TRIALS_MORE = 3
 """For each further hyperparameter."""
@@ -264,19 +257,7 @@ def planned_value(plan: Plan, name: str) -> Any:
 
 
 def _space(plan: Plan, name: str) -> Space:
-    """Around the plan's value, inside the catalogue's range where that holds the value, and inside
-    what the hyperparameter can be."""
-    declared = catalogue()[name].declaration.search
-    assert declared is not None
+    """Around the plan's value, which has no place in it where it is 0."""
     start = float(planned_value(plan, name))
-    if start <= 0:
-        return Space(name, declared.low, declared.high, None)
-    width = WIDTH.get(name, OTHER_WIDTH)
-    low, high = start / width, start * width
-    if declared.low <= start <= declared.high:
-        low, high = max(low, declared.low), min(high, declared.high)
-    if name in WHOLE:
-        low, high = math.ceil(low), math.floor(high)
-    if name in MOST:
-        high = max(start, min(high, MOST[name]))
-    return Space(name, low, high, start)
+    low, high = range_around(name, start)
+    return Space(name, low, high, start if start > 0 else None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
-from trimtab.search.design import WHOLE
+from trimtab.search.ranges import WHOLE
 from trimtab.workflow.trial_process import run_trial_apart, trial_server
 from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
 

@@ -10,7 +10,8 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from trimtab.search.design import BRACKET, Design
+from trimtab.search.design import Design
+from trimtab.search.ranges import BRACKET
 from trimtab.search.sampler import LocalQuadraticSampler
 from trimtab.search.space import axis_of
 
