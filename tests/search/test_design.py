@@ -42,6 +42,15 @@ def test_the_horizon_is_fitted_only_where_the_budget_has_room() -> None:
     assert affords.short_num_steps == affords.num_steps // 3 >= 10
 
 
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_no_second_length_is_paid_for_where_no_rate_is_searched(schedule: str) -> None:
+    plan = plan_of(lr_scheduler_type=schedule, weight_decay=0.1)
+    made = design(plan, "weight_decay", budget=1.0)
+    assert made.num_short_trials == 0 and not made.short_branches
+    assert 6 * (made.num_steps + 2) <= 400 < 6 * (made.num_steps + 3)
+    assert design(plan, "weight_decay", "learning_rate", budget=1.2).num_short_trials > 0
+
+
 @pytest.mark.parametrize(
     ("schedule", "own_updates"), [("warmup_stable_decay", 0.1), ("constant_with_warmup", 0.0)]
 )

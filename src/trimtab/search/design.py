@@ -146,8 +146,9 @@ def make_design(
     """The most runs, up to six (three more for each further hyperparameter), of at least ten
     updates each, that the budget has room for; and as long as it has room for. A run of the plan's
     own values is made beside them where a range has no place for one of those. Where it has room
-    for runs of a third of that length too, they are four of their own or, where the schedule has a
-    level trunk and that leaves the runs longer, branches of all.
+    for runs of a third of that length too, and the learning rate is searched, which alone is moved
+    with the length, they are four of their own or, where the schedule has a level trunk and that
+    leaves the runs longer, branches of all.
 
     `budget` is the share of the planned run's tokens that all runs of the search may take, those
     of scoring them (`num_eval_tokens` each) included. Raises ConfigError where it is too small.
@@ -171,7 +172,8 @@ def make_design(
     most = num_trials or NUM_TRIALS + NUM_TRIALS_MORE * (len(names) - 1)
     number = room.num_trials(most, num_trials or MIN_TRIALS)
     num_steps = room.num_steps(number)
-    lengths = room.two_lengths(settings, names, number) if num_steps < longest else None
+    is_moved_with_length = "learning_rate" in names and num_steps < longest
+    lengths = room.two_lengths(settings, names, number) if is_moved_with_length else None
     num_short, short_branches, num_steps = lengths or (0, False, num_steps)
     return Design(
         spaces=spaces,
