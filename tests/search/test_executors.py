@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.ray_double import RayDouble
+from support.ray_double import OutOfMemoryError, RayDouble, WorkerCrashedError
 from support.runs import tiny_config, write_rows
 
 from trimtab.engine.stops import StopRequested
@@ -82,6 +82,36 @@ def test_all_give_what_a_trial_gives_here(executor: Executor, bench: TrialBench)
     }
     assert found[1].diverged is not None
     assert all(run.total_seconds > 0 for run in found.values())
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(WorkerCrashedError(), "its worker died"), (OutOfMemoryError(), "ran out of memory")],
+)
+def test_a_worker_that_dies_is_a_trial_that_diverged(
+    bench: TrialBench, error: Exception, told: str
+) -> None:
+    orders = [bench.order({"learning_rate": rate}, num_steps=2) for rate in (1e-3, 2e-3, 3e-3)]
+    found = dict(results(RayExecutor(RayDouble(dying={1: error}), num_at_once=2), orders))
+    assert found[1].diverged is not None and told in found[1].diverged
+    assert found[1].overrides == {"learning_rate": 2e-3} and found[1].num_steps == 2
+    assert found[0].diverged is None and found[2].diverged is None
+    other = RayExecutor(RayDouble(dying={1: ValueError("a bug")}), num_at_once=2)
+    with pytest.raises(ValueError, match="a bug"):
+        results(other, orders)
+
+
+def test_a_worker_that_a_stop_ends_has_not_diverged(bench: TrialBench) -> None:
+    executor = RayExecutor(RayDouble(dying={0: WorkerCrashedError()}), num_at_once=1)
+    asked_before = iter([False, True])
+    with pytest.raises(StopRequested):
+        list(
+            executor.results(
+                asking([bench.order(num_steps=2)]),
+                on_update=lambda number: None,
+                stop_requested=lambda: next(asked_before),
+            )
+        )
 
 
 def test_nothing_to_do_is_no_result(executor: Executor) -> None:

@@ -436,6 +436,24 @@ def test_too_small_a_budget_and_too_few_rows_say_what_to_do(
     assert not (tmp_path / "tune").exists()
 
 
+def test_a_rate_that_no_run_can_have_is_told_and_not_asked_again(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    config = config_of(
+        tmp_path,
+        tiny_llama_folder,
+        learning_rate=1e-3,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr": 5e-4},
+    )
+    result = trimtab.tune(config, sampler="grid", budget=7.5, num_trials=5)
+    below = [run for run in result.runs if run.values["learning_rate"] < 5e-4]
+    assert len(result.runs) == 5 and len(below) == 2
+    for run in below:
+        assert run.diverged.startswith("cannot be run: min_lr 0.0005 is over learning_rate")
+        assert run.num_tokens == run.num_eval_tokens == 0
+
+
 def test_other_rows_are_another_search(tmp_path: Path, tiny_llama_folder: Path) -> None:
     config = config_of(tmp_path, tiny_llama_folder)
     trimtab.tune(config, sampler="grid", budget=6.0, num_trials=4)

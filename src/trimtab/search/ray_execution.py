@@ -9,10 +9,16 @@ import torch
 
 from trimtab.engine.stops import StopRequested
 from trimtab.search.executors import Executor, NextOrder
+from trimtab.search.unmade import run_without_losses
 from trimtab.workflow.ray_cluster import connected_ray
 from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
 
 POLL_S = 0.5
+DEADLY = {
+    "WorkerCrashedError": "its worker died",
+    "OutOfMemoryError": "its worker was ended, as the machine ran out of memory",
+}
+"""Ray's errors for a task whose process is gone, with what that says of the trial."""
 
 
 def ray_executor(on: str) -> Executor:
@@ -37,7 +43,7 @@ class RayExecutor:
         on_update: NumUpdatesDone,
         stop_requested: Callable[[], bool],
     ) -> Iterator[tuple[int, TrialRun]]:
-        under_way: dict[Any, int] = {}
+        under_way: dict[Any, tuple[int, TrialOrder]] = {}
         try:
             while True:
                 self._start(next_order, under_way)
@@ -47,16 +53,34 @@ class RayExecutor:
                     raise StopRequested
                 done, _ = self._ray.wait(list(under_way), timeout=POLL_S)
                 for reference in done:
-                    number = under_way.pop(reference)
-                    yield number, self._ray.get(reference)
+                    number, order = under_way.pop(reference)
+                    yield number, self._result(reference, order, stop_requested)
         finally:
             for reference in under_way:
                 self._ray.cancel(reference, force=True)
 
+    def _result(
+        self, reference: Any, order: TrialOrder, stop_requested: Callable[[], bool]
+    ) -> TrialRun:
+        """A worker that dies is a trial that diverged, with the reason, as a process here is."""
+        deadly = {getattr(self._ray.exceptions, name): told for name, told in DEADLY.items()}
+        try:
+            run: TrialRun = self._ray.get(reference)
+        except tuple(deadly) as died:
+            if stop_requested():
+                raise StopRequested from None
+            return run_without_losses(
+                order.overrides,
+                seed=order.settings.seed,
+                num_steps=order.settings.num_train_steps,
+                reason=next(told for kind, told in deadly.items() if isinstance(died, kind)),
+            )
+        return run
+
     def close(self) -> None:
         """Ray keeps its own workers."""
 
-    def _start(self, next_order: NextOrder, under_way: dict[Any, int]) -> None:
+    def _start(self, next_order: NextOrder, under_way: dict[Any, tuple[int, TrialOrder]]) -> None:
         while not under_way or len(under_way) < self._most(is_cuda=self._is_cuda):
             asked = next_order()
             if asked is None:
@@ -67,7 +91,7 @@ class RayExecutor:
             task = self._ray.remote(_trial).options(
                 num_cpus=num_threads, num_gpus=int(self._is_cuda), max_retries=0
             )
-            under_way[task.remote(order, num_threads)] = number
+            under_way[task.remote(order, num_threads)] = number, order
 
     _is_cuda = False
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.engine.observer import Observer
 from trimtab.engine.stops import StopRequested
-from trimtab.errors import Interrupted
+from trimtab.errors import ConfigError, Interrupted
 from trimtab.planning.rules.ruling import counted
 from trimtab.search.design import Design, make_design, planned_value
 from trimtab.search.executors import Executor, executor_for
@@ -18,6 +18,7 @@ from trimtab.search.folder import Asked, TuneFolder
 from trimtab.search.halves import Halves, halves
 from trimtab.search.judging import Judged, search_loss, told
 from trimtab.search.storage import Trials
+from trimtab.search.unmade import run_without_losses
 from trimtab.workflow.trial_plans import TrialBench
 from trimtab.workflow.trial_runs import TrialRun
 
@@ -128,12 +129,35 @@ class Search:
                 self.under_way.discard(trial.number)
                 return None
             place = len(trials.finished()) + len(self.under_way)
-            order = self.bench.order(overrides, num_steps=num_steps)
+            try:
+                order = self.bench.order(overrides, num_steps=num_steps)
+            except ConfigError as error:
+                self._keep_impossible(trials, trial.number, overrides, num_steps, error)
+                continue
             order = replace(order, branch_num_steps=self._branch_num_steps)
             title = f"run {place} of {num_trials}: {told(overrides)}"
             progress.begun(title, order.num_updates)
             return trial.number, order
         return None
+
+    def _keep_impossible(
+        self,
+        trials: Trials,
+        number: int,
+        overrides: Mapping[str, Any],
+        num_steps: int,
+        error: ConfigError,
+    ) -> None:
+        """What no run can have, such as a rate under the schedule's lowest, is not asked again."""
+        run = run_without_losses(
+            overrides,
+            seed=self.design.seed,
+            num_steps=num_steps,
+            reason=f"cannot be run: {error.what.rstrip('.')}",
+        )
+        trials.keep(number, run, None)
+        self.under_way.discard(number)
+        self.tell(trials, run)
 
     def _is_under_way(self, trials: Trials, number: int, overrides: Mapping[str, Any]) -> bool:
         return any(
