@@ -104,8 +104,35 @@ def test_what_is_zero_has_the_catalogues_range_and_no_start() -> None:
 
 
 def test_sizes_are_powers_of_two() -> None:
-    (space,) = design(plan_of(global_batch_size=16), "global_batch_size").spaces
+    (space,) = design(plan_of(global_batch_size=16), "global_batch_size", budget=1.0).spaces
     assert [space.value(each) for each in (4, 11, 12, 64)] == [4, 8, 16, 64]
+
+
+@pytest.mark.parametrize(
+    ("size", "budget"), [(16, 0.5), (16, 3.0), (12, 1.0), (64, 0.9), (256, 0.3)]
+)
+def test_runs_with_any_batch_take_the_same_rows_in_ten_updates_or_more(
+    size: int, budget: float
+) -> None:
+    for names in (("global_batch_size",), ("learning_rate", "global_batch_size")):
+        made = design(plan_of(global_batch_size=size), *names, budget=budget + 0.5)
+        space = made.spaces[-1]
+        sizes = {space.value(2.0**power) for power in range(12)}
+        for length in (made.num_steps, made.short_num_steps):
+            assert all(length * size % each == 0 for each in sizes)
+            assert length == 0 or length * size >= 10 * max(sizes)
+
+
+def test_a_budget_without_room_for_the_largest_batch_is_refused() -> None:
+    plan = plan_of(global_batch_size=16)
+    with pytest.raises(ConfigError, match=r"4 runs of 40 updates.*--budget 42% or more"):
+        design(plan, "global_batch_size", budget=0.3)
+    assert design(plan, "global_batch_size", budget=0.42).num_steps == 40
+    # As much as there is, in a run that is shorter than that.
+    short = plan_of(num_steps=14, global_batch_size=16)
+    assert design(short, "global_batch_size", budget=8.0).num_steps == 12
+    with pytest.raises(ConfigError, match="3 updates are too few"):
+        design(plan_of(num_steps=3, global_batch_size=16), "global_batch_size", budget=8.0)
 
 
 def test_names_are_the_catalogues_or_refused_with_what_to_say_instead() -> None:
@@ -121,6 +148,14 @@ def test_names_are_the_catalogues_or_refused_with_what_to_say_instead() -> None:
         searched_names(("optim",))
     with pytest.raises(ConfigError, match="twice"):
         searched_names(("lr", "learning_rate"))
+
+
+def test_a_name_that_has_no_effect_is_refused_with_the_plans_reason() -> None:
+    with pytest.raises(ConfigError, match=r"lora_r has no effect.*not used: method is full"):
+        design(plan_of(method="full"), "learning_rate", "lora_r")
+    with pytest.raises(ConfigError, match=r"warmup_ratio has no effect.*constant has no warmup"):
+        design(plan_of(lr_scheduler_type="constant"), "warmup_ratio")
+    assert design(plan_of(lr_scheduler_type="constant_with_warmup"), "warmup_ratio").spaces
 
 
 def test_a_warmup_starts_from_the_plans_share() -> None:

@@ -134,6 +134,23 @@ def _instead(name: str) -> str:
     return f"These have one: {', '.join(ranges)}. To compare values of another: trimtab study."
 
 
+def _check_in_force(plan: Plan, names: Sequence[str]) -> None:
+    """Raises ConfigError for a name that moves nothing in this run."""
+    settings = plan.settings()
+    idle: dict[str, str] = {}
+    if settings.method == "full":
+        idle["lora_r"] = plan.decision("lora_r").because
+    if settings.lr_scheduler_type == "constant":
+        idle["warmup_ratio"] = plan.decision("warmup_steps").because
+    for name in names:
+        if name in idle:
+            raise ConfigError(
+                f"{name} has no effect on this run, so that all runs would be the same: "
+                f"{idle[name]}.",
+                hint="Leave it out, or change what keeps it from having one.",
+            )
+
+
 def make_design(
     plan: Plan,
     names: Sequence[str],
@@ -144,20 +161,22 @@ def make_design(
     sampler: SamplerName = "local",
 ) -> Design:
     """The most runs, up to six (three more for each further hyperparameter), of at least ten
-    updates each, that the budget has room for; and as long as it has room for. A run of the plan's
-    own values is made beside them where a range has no place for one of those. Where it has room
-    for runs of a third of that length too, and the learning rate is searched, which alone is moved
-    with the length, they are four of their own or, where the schedule has a level trunk and that
-    leaves the runs longer, branches of all.
+    updates of the largest batch each, that the budget has room for; and as long as it has room
+    for. A run of the plan's own values is made beside them where a range has no place for one of
+    those. Where it has room for runs of a third of that length too, and the learning rate is
+    searched, which alone is moved with the length, they are four of their own or, where the
+    schedule has a level trunk and that leaves the runs longer, branches of all.
 
     `budget` is the share of the planned run's tokens that all runs of the search may take, those
-    of scoring them (`num_eval_tokens` each) included. Raises ConfigError where it is too small.
+    of scoring them (`num_eval_tokens` each) included. Raises ConfigError where it is too small, and
+    for a name that has no effect on the planned run.
     """
     if sampler not in get_args(SamplerName):
         known = ", ".join(get_args(SamplerName))
         raise ConfigError(f"there is no sampler {sampler}.", hint=f"These are there: {known}.")
     if not (math.isfinite(budget) and budget > 0):
         raise ConfigError(f"a budget of {budget:g} is none.", hint="Give a share, such as 30%.")
+    _check_in_force(plan, names)
     settings = plan.settings()
     tokens_per_step = plan.predictions.tokens_per_step
     assert tokens_per_step is not None
@@ -168,6 +187,8 @@ def make_design(
         scoring=num_eval_tokens / tokens_per_step,
         longest=longest,
         num_references=int(any(space.start is None for space in spaces)),
+        largest_batch=_largest_batch(settings, spaces),
+        batch=settings.global_batch_size,
     )
     most = num_trials or NUM_TRIALS + NUM_TRIALS_MORE * (len(names) - 1)
     number = room.num_trials(most, num_trials or MIN_TRIALS)
@@ -180,7 +201,7 @@ def make_design(
         num_trials=number,
         num_steps=num_steps,
         num_short_trials=num_short,
-        short_num_steps=num_steps // SHORTER if num_short else 0,
+        short_num_steps=room.whole(num_steps // SHORTER) if num_short else 0,
         short_branches=short_branches,
         run_num_steps=longest,
         run_num_tokens=round(tokens_per_step * longest),
@@ -192,25 +213,44 @@ def make_design(
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """A budget in updates of the planned run, which has `longest`.
+    """A budget in updates of the planned run, which has `longest` of `batch` examples.
 
     scoring: what scoring one run takes. num_references: runs of the plan's own values beside the
-    trials, as long as they.
+    trials, as long as they. largest_batch: the most examples an update of a trial may take.
     """
 
     num_updates: float
     scoring: float
     longest: int
     num_references: int
+    largest_batch: int
+    batch: int
+
+    def whole(self, num_steps: float) -> int:
+        """The most updates, up to so many, whose rows are whole updates with every batch."""
+        unit = self.largest_batch // math.gcd(self.batch, self.largest_batch)
+        return int(num_steps) // unit * unit
+
+    @property
+    def least(self) -> int:
+        """The shortest length: ten updates of the largest batch."""
+        enough = math.ceil(MIN_NUM_STEPS * self.largest_batch / self.batch)
+        return -self.whole(-enough)
 
     def num_steps(self, num_trials: int) -> int:
         """The length that there is room for in each of so many trials."""
         each = self.num_updates / (num_trials + self.num_references)
-        return min(self.longest, int(each - self.scoring))
+        return self.whole(min(self.longest, each - self.scoring))
 
     def num_trials(self, most: int, least: int) -> int:
-        """As many as have room for ten updates each. Raises ConfigError below `least`."""
-        enough = min(MIN_NUM_STEPS, self.longest)
+        """As many as have room for the shortest length each. Raises ConfigError below `least`."""
+        enough = min(self.least, self.whole(self.longest))
+        if enough == 0:
+            raise ConfigError(
+                f"this run's {self.longest:,} updates are too few to take the same rows in updates "
+                f"of {self.largest_batch} examples.",
+                hint="Search global_batch_size from a smaller one, or for a longer run.",
+            )
         for number in range(most, least - 1, -1):
             if self.num_steps(number) >= enough:
                 return number
@@ -237,9 +277,9 @@ class _Room:
             branched = (room - own) / (num_long + number * decay / SHORTER)
             choices.append((min(int(branched), self.longest), True, number))
         num_steps, has_branches, num_short = max(choices)
-        if num_steps < SHORTER * MIN_NUM_STEPS:
+        if self.whole(num_steps // SHORTER) < self.least:
             return None
-        return num_short, has_branches, num_steps
+        return num_short, has_branches, self.whole(num_steps)
 
 
 def _has_branches(settings: Settings, names: Sequence[str]) -> bool:
@@ -248,6 +288,12 @@ def _has_branches(settings: Settings, names: Sequence[str]) -> bool:
         return False
     warmup = max(settings.warmup_steps / settings.num_train_steps, float(MAX_AUTO_WARMUP_SHARE))
     return warmup < (1 - decay_share(settings)) / SHORTER
+
+
+def _largest_batch(settings: Settings, spaces: Sequence[Space]) -> int:
+    """The most examples that an update of any run takes."""
+    sizes = [space.value(space.high) for space in spaces if space.name == "global_batch_size"]
+    return int(max([settings.global_batch_size, *sizes]))
 
 
 def planned_value(plan: Plan, name: str) -> Any:
