@@ -81,6 +81,43 @@ def test_a_plateau_ends_where_a_value_between_is_worse() -> None:
     assert judged(*runs).plateau() == {"learning_rate": (4e-4, 4e-4)}
 
 
+def test_bounds_of_sizes_are_sizes_that_were_run() -> None:
+    design = replace(DESIGN, spaces=(Space("global_batch_size", 4, 64, 16),))
+    proposed = {4: 5, 8: 11, 16: 16, 32: 27, 64: 60}
+    finished = []
+    for number, (size, params) in enumerate(proposed.items()):
+        run = run_of(1e-4 * size, 0.3 * math.log(size / 11) ** 2)
+        run = replace(run, overrides={"global_batch_size": size})
+        finished.append(Finished(number, {"global_batch_size": params}, run))
+    low, high = Judged(design, ROWS, finished).region()["global_batch_size"]
+    assert {low, high} <= set(proposed) and low < high
+
+
+def test_a_plateau_of_several_is_kept_only_with_all_else_as_taken() -> None:
+    decay = Space("weight_decay", 0.01, 1.0, 0.1)
+    design = replace(DESIGN, spaces=(*DESIGN.spaces, decay))
+
+    def run(rate: float, weight_decay: float, loss: float) -> TrialRun:
+        values = {"learning_rate": rate, "weight_decay": weight_decay}
+        return replace(run_of(1e-4, loss), overrides=values)
+
+    found = judged(
+        run(1e-4, 0.1, 1.5),
+        run(3e-4, 0.1, 1.0),
+        run(4e-4, 0.1, 1.0),
+        run(9e-4, 0.5, 1.0),
+        run(3e-5, 0.02, 1.0),
+        design=design,
+    )
+    best = dict(found.best.overrides) if found.best else {}
+    assert best == {"learning_rate": 3e-4, "weight_decay": 0.1}
+    assert found.plateau()["learning_rate"] == (3e-5, 9e-4)
+    assert found.line("learning_rate", best) == (3e-4, 4e-4)
+    assert found.line("weight_decay", best) == (0.1, 0.1)
+    # A rate that the length moved was run with no other value.
+    assert found.line("weight_decay", {**best, "learning_rate": 2e-4}) is None
+
+
 def test_what_diverged_is_never_the_best_and_is_told() -> None:
     found = judged(*BASIN[:-1], diverged(9e-4))
     assert found.best is not None and found.best.overrides == {"learning_rate": 3e-4}

@@ -54,7 +54,7 @@ def plateau_sentence(result: TuneResult) -> str:
         return ""
     sentence = (
         f"Equal to the best within noise, by a paired test on {result.num_search_rows} rows: "
-        f"{'; '.join(parts)}."
+        f"{'; '.join(parts)}{', each with any of the others' if len(parts) > 1 else ''}."
     )
     regions = [
         f"{name} in {float_text(low)} to {float_text(high)}"

@@ -108,7 +108,7 @@ class Judged:
             return {}
         equal = self.equal_to_best()
         if len(self.design.spaces) == 1:
-            equal = self._unbroken(equal, best)
+            equal = self._unbroken(self.design.names[0], self._runs, best)
         return {
             name: (
                 min(run.overrides[name] for run in equal),
@@ -117,10 +117,26 @@ class Judged:
             for name in self.design.names
         }
 
-    def _unbroken(self, equal: Sequence[TrialRun], best: TrialRun) -> list[TrialRun]:
-        (name,) = self.design.names
+    def line(self, name: str, taken: Mapping[str, Any]) -> tuple[float, float] | None:
+        """The ends of what is equal to the best with all else as taken; None where nothing is.
+
+        It ends where a value between is worse.
+        """
+        others = {each: value for each, value in taken.items() if each != name}
+        on_line = [run for run in self._runs if others.items() <= run.overrides.items()]
+        best = self.best
+        if best is None or best not in on_line:
+            return None
+        equal = self._unbroken(name, on_line, best)
+        values = [run.overrides[name] for run in equal]
+        return min(values), max(values)
+
+    def _unbroken(self, name: str, runs: Sequence[TrialRun], best: TrialRun) -> list[TrialRun]:
+        """Those of the runs that are equal to the best, with no worse one between."""
         at_best = best.overrides[name]
-        worse = [run.overrides[name] for run in self._runs if run not in equal]
+        is_equal = self.equal_to_best()
+        equal = [run for run in runs if run in is_equal]
+        worse = [run.overrides[name] for run in runs if run not in is_equal]
         low = max((value for value in worse if value < at_best), default=-math.inf)
         high = min((value for value in worse if value > at_best), default=math.inf)
         return [run for run in equal if low < run.overrides[name] < high]
@@ -160,9 +176,9 @@ class Judged:
         return [axis for axis in axes if axis is not None]
 
     def _points(self) -> tuple[Array, Array]:
-        params = [each.params for each in self.finished]
+        ran = [each.run.overrides for each in self.finished]
         losses = [self._loss(each.run) for each in self.finished]
-        return points(self._axes(), params), np.array(losses)
+        return points(self._axes(), ran), np.array(losses)
 
     def _noise(self) -> float:
         """The middle standard error of a difference to the best, in nats per token."""

@@ -34,13 +34,14 @@ def reason_not_to_keep(judged: Judged, chosen: Mapping[str, Any] | None) -> str 
 def tuned_facts(
     settings: Settings,
     values: Mapping[str, Any],
-    plateau: Mapping[str, tuple[float, float]],
+    lines: Mapping[str, tuple[float, float] | None],
     because: str,
     cost: Cost,
 ) -> list[Fact]:
     """Facts of the values that were taken; `settings` are those of a run with them.
 
-    A plateau that does not hold its value is left out.
+    lines: by name, the ends of what is equal to the best with all else as taken. One that does not
+    hold its value is left out.
     """
     method = "runs of the configuration, shorter and annealed; paired on held-out rows"
     facts = [
@@ -50,7 +51,7 @@ def tuned_facts(
         unit = catalogue()[name].declaration.unit
         facts.append(Fact(f"tuned.{name}", value, unit, method=method))
         facts.append(Fact(f"tuned.{name}.because", because, method=method))
-        low, high = plateau.get(name, (value, value))
+        low, high = lines.get(name) or (value, value)
         if low <= value <= high and low < high:
             facts.append(Fact(f"tuned.{name}.low", low, unit, method=method))
             facts.append(Fact(f"tuned.{name}.high", high, unit, method=method))

@@ -174,7 +174,8 @@ def _result(search: Search, judged: Judged, short: Judged) -> TuneResult:
     not_kept = reason_not_to_keep(judged, chosen)
     run_settings = search.bench.order(values).settings
     if not_kept is None:
-        facts = tuned_facts(run_settings, values, plateau, sentence, cost)
+        lines = {name: judged.line(name, values) for name in design.names}
+        facts = tuned_facts(run_settings, values, lines, sentence, cost)
         if not remember_tuned(search.asked.resolved.config, facts):
             not_kept = reason_not_remembered(search.asked.resolved.config)
     settings = plan.settings()
