@@ -3,24 +3,24 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import optuna
+import psutil
 import pytest
 
 from trimtab.search import liveness
 from trimtab.search.liveness import BEAT, WORKER, Watch, beating, this_process
 
 
-def trial(worker: Any = None, beat: int | None = None) -> optuna.trial.FrozenTrial:
-    attrs = {WORKER: worker} if beat is None else {WORKER: worker, BEAT: beat}
-    return optuna.create_trial(value=1.0, user_attrs={} if worker is None else attrs)
+def is_alive(watch: Watch, worker: Any, beat: int = 0) -> bool:
+    return watch.is_alive(0, {WORKER: worker, BEAT: beat})
 
 
 def test_a_process_of_this_machine_is_looked_up() -> None:
     here = this_process()
-    assert not Watch().is_alive(trial(here)), "it is asked about before it has begun"
-    assert not Watch().is_alive(trial({**here, "pid": 2**22 + 1}))
-    assert Watch().is_alive(trial({**here, "pid": 1, "started": _started(1)}))
-    assert not Watch().is_alive(trial({**here, "pid": 1, "started": 0.0}))
+    first = {**here, "pid": 1, "started": psutil.Process(1).create_time()}
+    assert not is_alive(Watch(), here), "this process has not begun, so it has left it"
+    assert not is_alive(Watch(), {**here, "pid": 2**22 + 1})
+    assert is_alive(Watch(), first)
+    assert not is_alive(Watch(), {**first, "started": 0.0})
 
 
 def test_another_machines_is_alive_until_it_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,13 +28,13 @@ def test_another_machines_is_alive_until_it_falls_silent(monkeypatch: pytest.Mon
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     watch, elsewhere = Watch(), {"host": "elsewhere", "pid": 1, "started": 1.0}
     for beat in range(3):
-        assert watch.is_alive(trial(elsewhere, beat))
+        assert is_alive(watch, elsewhere, beat)
         now[0] += liveness.SILENT_S - 1
-        assert watch.is_alive(trial(elsewhere, beat))
+        assert is_alive(watch, elsewhere, beat)
         now[0] += 2
-    assert not watch.is_alive(trial(elsewhere, 2))
+    assert not is_alive(watch, elsewhere, 2)
     # One that has only just begun has not said yet whose it is.
-    assert Watch().is_alive(trial(None))
+    assert Watch().is_alive(0, {})
 
 
 def test_beats_go_on_where_one_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +52,3 @@ def test_beats_go_on_where_one_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -
         assert enough.wait(30)
     assert told[:2] == [(7, 2), (7, 3)]
     assert not any(thread.name == "trimtab-beat" for thread in threading.enumerate())
-
-
-def _started(pid: int) -> float:
-    import psutil
-
-    return psutil.Process(pid).create_time()

@@ -375,6 +375,31 @@ def test_two_processes_share_a_storage_and_come_to_the_same(
     assert theirs.values == result.values and theirs.verdict == result.verdict
 
 
+def test_the_plans_own_run_is_made_by_one_process_of_those_that_share(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    config = config_of(tmp_path, tiny_llama_folder, learning_rate=1e-3)
+    asked: dict[str, Any] = {"storage": url, "budget": 7.0, "num_trials": 3, "sampler": "random"}
+
+    class Stopping(Told):
+        def activity(self, name: str, total: int | None = None) -> None:
+            if name.startswith("the plan's own"):
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "elsewhere")
+        with pytest.raises(KeyboardInterrupt):
+            trimtab.tune(config, ["weight_decay"], observer=Stopping(), **asked)
+    monkeypatch.setattr(liveness, "SILENT_S", 3.0)
+    told = Told()
+    result = trimtab.tune(config, ["weight_decay"], observer=told, **asked)
+    # The claim of a process that nobody here can look up holds until it has been silent.
+    own = next(place for place, note in enumerate(told.notes) if "weight_decay 0:" in note)
+    assert len(result.runs) == 4 and result.runs[0].is_start
+    assert own == len(told.notes) - 1
+
+
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_a_run_that_another_machine_left_is_made_again(
     tmp_path: Path,

@@ -6,12 +6,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
-from optuna.trial import FrozenTrial
 
 WORKER = "worker"
 BEAT = "beat"
@@ -31,15 +30,18 @@ class Watch:
     def __init__(self) -> None:
         self._seen: dict[int, tuple[object, float]] = {}
 
-    def is_alive(self, trial: FrozenTrial) -> bool:
-        """A process of this machine is looked up; another is alive while its beats change."""
-        worker = trial.user_attrs.get(WORKER)
+    def is_alive(self, number: int, attrs: Mapping[str, Any]) -> bool:
+        """A process of this machine is looked up; another is alive while its beats change.
+
+        `attrs` are what the trial of that number says of its worker.
+        """
+        worker = attrs.get(WORKER)
         if worker is not None and worker["host"] == socket.gethostname():
             return worker != this_process() and _is_running(worker["pid"], worker["started"])
-        mark = (worker, trial.user_attrs.get(BEAT))
-        seen = self._seen.get(trial.number)
+        mark = (worker, attrs.get(BEAT))
+        seen = self._seen.get(number)
         if seen is None or seen[0] != mark:
-            self._seen[trial.number] = mark, time.monotonic()
+            self._seen[number] = mark, time.monotonic()
             return True
         return time.monotonic() - seen[1] < SILENT_S
 

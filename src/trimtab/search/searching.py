@@ -17,7 +17,7 @@ from trimtab.search.executors import Executor, executor_for
 from trimtab.search.folder import Asked, TuneFolder
 from trimtab.search.halves import Halves, halves
 from trimtab.search.judging import Judged, search_loss, told
-from trimtab.search.storage import Trials
+from trimtab.search.storage import REFERENCE_NUMBER, Trials
 from trimtab.search.unmade import run_without_losses
 from trimtab.workflow.trial_plans import TrialBench
 from trimtab.workflow.trial_runs import TrialRun
@@ -186,14 +186,15 @@ class Search:
             self.under_way.clear()
 
     def run_reference(self, trials: Trials, stop_requested: Callable[[], bool]) -> None:
-        """The plan's own values, where the space has no place for one of them."""
-        if not self.design.has_reference or trials.reference is not None:
+        """The plan's own values, where the space has no place for one of them, unless another
+        process is at it."""
+        if not self.design.has_reference or not trials.claims_reference():
             return
         values = self.planned_values()
         progress = Progress(self.observer)
         progress.begun(f"the plan's own: {told(values)}", self.design.num_steps)
         order = self.bench.order(values, num_steps=self.design.num_steps)
-        with self._giving_back(trials):
+        with self._giving_back(trials), trials.beating({REFERENCE_NUMBER}):
             with closing(executor_for("local", self.design.names)) as alone:
                 ((_, found),) = alone.results(
                     _once(order), on_update=progress.updated, stop_requested=stop_requested
@@ -201,6 +202,14 @@ class Search:
             trials.keep_reference(found)
         progress.done()
         self.tell(trials, found)
+
+    def wait_for_reference(self, trials: Trials, stop_requested: Callable[[], bool]) -> None:
+        """Until another process has made it, or has died over it and this one has."""
+        while self.design.has_reference and trials.reference is None:
+            self.run_reference(trials, stop_requested)
+            if trials.reference is None:
+                with self._giving_back(trials):
+                    self._wait(1, stop_requested)
 
     def planned_values(self) -> dict[str, Any]:
         return {name: planned_value(self.bench.plan, name) for name in self.design.names}

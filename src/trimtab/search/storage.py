@@ -23,6 +23,9 @@ from trimtab.workflow.trial_runs import TrialRun
 RUN = "run"
 DESIGN = "design"
 REFERENCE = "reference"
+CLAIM = "reference claim"
+REFERENCE_NUMBER = -1
+"""Stands for the reference among the numbers of trials."""
 REPEATS = "repeats"
 NUM_TRIES = 3
 BETWEEN_TRIES_S = 0.5
@@ -97,6 +100,16 @@ class Trials:
         kept = self._study.user_attrs.get(REFERENCE)
         return None if kept is None else TrialRun.from_json(kept)
 
+    def claims_reference(self) -> bool:
+        """Whether it is for this process to make: nobody has, and nobody else is about to."""
+        if self.reference is not None:
+            return False
+        claim = self._study.user_attrs.get(CLAIM, {})
+        if claim and self._watch is not None and self._watch.is_alive(REFERENCE_NUMBER, claim):
+            return False
+        self._study.set_user_attr(CLAIM, {WORKER: this_process()})
+        return True
+
     def keep_reference(self, run: TrialRun) -> None:
         self._study.set_user_attr(REFERENCE, run.to_json())
 
@@ -107,7 +120,7 @@ class Trials:
         all that have begun were left.
         """
         for trial in self.running():
-            if self._watch is not None and self._watch.is_alive(trial):
+            if self._watch is not None and self._watch.is_alive(trial.number, trial.user_attrs):
                 continue
             if RUN in trial.user_attrs:
                 self._tell(trial.number, score(TrialRun.from_json(trial.user_attrs[RUN])))
@@ -158,7 +171,11 @@ class Trials:
 
         def beat(number: int, count: int) -> None:
             try:
-                self._storage.set_trial_user_attr(self._trial_id(number), BEAT, count)
+                if number == REFERENCE_NUMBER:
+                    claim = {WORKER: this_process(), BEAT: count}
+                    self._storage.set_study_user_attr(self._study_id, CLAIM, claim)
+                else:
+                    self._storage.set_trial_user_attr(self._trial_id(number), BEAT, count)
             finally:
                 self._storage.remove_session()
 

@@ -116,6 +116,7 @@ def _searched(search: Search, storage: str | None, executor: Executor) -> TuneRe
             num_trials=design.num_trials,
             num_steps=design.num_steps,
         )
+        search.wait_for_reference(trials, stop_requested)
         if design.short_branches:
             short_finished = branches(trials.finished())
         elif design.num_short_trials:
