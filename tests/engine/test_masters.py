@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from support.batches import LAYOUTS, ragged_rows
-from support.jobs import tiny_job
+from support.faults import cuda_runs_out
+from support.jobs import Memory, first_state, run_to_end, tiny_job
+from torch import nn
 
-from trimtab.engine.loop import Job
+from trimtab.engine import masters
+from trimtab.engine.loop import Job, run_updates
+from trimtab.engine.masters import take_masters
 from trimtab.engine.step import StepResult, training_step
+from trimtab.engine.stops import RanOutOfMemory
 
 
 def step(job: Job, *, sizes: tuple[int, ...] = (4,), learning_rate: float = 1e-2) -> StepResult:
@@ -77,3 +82,50 @@ def test_bf16_training_follows_fp32(tmp_path: Path) -> None:
         losses[precision] = [step(job).loss for _ in range(20)]
     assert losses["fp32"][-1] < 0.9 * losses["fp32"][0]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2)
+
+
+@pytest.mark.parametrize(("failing", "num_before"), [("float", 0), ("add_", 1)])
+def test_a_gradient_whose_handing_over_fails_is_not_left_on_the_weight(
+    monkeypatch: pytest.MonkeyPatch, failing: str, num_before: int
+) -> None:
+    model = nn.Linear(4, 4, bias=False)
+    take_masters(dict(model.named_parameters()), torch.bfloat16)
+    inputs = torch.ones(1, 4, dtype=torch.bfloat16)
+    for _ in range(num_before):
+        model(inputs).sum().backward()
+    with monkeypatch.context() as fault:
+        fault.setattr(torch.Tensor, failing, lambda *_: cuda_runs_out())
+        with pytest.raises(torch.OutOfMemoryError):
+            model(inputs).sum().backward()
+    assert model.weight.grad is None
+
+
+def test_memory_that_runs_out_between_two_gradients_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"method": "full", "precision": "bf16", "num_train_steps": 3}
+    _, undisturbed = run_to_end(tiny_job(tmp_path / "undisturbed", **changes))
+    handing_over, num_handed_over = masters._handing_its_gradient_to, [0]
+
+    def failing_once(master: nn.Parameter) -> object:
+        hand_over = handing_over(master)
+
+        def hook(weight: torch.Tensor) -> None:
+            num_handed_over[0] += 1
+            if num_handed_over[0] == 5:
+                cuda_runs_out()
+            hand_over(weight)
+
+        return hook
+
+    monkeypatch.setattr(masters, "_handing_its_gradient_to", failing_once)
+    job = tiny_job(tmp_path / "disturbed", **changes)
+    state, memory = first_state(job), Memory()
+    with pytest.raises(RanOutOfMemory):
+        run_updates(job, state, memory, lambda: False)
+    assert all(weight.grad is None for weight in job.model.parameters())
+    run_updates(job, state, memory, lambda: False)
+    assert [each.grad_norm for each in memory.updates] == [
+        each.grad_norm for each in undisturbed.updates
+    ]
+    assert [each.loss for each in memory.updates] == [each.loss for each in undisturbed.updates]

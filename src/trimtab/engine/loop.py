@@ -113,6 +113,8 @@ def _applied_step(
             raise
     # Raised out here and not while handling the error, whose traceback keeps activations alive.
     job.optimizer.zero_grad()
+    # Beside masters, the model's own weights may hold a gradient that was not handed over.
+    job.model.zero_grad(set_to_none=True)
     set_random_states(drawn_before)
     _give_back_memory(job.device)
     largest = max(update.micro_batches, key=lambda batch: batch.num_tokens, default=None)

@@ -49,11 +49,12 @@ def take_masters(
 
 def _handing_its_gradient_to(master: nn.Parameter) -> Callable[[torch.Tensor], None]:
     def hand_over(weight: torch.Tensor) -> None:
-        assert weight.grad is not None
+        # Taken off first: where memory runs out below, no later update adds to it.
+        gradient, weight.grad = weight.grad, None
+        assert gradient is not None
         if master.grad is None:
-            master.grad = weight.grad.float()
+            master.grad = gradient.float()
         else:
-            master.grad.add_(weight.grad)
-        weight.grad = None
+            master.grad.add_(gradient)
 
     return hand_over
