@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.jobs import first_state, run_to_end, tiny_job, weights_of
 
+from trimtab.engine import optimizer as optimizers
 from trimtab.engine.checkpoint import (
     WEIGHTS,
     ledger_sizes,
@@ -20,6 +22,7 @@ from trimtab.engine.checkpoint import (
     save_best,
     save_checkpoint,
 )
+from trimtab.planning.settings import Settings
 from trimtab.runs.checkpoints import checkpoint_name, retire
 from trimtab.runs.ledger import Ledger
 
@@ -135,3 +138,66 @@ def test_weights_of_another_model_change_nothing(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="another model"):
             load_checkpoint(folder, job.optimizer)
         assert all(torch.equal(w, before[n]) for n, w in job.optimizer.weights.items())
+
+
+class NestingAdamW(torch.optim.AdamW):
+    """Keeps a map that all weights share, and nests tensors in its state dict, as bitsandbytes."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._map = torch.linspace(0, 1, 16)
+
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        for entries in self.state.values():
+            entries["qmap1"] = self._map
+            entries["num_steps"] = int(entries["step"])
+
+    def state_dict(self) -> dict[str, Any]:
+        record = super().state_dict()
+        record["state"] = {
+            index: {
+                "num_steps": entries["num_steps"],
+                "__quant_state__": {k: v for k, v in entries.items() if k != "num_steps"},
+            }
+            for index, entries in record["state"].items()
+        }
+        return record
+
+
+def nesting_adamw(groups: list[dict[str, Any]], settings: Settings) -> torch.optim.Optimizer:
+    return NestingAdamW(groups, lr=settings.learning_rate)
+
+
+def state_of(optimizer: torch.optim.Optimizer) -> list[tuple[str, Any]]:
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    return [item for weight in weights for item in sorted(optimizer.state[weight].items())]
+
+
+def assert_goes_on_from_its_checkpoint(tmp_path: Path, **changes: Any) -> None:
+    """Weights and state after four updates, with and without a checkpoint in their middle."""
+    folder = tmp_path / "checkpoints" / checkpoint_name(2)
+    whole = tiny_job(tmp_path / "checkpoints", num_train_steps=4, save_steps=2, **changes)
+    run_to_end(whole)
+    again = tiny_job(tmp_path / "again" / "checkpoints", num_train_steps=4, **changes)
+    state = load_checkpoint(folder, again.optimizer)
+    run_to_end(again, state)
+    before = weights_of(whole.model)
+    assert all(torch.equal(before[name], after) for name, after in weights_of(again.model).items())
+    one, other = state_of(*whole.optimizer.optimizers), state_of(*again.optimizer.optimizers)
+    assert one
+    for (name, value), (other_name, other_value) in zip(one, other, strict=True):
+        assert name == other_name
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other_value)), name
+
+
+def test_state_that_is_nested_and_shared_goes_there_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(optimizers._BUILDERS, "adamw", nesting_adamw)
+    assert_goes_on_from_its_checkpoint(tmp_path)
+
+
+def test_states_in_8_bits_go_there_and_back(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    assert_goes_on_from_its_checkpoint(tmp_path, optim="adamw_8bit", method="full")

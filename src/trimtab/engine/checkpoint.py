@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.optim import Optimizer
 
 from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.optimizer import OptimizerSet
@@ -183,11 +184,22 @@ def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(contiguous, path)
+        save_file(_each_in_its_own_memory(tensors), path)
     except SafetensorError as error:
         raise _as_os_error(error, path) from error
+
+
+def _each_in_its_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU; copied where they share memory, as a quantile map of 8-bit states is shared."""
+    apart: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        apart[name] = plain.clone() if place in taken else plain
+        taken.add(place)
+    return apart
 
 
 def _as_os_error(error: SafetensorError, path: Path) -> OSError:
@@ -199,12 +211,15 @@ def _as_os_error(error: SafetensorError, path: Path) -> OSError:
 
 
 def _flattened(optimizer: OptimizerSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizers' state as tensors and scalars, by `optimizer/parameter/name`."""
+    """The optimizers' state as tensors and scalars, by `optimizer/parameter/name`.
+
+    As it is kept, and not as `state_dict` tells it: bitsandbytes nests there what is in 8 bits.
+    """
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
     for number, torch_optimizer in enumerate(optimizer.optimizers):
-        for index, entries in torch_optimizer.state_dict()["state"].items():
-            for name, value in entries.items():
+        for index, parameter in enumerate(_parameters(torch_optimizer)):
+            for name, value in torch_optimizer.state.get(parameter, {}).items():
                 key = f"{number}/{index}/{name}"
                 if isinstance(value, Tensor):
                     tensors[key] = value
@@ -214,6 +229,11 @@ def _flattened(optimizer: OptimizerSet) -> tuple[dict[str, Tensor], dict[str, An
             _group_scalars(group) for group in torch_optimizer.param_groups
         ]
     return tensors, scalars
+
+
+def _parameters(torch_optimizer: Optimizer) -> list[Tensor]:
+    """In the order by which a state dict numbers them."""
+    return [each for group in torch_optimizer.param_groups for each in group["params"]]
 
 
 def _group_scalars(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,7 +250,7 @@ def _restore(
 ) -> None:
     for number, torch_optimizer in enumerate(optimizer.optimizers):
         record = torch_optimizer.state_dict()
-        parameters = [each for group in torch_optimizer.param_groups for each in group["params"]]
+        parameters = _parameters(torch_optimizer)
         state: dict[int, dict[str, Any]] = {}
         for source in (tensors, scalars):
             for key, value in source.items():
