@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from support.jobs import first_state, run_to_end, tiny_job, weights_of
 
 from trimtab.engine import optimizer as optimizers
 from trimtab.engine.checkpoint import (
+    OPTIMIZER,
+    OPTIMIZER_SCALARS,
     WEIGHTS,
     ledger_sizes,
     load_best,
@@ -22,6 +27,7 @@ from trimtab.engine.checkpoint import (
     save_best,
     save_checkpoint,
 )
+from trimtab.engine.loop import Job
 from trimtab.planning.settings import Settings
 from trimtab.runs.checkpoints import checkpoint_name, retire
 from trimtab.runs.ledger import Ledger
@@ -174,6 +180,13 @@ def state_of(optimizer: torch.optim.Optimizer) -> list[tuple[str, Any]]:
     return [item for weight in weights for item in sorted(optimizer.state[weight].items())]
 
 
+def assert_same(one: list[tuple[str, Any]], other: list[tuple[str, Any]]) -> None:
+    assert one
+    for (name, value), (other_name, other_value) in zip(one, other, strict=True):
+        assert name == other_name
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other_value)), name
+
+
 def assert_goes_on_from_its_checkpoint(tmp_path: Path, **changes: Any) -> None:
     """Weights and state after four updates, with and without a checkpoint in their middle."""
     folder = tmp_path / "checkpoints" / checkpoint_name(2)
@@ -184,11 +197,7 @@ def assert_goes_on_from_its_checkpoint(tmp_path: Path, **changes: Any) -> None:
     run_to_end(again, state)
     before = weights_of(whole.model)
     assert all(torch.equal(before[name], after) for name, after in weights_of(again.model).items())
-    one, other = state_of(*whole.optimizer.optimizers), state_of(*again.optimizer.optimizers)
-    assert one
-    for (name, value), (other_name, other_value) in zip(one, other, strict=True):
-        assert name == other_name
-        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other_value)), name
+    assert_same(state_of(*whole.optimizer.optimizers), state_of(*again.optimizer.optimizers))
 
 
 def test_state_that_is_nested_and_shared_goes_there_and_back(
@@ -201,3 +210,56 @@ def test_state_that_is_nested_and_shared_goes_there_and_back(
 def test_states_in_8_bits_go_there_and_back(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     assert_goes_on_from_its_checkpoint(tmp_path, optim="adamw_8bit", method="full")
+
+
+def saved_after_one_update(tmp_path: Path, **changes: Any) -> tuple[Job, Path]:
+    job = tiny_job(tmp_path / "checkpoints", num_train_steps=1, **changes)
+    run_to_end(job)
+    return job, tmp_path / "checkpoints" / checkpoint_name(1)
+
+
+def values_of(optimizer: torch.optim.Optimizer) -> list[tuple[str, Any]]:
+    return [(name, torch.as_tensor(value).clone()) for name, value in state_of(optimizer)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("optim", ["adamw", "adafactor"])
+def test_loaded_state_survives_the_truncation_of_its_file(tmp_path: Path, optim: str) -> None:
+    job, folder = saved_after_one_update(tmp_path, optim=optim)
+    (optimizer,) = job.optimizer.optimizers
+    before = values_of(optimizer)
+    load_checkpoint(folder, job.optimizer)
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    os.truncate(folder / OPTIMIZER, 16)
+    assert_same(before, state_of(optimizer))
+
+
+def test_state_is_not_held_twice_while_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, folder = saved_after_one_update(tmp_path)
+    load, num_held = torch.optim.AdamW.load_state_dict, []
+
+    def counting(self: torch.optim.AdamW, record: dict[str, Any]) -> None:
+        num_held.append(len(self.state))
+        load(self, record)
+
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", counting)
+    load_checkpoint(folder, job.optimizer)
+    assert num_held == [0]
+
+
+def test_state_of_other_weights_changes_none(tmp_path: Path) -> None:
+    job, folder = saved_after_one_update(tmp_path)
+    (optimizer,) = job.optimizer.optimizers
+    before = values_of(optimizer)
+    path = folder / OPTIMIZER_SCALARS
+    scalars, state = json.loads(path.read_text()), load_file(folder / OPTIMIZER)
+    path.write_text(json.dumps({**scalars, "0/groups": scalars["0/groups"][:1]}))
+    with pytest.raises(ValueError, match="other weights"):
+        load_checkpoint(folder, job.optimizer)
+    path.write_text(json.dumps(scalars))
+    save_file({**state, "0/999/exp_avg": torch.zeros(1)}, folder / OPTIMIZER)
+    with pytest.raises(ValueError, match="other weights"):
+        load_checkpoint(folder, job.optimizer)
+    assert_same(before, state_of(optimizer))

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.optimizer import OptimizerSet
 from trimtab.engine.random_states import set_state_of_rank, states_of_all
 from trimtab.engine.state import TrainingState
-from trimtab.models.sharding import like, whole
+from trimtab.models.own_memory import in_own_memory, mapped_ranges
+from trimtab.models.sharding import is_sharded, like, whole
 from trimtab.runs.atomic import remove_folder, staged_folder, write_json
 from trimtab.runs.checkpoints import step_checkpoints
 from trimtab.runs.folder import RunFolder
@@ -248,23 +249,61 @@ def _group_scalars(group: Mapping[str, Any]) -> dict[str, Any]:
 def _restore(
     optimizer: OptimizerSet, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
 ) -> None:
-    for number, torch_optimizer in enumerate(optimizer.optimizers):
-        record = torch_optimizer.state_dict()
-        parameters = _parameters(torch_optimizer)
-        state: dict[int, dict[str, Any]] = {}
-        for source in (tensors, scalars):
-            for key, value in source.items():
-                parts = key.split("/")
-                if parts[0] == str(number) and len(parts) == 3:
-                    index = int(parts[1])
-                    state.setdefault(index, {})[parts[2]] = _as_shaped(value, parameters[index])
-        record["state"] = state
-        for group, saved in zip(record["param_groups"], scalars[f"{number}/groups"], strict=True):
-            # What was saved before the first step lacks what methods count from there on.
-            for name in _group_scalars(group).keys() - saved.keys():
-                del group[name]
-            group.update(saved)
-        torch_optimizer.load_state_dict(record)
+    """Raises ValueError or KeyError, before any state is changed, where the optimizers differ."""
+    states = [_entries(number, tensors, scalars) for number in range(len(optimizer.optimizers))]
+    groups = [scalars[f"{number}/groups"] for number in range(len(optimizer.optimizers))]
+    for torch_optimizer, state, saved in zip(optimizer.optimizers, states, groups, strict=True):
+        num_weights = len(_parameters(torch_optimizer))
+        if len(saved) != len(torch_optimizer.param_groups) or max(state, default=0) >= num_weights:
+            raise ValueError("the saved optimizer state is of other weights")
+    for torch_optimizer, state, saved in zip(optimizer.optimizers, states, groups, strict=True):
+        # Loaded beside the state that it replaces, it would be held twice.
+        torch_optimizer.state.clear()
+        _load_state(torch_optimizer, state, saved)
+    _take_state_out_of_its_file(optimizer)
+
+
+def _entries(
+    number: int, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
+) -> dict[int, dict[str, Any]]:
+    """One optimizer's saved state, by its weights' numbers."""
+    state: dict[int, dict[str, Any]] = {}
+    for source in (tensors, scalars):
+        for key, value in source.items():
+            parts = key.split("/")
+            if parts[0] == str(number) and len(parts) == 3:
+                state.setdefault(int(parts[1]), {})[parts[2]] = value
+    return state
+
+
+def _load_state(
+    torch_optimizer: Optimizer,
+    state: Mapping[int, Mapping[str, Any]],
+    groups: Sequence[Mapping[str, Any]],
+) -> None:
+    record = torch_optimizer.state_dict()
+    parameters = _parameters(torch_optimizer)
+    record["state"] = {
+        index: {name: _as_shaped(value, parameters[index]) for name, value in entries.items()}
+        for index, entries in state.items()
+    }
+    for group, saved in zip(record["param_groups"], groups, strict=True):
+        # What was saved before the first step lacks what methods count from there on.
+        for name in _group_scalars(group).keys() - saved.keys():
+            del group[name]
+        group.update(saved)
+    torch_optimizer.load_state_dict(record)
+
+
+def _take_state_out_of_its_file(optimizer: OptimizerSet) -> None:
+    """A run would depend on the file, and removing it would free no disk, until the run's end."""
+    mapped = mapped_ranges()
+    for torch_optimizer in optimizer.optimizers:
+        for entries in torch_optimizer.state.values():
+            for name, value in entries.items():
+                # A shard is a copy already.
+                if isinstance(value, Tensor) and not is_sharded([value]):
+                    entries[name] = in_own_memory(value, mapped)
 
 
 def _as_shaped(value: Any, parameter: Tensor) -> Any:

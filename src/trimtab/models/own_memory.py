@@ -1,13 +1,14 @@
-"""Weights out of the pages of their files, into memory that the process has to itself."""
+"""Tensors out of the pages of their files, into memory that the process has to itself."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 _MAPS = Path("/proc/self/maps")
 
@@ -21,16 +22,25 @@ def take_out_of_files(model: nn.Module) -> None:
     Each page is let go once it is copied: at no time are there two copies of all weights.
     Does nothing where the system does not tell which pages are a file's.
     """
-    mapped = _mapped_ranges()
+    mapped = mapped_ranges()
     for tensor in (*model.parameters(), *model.buffers()):
-        address = tensor.data_ptr()
-        if any(start <= address < end for start, end in mapped):
-            copy = tensor.data.clone()
-            _let_go(address, tensor.nbytes)
-            tensor.data = copy
+        data = tensor.data
+        own = in_own_memory(data, mapped)
+        if own is not data:
+            tensor.data = own
 
 
-def _mapped_ranges() -> list[tuple[int, int]]:
+def in_own_memory(tensor: Tensor, mapped: Sequence[tuple[int, int]]) -> Tensor:
+    """A copy of a tensor that lies in these ranges, whose pages are let go; else the tensor."""
+    address = tensor.data_ptr()
+    if not any(start <= address < end for start, end in mapped):
+        return tensor
+    copy = tensor.clone()
+    _let_go(address, tensor.nbytes)
+    return copy
+
+
+def mapped_ranges() -> list[tuple[int, int]]:
     """The addresses [start, end) at which safetensors files are mapped."""
     if sys.platform != "linux":
         return []
