@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,9 @@ from support.halting import signalled_where_halted
 from support.runs import read_jsonl, tiny_config
 
 import trimtab
+from trimtab.engine.observer import Silent
+from trimtab.runs.records import UpdateRecord
+from trimtab.workflow import carrying_out, session
 
 
 def config_file(folder: Path, model: Path, **changes: object) -> Path:
@@ -29,6 +33,21 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 def digest(run: Path) -> str:
     return hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+class StopAfterTwo(Silent):
+    def updated(self, record: UpdateRecord, num_steps: int) -> None:
+        if record.step == 2:
+            raise ZeroDivisionError
+
+
+def crashed(folder: Path, model: Path, **changes: Any) -> Path:
+    """A run of four updates that ended after the second, with a checkpoint of the first."""
+    values = {"max_steps": 4, "save_steps": 1, "report_samples": 0, "eval_dataset": "none"}
+    config = tiny_config(folder, model, **{**values, **changes})
+    with pytest.raises(ZeroDivisionError):
+        trimtab.train(config, observer=StopAfterTwo())
+    return Path(config["output_dir"])
 
 
 HALTING = """
@@ -112,3 +131,23 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path, tiny_llama_folder: Path) 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(trimtab.ConfigError):
         trimtab.resume(tmp_path)
+
+
+def test_what_loading_freed_is_given_back_before_the_updates(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder)
+    told: list[str] = []
+
+    class Telling(Silent):
+        def updated(self, record: UpdateRecord, num_steps: int) -> None:
+            told.append(f"update {record.step}")
+
+    def tell(what: str) -> Any:
+        give_back = session.give_back_freed_memory
+        return lambda device: (told.append(what), give_back(device))
+
+    monkeypatch.setattr(carrying_out, "give_back_freed_memory", tell("loaded"))
+    monkeypatch.setattr(session, "give_back_freed_memory", tell("rows"))
+    trimtab.resume(run, observer=Telling())
+    assert told == ["rows", "loaded", "update 2", "update 3", "update 4"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from trimtab.engine import checkpoint
 from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.evaluation import Evaluation, evaluate
 from trimtab.engine.guard import judge_held_out_loss
-from trimtab.engine.memory import peak_memory_bytes
+from trimtab.engine.memory import give_back_freed_memory, peak_memory_bytes
 from trimtab.engine.observer import Observer
 from trimtab.engine.optimizer import OptimizerSet
 from trimtab.engine.random_states import random_states, set_random_states
@@ -116,7 +115,7 @@ def _applied_step(
     # Beside masters, the model's own weights may hold a gradient that was not handed over.
     job.model.zero_grad(set_to_none=True)
     set_random_states(drawn_before)
-    _give_back_memory(job.device)
+    give_back_freed_memory(job.device)
     largest = max(update.micro_batches, key=lambda batch: batch.num_tokens, default=None)
     raise RanOutOfMemory(
         phase,
@@ -125,12 +124,6 @@ def _applied_step(
         num_tokens=0 if largest is None else largest.num_tokens,
         num_scored=0 if largest is None else largest.num_trainable_tokens,
     )
-
-
-def _give_back_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _step_at_a_scale_that_fits(
@@ -297,7 +290,7 @@ def _held_out_loss(
         job.optimizer.for_training()
         observer.activity_done()
     if measured is None:
-        _give_back_memory(job.device)
+        give_back_freed_memory(job.device)
         raise RanOutOfMemory("held-out pass", state.num_updates)
     return measured
 

@@ -1,7 +1,9 @@
-"""How much memory the process has taken at its peak."""
+"""How much memory the process has taken at its peak, and giving back what it no longer uses."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -20,6 +22,23 @@ def peak_memory_bytes(device: torch.device) -> int:
         return mark
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back_freed_memory(device: torch.device) -> None:
+    """Hand to the system, or to the device, what allocators keep of what was freed.
+
+    Whatever is allocated next would else come on top of it.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        # Only glibc has it.
+        return
+    trim(0)
 
 
 def high_water_mark_bytes() -> int | None:

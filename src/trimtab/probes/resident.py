@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 from pathlib import Path
 
 import psutil
 import torch
 
-from trimtab.engine.memory import high_water_mark_bytes
+from trimtab.engine.memory import give_back_freed_memory, high_water_mark_bytes
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -27,11 +25,9 @@ def can_begin_peak(device: torch.device) -> bool:
 def held_bytes(device: torch.device) -> int:
     """What cannot be given back now of this process's resident set, or of what torch has reserved
     on a CUDA device."""
-    gc.collect()
+    give_back_freed_memory(device)
     if device.type == "cuda":
-        torch.cuda.empty_cache()
         return int(torch.cuda.memory_reserved(device))
-    _return_freed_memory()
     return int(psutil.Process().memory_info().rss)
 
 
@@ -40,24 +36,12 @@ def begin_peak(device: torch.device) -> bool:
 
     Then `peak_memory_bytes` goes on from the peak of everything before.
     """
-    gc.collect()
+    give_back_freed_memory(device)
     if device.type == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return True
-    _return_freed_memory()
     try:
         _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
     except OSError:
         return False
     return high_water_mark_bytes() is not None
-
-
-def _return_freed_memory() -> None:
-    """A trial must not start with what the allocator kept of the one before."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError):
-        # Only glibc has it.
-        return
-    trim(0)

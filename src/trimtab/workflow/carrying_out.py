@@ -12,6 +12,7 @@ import torch
 from trimtab.engine.building import new_loss_scale
 from trimtab.engine.checkpoint import STATE, load_checkpoint
 from trimtab.engine.loop import Job
+from trimtab.engine.memory import give_back_freed_memory
 from trimtab.engine.random_states import seed_of_rank
 from trimtab.engine.state import TrainingState
 from trimtab.errors import ConfigError, DoesNotFit
@@ -42,7 +43,9 @@ def progress_from(session: Session, checkpoint: Path | None) -> Progress:
     """
     if checkpoint is None:
         state = first_state(session)
-        return Progress(prepare(session, state.recipe), state)
+        job = prepare(session, state.recipe)
+        _begin_peak_of_updates(job.device)
+        return Progress(job, state)
     record = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     recipe = shared_by(Recipe(**record["recipe"]), session.ranks.num_ranks)
     settings = recipe.applied_to(session.settings)
@@ -56,6 +59,7 @@ def progress_from(session: Session, checkpoint: Path | None) -> Progress:
             hint="Put the plan and the libraries back as they were.",
         ) from error
     state.recipe = recipe
+    _begin_peak_of_updates(job.device)
     return Progress(job, state)
 
 
@@ -80,11 +84,16 @@ def prepare(session: Session, recipe: Recipe) -> Job:
         base = answers(job.model, session.materials, session.prompts, session.settings)
         session.note_samples([*base], [None] * len(base))
         session.observer.activity_done()
-    if job.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(job.device)
     # Sampling and set-up must not move what dropout will draw.
     torch.manual_seed(seed_of_rank(session.settings.seed, ranks.rank))
     return job
+
+
+def _begin_peak_of_updates(device: torch.device) -> None:
+    """What loading needed is no part of the peak that was planned for them."""
+    give_back_freed_memory(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _check_disk(session: Session, job: Job) -> None:

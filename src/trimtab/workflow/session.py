@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from trimtab.engine.distributed import Ranks
 from trimtab.engine.loop import Job
-from trimtab.engine.memory import peak_memory_bytes
+from trimtab.engine.memory import give_back_freed_memory, peak_memory_bytes
 from trimtab.engine.observer import Observer, Silent
 from trimtab.engine.state import TrainingState
 from trimtab.hyperparameters.config import TrainingConfig
@@ -140,6 +140,9 @@ def open_session(planned: PlannedRun, run: RunFolder, shown: Observer, ranks: Ra
         tracker,
         planned.materials.corpus.sources,
     )
+    prompts = sample_prompts(planned.materials, rows, settings)
+    # A resumed run has not planned, which ends with this; its plan counts on as much.
+    give_back_freed_memory(planned.materials.device)
     return Session(
         plan=planned.plan,
         settings=settings,
@@ -147,7 +150,7 @@ def open_session(planned: PlannedRun, run: RunFolder, shown: Observer, ranks: Ra
         rows=rows,
         run=run,
         observer=recording if ranks.is_first else Silent(),
-        prompts=sample_prompts(planned.materials, rows, settings),
+        prompts=prompts,
         tracker=tracker,
         ranks=ranks,
     )
