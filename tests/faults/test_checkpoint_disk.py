@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.faults import no_file_over
 from support.runs import read_jsonl, tiny_config
 
 import trimtab
@@ -37,16 +35,6 @@ class AfterFirstSave(Silent):
             self._do()
 
 
-@contextmanager
-def no_file_over(num_bytes: int) -> Iterator[Any]:
-    """Yields what puts the limit in force; it ends with the context."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_save_that_the_system_refuses_leaves_the_last_good_one_and_says_how_to_go_on(
     tmp_path: Path, tiny_llama_folder: Path
 ) -> None:
@@ -59,6 +47,25 @@ def test_a_save_that_the_system_refuses_leaves_the_last_good_one_and_says_how_to
     good, refused = newest_verified(run / "checkpoints")
     assert good is not None and good.name == "step-000001" and refused == ()
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-000001"]
+    assert trimtab.resume(run).status == "done"
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_result_that_the_system_refuses_is_handed_over_by_the_next_resume(
+    tmp_path: Path, tiny_llama_folder: Path, method: str
+) -> None:
+    config = tiny_config(tmp_path, tiny_llama_folder, **{**BIG_RUN, "method": method})
+    run = Path(config["output_dir"])
+
+    class AfterTheLastSave(Silent):
+        def happened(self, event: EventRecord) -> None:
+            if event.event == "checkpoint saved" and event.step == config["max_steps"]:
+                limit()
+
+    with no_file_over(8_000) as limit, pytest.raises(trimtab.ConfigError) as caught:
+        trimtab.train(config, observer=AfterTheLastSave())
+    assert "File too large" in str(caught.value) and "trimtab resume" in str(caught.value)
+    assert not list(run.glob("*/*.safetensors"))
     assert trimtab.resume(run).status == "done"
 
 

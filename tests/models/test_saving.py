@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.tiny import CHATML
+from support.faults import no_file_over
+from support.tiny import CHATML, tiny_model
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig
 
@@ -179,3 +180,24 @@ def test_a_generation_config_that_transformers_reads_but_does_not_write(
     model.generation_config.do_sample = False
     save(model, tmp_path, tiny_sources["llama"])
     assert GenerationConfig.from_pretrained(tmp_path).pad_token_id == 5
+
+
+@pytest.mark.parametrize(
+    ("method", "target_modules", "num_bytes"),
+    [("full", "all-linear", 20_000), ("lora", "all-linear", 8_000), ("lora", ["q_proj"], 8_000)],
+    ids=["a model", "an adapter", "the tokenizer of a small adapter"],
+)
+def test_a_folder_that_takes_no_more_is_told_as_the_system_tells_it(
+    tmp_path: Path,
+    tiny_sources: dict[str, ModelSource],
+    method: str,
+    target_modules: Any,
+    num_bytes: int,
+) -> None:
+    model: Any = tiny_model()
+    if method == "lora":
+        model = add_lora(model, r=4, alpha=8.0, dropout=0.0, target_modules=target_modules, seed=0)
+    with no_file_over(num_bytes) as limit:
+        limit()
+        with pytest.raises(OSError, match="File too large"):
+            save(model, tmp_path, tiny_sources["llama"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import resource
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,13 @@ def run_out_above(
 
     monkeypatch.setattr(LlamaModel, "forward", forward)
     return failed
+
+
+@contextmanager
+def no_file_over(num_bytes: int) -> Iterator[Any]:
+    """Yields what puts the limit in force; it ends with the context."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

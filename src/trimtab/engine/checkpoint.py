@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
@@ -21,6 +17,7 @@ from trimtab.engine.distributed import ALONE, Ranks
 from trimtab.engine.optimizer import OptimizerSet
 from trimtab.engine.random_states import set_state_of_rank, states_of_all
 from trimtab.engine.state import TrainingState
+from trimtab.models.disk_errors import raised_as_os_error
 from trimtab.models.own_memory import in_own_memory, mapped_ranges
 from trimtab.models.sharding import is_sharded, like, whole
 from trimtab.runs.atomic import remove_folder, staged_folder, write_json
@@ -185,10 +182,8 @@ def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    try:
+    with raised_as_os_error(path):
         save_file(_each_in_its_own_memory(tensors), path)
-    except SafetensorError as error:
-        raise _as_os_error(error, path) from error
 
 
 def _each_in_its_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -201,14 +196,6 @@ def _each_in_its_own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         apart[name] = plain.clone() if place in taken else plain
         taken.add(place)
     return apart
-
-
-def _as_os_error(error: SafetensorError, path: Path) -> OSError:
-    """safetensors tells of a full disk in a text: `I/O error: … (os error 28)`."""
-    number = re.search(r"\(os error (\d+)\)", str(error))
-    if number is None:
-        return OSError(errno.EIO, str(error), str(path))
-    return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
 
 
 def _flattened(optimizer: OptimizerSet) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from trimtab.models.adapters import Model, causal_model
+from trimtab.models.disk_errors import raised_as_os_error
 from trimtab.models.pad_token import end_of_turn_token_ids
 from trimtab.models.quiet import quiet_transformers
 from trimtab.models.source import ModelSource
@@ -42,7 +43,7 @@ def save_result(
         saved.chat_template = chat_template
     taught = () if chat_template is None else end_of_turn_token_ids(saved, chat_template)
     generation_config = _generation_config(causal_model(model), taught, saved.pad_token_id)
-    with quiet_transformers():
+    with quiet_transformers(), raised_as_os_error():
         if isinstance(model, PeftModel):
             model.active_peft_config.base_model_name_or_path = str(base.folder)
             state = None if weights is None else dict(weights)
@@ -58,9 +59,12 @@ def save_result(
 def save_merged(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, result: Path
 ) -> None:
-    """Write a whole model with its tokenizer, and the generation config of the run's `result`."""
+    """Write a whole model with its tokenizer, and the generation config of the run's `result`.
+
+    Raises OSError where the folder cannot be written.
+    """
     generation_config = GenerationConfig.from_pretrained(result)
-    with quiet_transformers():
+    with quiet_transformers(), raised_as_os_error():
         _save_full(model, folder, generation_config)
         tokenizer.save_pretrained(folder)
         generation_config.save_pretrained(folder)
