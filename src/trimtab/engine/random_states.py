@@ -25,10 +25,12 @@ def random_states(ranks: Ranks = ALONE) -> dict[str, Tensor]:
 
 
 def set_random_states(states: Mapping[str, Tensor]) -> None:
+    """Put back the states of the devices that are there; there may be fewer than when saved."""
     torch.set_rng_state(states["cpu"])
     if torch.cuda.is_available():
+        num_devices = torch.cuda.device_count()
         for name, state in states.items():
-            if name != "cpu":
+            if name != "cpu" and (torch.device(name).index or 0) < num_devices:
                 torch.cuda.set_rng_state(state, name)
 
 
