@@ -114,6 +114,46 @@ def test_another_setting_in_the_plan_is_named(tmp_path: Path, tiny_llama_folder:
     assert max(rates[:2]) <= 1e-3 < max(rates[2:])
 
 
+def set_in_plan(run: Path, name: str, value: Any) -> None:
+    plan = json.loads((run / "plan.json").read_text())
+    (decision,) = (each for each in plan["decisions"] if each["name"] == name)
+    decision["value"] = value
+    (run / "plan.json").write_text(json.dumps(plan))
+
+
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_other_samples_show_what_the_base_answered_to_each_of_them(
+    tmp_path: Path, tiny_llama_folder: Path, number: int
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder, report_samples=3)
+    samples = json.loads((run / "samples.json").read_text())
+    for sample in samples:
+        sample["base"] = f"the base's to {sample['prompt']}"
+    (run / "samples.json").write_text(json.dumps(samples))
+    set_in_plan(run, "report_samples", number)
+    assert trimtab.resume(run).status == "done"
+    if number == 0:
+        return
+    after = json.loads((run / "samples.json").read_text())
+    known = {sample["prompt"] for sample in samples}
+    assert len(after) == number
+    assert known & {sample["prompt"] for sample in after}
+    for sample in after:
+        told = f"the base's to {sample['prompt']}" if sample["prompt"] in known else None
+        assert sample["base"] == told
+        assert sample["tuned"] is not None
+
+
+def test_samples_that_were_not_asked_for_at_first_are_shown_without_the_base(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder, report_samples=0)
+    set_in_plan(run, "report_samples", 1)
+    assert trimtab.resume(run).status == "done"
+    (sample,) = json.loads((run / "samples.json").read_text())
+    assert sample["base"] is None and sample["tuned"] is not None
+
+
 def test_a_setting_that_the_checkpoint_does_not_fit_is_an_error(
     tmp_path: Path, tiny_llama_folder: Path
 ) -> None:

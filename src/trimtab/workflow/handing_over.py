@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict, deque
 
 from trimtab.engine.checkpoint import gathered, load_best, remove_best
 from trimtab.models.saving import save_result
@@ -76,5 +77,21 @@ def _take_best(session: Session, progress: Progress) -> None:
 
 
 def _base_answers(session: Session) -> list[str | None]:
-    records = json.loads(session.run.samples_json.read_text(encoding="utf-8"))
-    return [Sample.from_json(record).base for record in records]
+    """What the base answered to each prompt when the run began; None to those it was not asked.
+
+    Other samples are wanted than then where the number of them, or the rows, have changed.
+    """
+    asked: defaultdict[tuple[str, str], deque[str | None]] = defaultdict(deque)
+    for sample in _samples_of_the_base(session):
+        asked[sample.prompt, sample.reference].append(sample.base)
+    found = [asked[prompt.text, prompt.reference] for prompt in session.prompts]
+    return [answers_of_base.popleft() if answers_of_base else None for answers_of_base in found]
+
+
+def _samples_of_the_base(session: Session) -> list[Sample]:
+    try:
+        records = json.loads(session.run.samples_json.read_text(encoding="utf-8"))
+        return [Sample.from_json(record) for record in records]
+    except (FileNotFoundError, ValueError, TypeError):
+        # What is trained does not depend on it.
+        return []
