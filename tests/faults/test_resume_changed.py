@@ -17,9 +17,10 @@ from support.tiny import CHATML, save_tiny_model
 
 import trimtab
 from trimtab.cli.app import run as command
+from trimtab.engine.loop import Job
 from trimtab.engine.observer import Silent
 from trimtab.runs.records import UpdateRecord
-from trimtab.workflow import planning, provenance
+from trimtab.workflow import planning, provenance, recovering
 
 DATED = "{{ strftime_now('%d %B %Y') }}\n" + CHATML
 
@@ -152,6 +153,87 @@ def test_samples_that_were_not_asked_for_at_first_are_shown_without_the_base(
     assert trimtab.resume(run).status == "done"
     (sample,) = json.loads((run / "samples.json").read_text())
     assert sample["base"] is None and sample["tuned"] is not None
+
+
+def in_force(run: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """The job with which the run goes on, which it does to its end."""
+    found: list[Job] = []
+
+    def run_updates(job: Job, *arguments: Any) -> None:
+        found.append(job)
+        original(job, *arguments)
+
+    original = recovering.run_updates
+    with monkeypatch.context() as watched:
+        watched.setattr(recovering, "run_updates", run_updates)
+        assert trimtab.resume(run, allow_changed=True).status == "done"
+    return found[0]
+
+
+@pytest.mark.parametrize("optim", ["adamw", "muon"])
+def test_a_setting_of_the_optimizer_that_is_accepted_is_in_force(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch, optim: str
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder, method="full", optim=optim, weight_decay=0.1)
+    set_in_plan(run, "weight_decay", 0.25)
+    set_in_plan(run, "adam_beta2", 0.99)
+    set_in_plan(run, "adam_epsilon", 1e-6)
+    job = in_force(run, monkeypatch)
+    assert ("weight_decay", False) in accepted(run)
+    groups = [group for one in job.optimizer.optimizers for group in one.param_groups]
+    assert {group["weight_decay"] for group in groups} == {0.25, 0.0}
+    of_adam = [group for group in groups if "betas" in group]
+    assert {(group["betas"][1], group["eps"]) for group in of_adam} == {(0.99, 1e-6)}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"activation_checkpointing": "full", "per_device_eval_batch_size": 3},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+        {"per_device_train_batch_size": 4, "global_batch_size": 4},
+    ],
+    ids=" ".join,
+)
+def test_a_change_of_recipe_that_is_accepted_is_in_force_and_stays_so(
+    tmp_path: Path,
+    tiny_llama_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    values: dict[str, Any],
+) -> None:
+    changes = {"per_device_train_batch_size": 8, "method": "full"}
+    run = crashed(tmp_path, tiny_llama_folder, **changes)
+    for name, value in values.items():
+        set_in_plan(run, name, value)
+    with pytest.raises(trimtab.ConfigError, match=next(iter(values))):
+        trimtab.resume(run)
+    with pytest.raises(ZeroDivisionError):
+        # Before its first update is saved; what was accepted is not told again.
+        trimtab.resume(run, allow_changed=True, observer=StopAfterThree())
+    job = in_force(run, monkeypatch)
+    assert {name: getattr(job.settings, name) for name in values} == values
+    assert len(accepted(run)) == len(values) + 1  # and that plan.json is another
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("optim", "sgd", "optim cannot change to sgd"),
+        ("per_device_train_batch_size", 2, "per_device_train_batch_size cannot be in force"),
+        ("global_batch_size", 16, "global_batch_size cannot be in force"),
+    ],
+)
+def test_a_setting_that_cannot_be_in_force_is_refused_by_name(
+    tmp_path: Path, tiny_llama_folder: Path, name: str, value: Any, told: str
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder, per_device_train_batch_size=8)
+    before = (run / "events.jsonl").read_bytes()
+    set_in_plan(run, name, value)
+    with pytest.raises(trimtab.ConfigError, match=told):
+        trimtab.resume(run, allow_changed=True)
+    assert (run / "events.jsonl").read_bytes() == before
 
 
 def test_a_setting_that_the_checkpoint_does_not_fit_is_an_error(

@@ -33,6 +33,8 @@ RANDOM = "random.safetensors"
 STATE = "state.json"
 LEDGERS = "ledgers.json"
 BEST_PREFIX = "best-"
+SET_BY_SETTINGS = frozenset({"lr", "weight_decay", "eps"})
+"""What optimizers' groups hold of the settings, which may have changed since they were saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ def load_checkpoint(
     """Put weights, optimizer and random states back, and return the state that was saved.
 
     The folder must have been verified against its manifest before. Every rank reads it. `seed`
-    is the run's, for ranks that it has not had before.
+    is the run's, for ranks that it has not had before. What the settings say of the optimizer
+    (weight decay, Adam's constants) holds as `optimizer` was made.
     """
     _load_weights(folder, optimizer)
     scalars = json.loads((folder / OPTIMIZER_SCALARS).read_text(encoding="utf-8"))
@@ -275,10 +278,11 @@ def _load_state(
         for index, entries in state.items()
     }
     for group, saved in zip(record["param_groups"], groups, strict=True):
+        counted = {name: value for name, value in saved.items() if name not in SET_BY_SETTINGS}
         # What was saved before the first step lacks what methods count from there on.
-        for name in _group_scalars(group).keys() - saved.keys():
+        for name in _group_scalars(group).keys() - counted.keys() - SET_BY_SETTINGS:
             del group[name]
-        group.update(saved)
+        group.update(counted)
     torch_optimizer.load_state_dict(record)
 
 

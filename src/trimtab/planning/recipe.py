@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from trimtab.hyperparameters.config import Precision
 from trimtab.planning.settings import Settings
+
+DIVISION = frozenset({"per_device_train_batch_size", "gradient_accumulation_steps", "num_ranks"})
+"""Whose product is the global batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,13 @@ class Recipe:
 
     def applied_to(self, settings: Settings) -> Settings:
         return replace(settings, **self._values())
+
+    def taking(self, settings: Settings, names: Collection[str]) -> Recipe:
+        """With the settings' values of these names; the division of the batch changes as one."""
+        taken = names & self._values().keys()
+        if taken & DIVISION or "global_batch_size" in names:
+            taken |= DIVISION
+        return replace(self, **{name: getattr(settings, name) for name in taken})
 
     def changed_from(self, other: Recipe) -> tuple[str, ...]:
         """The names of the hyperparameters in which the two differ."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from trimtab.data.updates import within_epoch
 from trimtab.engine.building import new_loss_scale
 from trimtab.engine.checkpoint import STATE, load_checkpoint
-from trimtab.engine.loop import Job
+from trimtab.engine.loop import Job, save
 from trimtab.engine.memory import give_back_freed_memory
 from trimtab.engine.random_states import seed_of_rank
 from trimtab.engine.state import TrainingState
@@ -35,11 +36,14 @@ from trimtab.workflow.stopping import stop_at_update_end
 ADAM_STATES = 2
 
 
-def progress_from(session: Session, checkpoint: Path | None) -> Progress:
+def progress_from(
+    session: Session, checkpoint: Path | None, changed: Sequence[str] = ()
+) -> Progress:
     """Job and state as they were saved, or as a run begins.
 
-    The recipe is that of the ranks there are now. Raises ConfigError where what was saved does not
-    fit the plan or the number of ranks.
+    The recipe is that of the ranks there are now. Where something has `changed` since, settings of
+    these names are in force, and the checkpoint is saved again so. Raises ConfigError where what
+    was saved does not fit the plan or the number of ranks.
     """
     if checkpoint is None:
         state = first_state(session)
@@ -47,7 +51,8 @@ def progress_from(session: Session, checkpoint: Path | None) -> Progress:
         _begin_peak_of_updates(job.device)
         return Progress(job, state)
     record = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    recipe = shared_by(Recipe(**record["recipe"]), session.ranks.num_ranks)
+    saved = Recipe(**record["recipe"]).taking(session.settings, set(changed))
+    recipe = shared_by(saved, session.ranks.num_ranks)
     settings = recipe.applied_to(session.settings)
     job = make_job(settings, session.materials, session.rows, session.run, session.ranks)
     try:
@@ -58,7 +63,13 @@ def progress_from(session: Session, checkpoint: Path | None) -> Progress:
             where=str(checkpoint),
             hint="Put the plan and the libraries back as they were.",
         ) from error
+    if state.recipe.precision != recipe.precision:
+        state.loss_scale = new_loss_scale(recipe.precision)
     state.recipe = recipe
+    if changed:
+        state.position = within_epoch(state.position, job.train_rows, job.batching)
+        # At once: the next resume, after a kill, finds nothing that has changed.
+        save(job, state, session.observer)
     _begin_peak_of_updates(job.device)
     return Progress(job, state)
 

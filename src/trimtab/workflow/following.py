@@ -25,4 +25,4 @@ def follow(launch: Launch) -> RunSummary:
         planned = from_plan(Plan.from_json(order.plan), Silent())
         session = open_session(planned, run, Silent(), ranks)
         checkpoint = None if order.checkpoint is None else run.checkpoints / order.checkpoint
-        return carry_out(session, progress_from(session, checkpoint))
+        return carry_out(session, progress_from(session, checkpoint, order.changed))

@@ -6,7 +6,7 @@ They wait at the launcher's store, whose messages are JSON. Training itself exch
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,12 +35,14 @@ class Order:
     """What the first rank calls the others to: a plan, its run, and the checkpoint to go on from.
 
     `checkpoint` is the name of its folder, None for the run's start. `num_threads`: of each rank.
+    `changed`: what is another than when the run began, and may change its result.
     """
 
     run: str
     plan: Mapping[str, Any]
     checkpoint: str | None
     num_threads: int
+    changed: Sequence[str] = ()
 
 
 class Caller:
@@ -126,6 +128,7 @@ def _as_json(order: Order) -> dict[str, Any]:
         "plan": order.plan,
         "checkpoint": order.checkpoint,
         "num_threads": order.num_threads,
+        "changed": list(order.changed),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 import torch
 
-from trimtab.data.updates import within_epoch
 from trimtab.engine.checkpoint import LedgerSizes, ledger_sizes, tensor_bytes
 from trimtab.engine.distributed import ALONE
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
+from trimtab.planning.recipe import DIVISION, Recipe
 from trimtab.runs.atomic import mend
 from trimtab.runs.checkpoints import (
     Refused,
@@ -95,9 +96,13 @@ def _resumed(
     start = _starting_point(folder)
     session = open_session(from_plan(plan, observer), folder, observer, ALONE)
     accepted = _accepted_changes(session, allow_changed=allow_changed)
-    name = None if start.checkpoint is None else start.checkpoint.name
+    changed = [change.what for change in accepted if not change.is_harmless]
+    name = None
+    if start.checkpoint is not None:
+        name = start.checkpoint.name
+        _refuse_what_cannot_change(session, changed)
     root = str(folder.root.absolute())
-    order = Order(root, plan.to_json(), name, torch.get_num_threads())
+    order = Order(root, plan.to_json(), name, torch.get_num_threads(), changed)
     session = replace(session, ranks=caller.call(order, session.settings))
     observer.run_opened(folder.root, plan)
     _forget_what_is_done_again(folder, start.checkpoint)
@@ -105,12 +110,8 @@ def _resumed(
     session.observer.happened(
         EventRecord("resumed", start.step, {"from": name, "num_ranks": caller.num_ranks})
     )
-    progress = progress_from(session, start.checkpoint)
+    progress = progress_from(session, start.checkpoint, changed)
     _note_changes(session, accepted, start.step)
-    if accepted and start.checkpoint is not None:
-        job = progress.job
-        position = within_epoch(progress.state.position, job.train_rows, job.batching)
-        progress.state.position = position
     return carry_out(session, progress)
 
 
@@ -136,6 +137,28 @@ def _accepted_changes(session: Session, *, allow_changed: bool) -> list[Change]:
     if deciding and not allow_changed:
         raise refused(run, deciding)
     return found
+
+
+def _refuse_what_cannot_change(session: Session, changed: Sequence[str]) -> None:
+    """Raises ConfigError for settings that are another and could not be in force from here on."""
+    settings = session.settings
+    in_force = Recipe.of(settings)
+    product = math.prod(getattr(in_force, name) for name in DIVISION)
+    divided = sorted(DIVISION.union({"global_batch_size"}).intersection(changed))
+    if divided and product != settings.global_batch_size:
+        raise ConfigError(
+            f"{' and '.join(divided)} cannot be in force: micro-batch, accumulation and ranks make "
+            f"{product:,} examples an update, and global_batch_size is "
+            f"{settings.global_batch_size:,}.",
+            where=str(session.run.plan_json),
+            hint="Change them together, or put them back as they were.",
+        )
+    if "optim" in changed:
+        raise ConfigError(
+            f"optim cannot change to {settings.optim}: what is saved is another's state.",
+            where=str(session.run.plan_json),
+            hint="Put it back as it was, or train anew.",
+        )
 
 
 def _note_changes(session: Session, accepted: Sequence[Change], step: int) -> None:
