@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -59,6 +60,23 @@ def test_the_best_of_a_checkpoint_stays_as_long_as_the_checkpoint(tmp_path: Path
     assert bests(checkpoints) == ["best-000004"]
     remove_best(checkpoints)
     assert bests(checkpoints) == []
+
+
+def test_the_best_stay_where_a_checkpoint_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tiny_job(tmp_path / "checkpoints")
+    save_best(tmp_path / "checkpoints", job.optimizer, 1)
+    folder = tmp_path / "checkpoints" / checkpoint_name(2)
+    save_checkpoint(folder, job.optimizer, replace(first_state(job), best_step=1))
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as closed:
+        closed.setattr(Path, "read_bytes", refused)
+        retire_best(tmp_path / "checkpoints", None)
+    assert bests(tmp_path / "checkpoints") == ["best-000001"]
 
 
 def test_a_checkpoint_tells_how_far_the_ledgers_had_come(tmp_path: Path) -> None:

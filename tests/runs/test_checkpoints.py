@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from trimtab.errors import ConfigError
 from trimtab.runs.atomic import STAGED_PREFIX, staged_folder
 from trimtab.runs.checkpoints import (
     Refused,
@@ -54,6 +58,35 @@ def test_falls_back_to_the_newest_that_verifies_and_names_the_refused(tmp_path: 
         Refused(third, ("weights.safetensors has another content than was written",)),
         Refused(second, ("weights.safetensors is missing",)),
     )
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    original = Path.open
+
+    def refusing(self: Path, *arguments: Any, **named: Any) -> Any:
+        if self == file:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refusing)
+
+
+def test_one_that_cannot_be_read_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, second = (save(tmp_path, step) for step in (1, 2))
+    unreadable(monkeypatch, second / "weights.safetensors")
+    with pytest.raises(ConfigError, match=r"step-000002/weights\.safetensors"):
+        newest_verified(tmp_path)
+
+
+def test_one_that_cannot_be_read_is_not_retired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *_ = (save(tmp_path, step) for step in (1, 2, 3, 4))
+    unreadable(monkeypatch, first / "manifest.json")
+    retire(tmp_path, 1)
+    assert steps(tmp_path) == [1, 4]
 
 
 def test_no_checkpoint_and_no_good_checkpoint(tmp_path: Path) -> None:

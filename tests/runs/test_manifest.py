@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from trimtab.errors import ConfigError
 from trimtab.runs.manifest import MANIFEST, verify, write_manifest
 from trimtab.runs.sealed import write_sealed
 
@@ -78,7 +82,44 @@ def test_every_flipped_byte_of_the_manifest_is_its_own_damage(folder: Path) -> N
             assert verify(folder, hashes=False) == (f"{MANIFEST} is damaged",)
 
 
-def test_what_cannot_be_read_is_a_problem_not_a_crash(folder: Path) -> None:
+def cannot_be_opened(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """The system refuses files of this name; a test run by root is refused none."""
+    original = Path.open
+
+    def refusing(self: Path, *arguments: Any, **named: Any) -> Any:
+        if self.name == name:
+            raise OSError(number, os.strerror(number), str(self))
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refusing)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("name", [MANIFEST, "weights.safetensors"])
+def test_what_cannot_be_read_may_be_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    cannot_be_opened(monkeypatch, name, number)
+    with pytest.raises(ConfigError, match=f"{name}.*{os.strerror(number)}"):
+        verify(folder)
+
+
+def test_files_of_a_folder_that_cannot_be_listed_are_not_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path).name == "sub":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ConfigError, match=r"sub.*Permission denied"):
+        verify(folder)
+
+
+def test_what_is_no_file_is_a_problem_not_a_crash(folder: Path) -> None:
     (folder / MANIFEST).unlink()
     (folder / MANIFEST).mkdir()
     assert verify(folder) == (f"{MANIFEST} cannot be read: Is a directory",)

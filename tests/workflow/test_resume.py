@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from support.runs import read_jsonl, tiny_config
 
 import trimtab
 from trimtab.engine.observer import Silent
+from trimtab.runs import manifest
 from trimtab.runs.records import UpdateRecord
 from trimtab.workflow import carrying_out, session
 
@@ -126,6 +129,23 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path, tiny_llama_folder: Path) 
     run = trimtab.train(tiny_config(tmp_path, tiny_llama_folder, max_steps=1)).run
     with pytest.raises(trimtab.ConfigError, match="finished"):
         trimtab.resume(run)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told_and_stays(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder, max_steps=3)
+    before = (run / "events.jsonl").read_bytes()
+
+    def failing(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(manifest, "_sha256", failing)
+        with pytest.raises(trimtab.ConfigError, match=r"step-000001/.*Input/output error.*resume"):
+            trimtab.resume(run)
+    assert (run / "events.jsonl").read_bytes() == before
+    assert trimtab.resume(run).num_steps == 3
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -118,7 +118,11 @@ def retire_best(checkpoints: Path, best_step: int | None) -> None:
 
     A run that goes back to a checkpoint needs what was the best then.
     """
-    steps = {best_step, *(_best_step(path) for path in step_checkpoints(checkpoints))}
+    try:
+        steps = {best_step, *(_best_step(path) for path in step_checkpoints(checkpoints))}
+    except OSError:
+        # Which one a checkpoint needs that cannot be read is not known.
+        return
     kept = {_best_folder(checkpoints, step) for step in steps if step is not None}
     for folder in checkpoints.glob(f"{BEST_PREFIX}*"):
         if folder not in kept:
@@ -128,7 +132,7 @@ def retire_best(checkpoints: Path, best_step: int | None) -> None:
 def _best_step(checkpoint: Path) -> int | None:
     try:
         step: int | None = json.loads((checkpoint / STATE).read_bytes())["best_step"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         # A damaged checkpoint is no place to go back to.
         return None
     return step
@@ -142,6 +146,7 @@ def load_best(checkpoints: Path, optimizer: OptimizerSet, step: int) -> tuple[st
     """Put the best weights, which `save_best` kept, into the model.
 
     Returns what is wrong with them where they are damaged or gone; the model is then untouched.
+    Raises ConfigError where they cannot be read.
     """
     folder = _best_folder(checkpoints, step)
     problems = verify(folder)

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.errors import ConfigError
 from trimtab.runs.atomic import mend, remove_folder
 from trimtab.runs.manifest import verify
 
@@ -46,7 +47,8 @@ def step_checkpoints(folder: Path) -> list[Path]:
 def newest_verified(folder: Path, *, every: int = 1) -> tuple[Path | None, tuple[Refused, ...]]:
     """The newest checkpoint whose manifest holds, and the newer ones that were refused.
 
-    Only those of steps that `every` divides are looked at.
+    Only those of steps that `every` divides are looked at. Raises ConfigError where one cannot be
+    read: it is not refused, since it may be whole.
     """
     refused: list[Refused] = []
     found = [path for path in step_checkpoints(folder) if checkpoint_step(path) % every == 0]
@@ -64,8 +66,8 @@ def retire(folder: Path, keep_last: int, *, spared_every: int = 0) -> None:
     The newest is read back first and must be as it was written. Of the others one that lacks a
     file, or has one of a wrong size, does not count as whole: the last good one stays until a good
     one follows. The newest whole one of a step that `spared_every` divides stays too, unless that
-    is 0. Raises OSError where the newest reads otherwise, and then removes nothing; ValueError for
-    a `keep_last` below 1.
+    is 0, and so does one that cannot be read. Raises OSError where the newest reads otherwise, and
+    then removes nothing; ConfigError where it cannot be read; ValueError for a `keep_last` below 1.
     """
     if keep_last < 1:
         raise ValueError(f"keep_last is {keep_last}; at least one checkpoint must stay")
@@ -75,12 +77,21 @@ def retire(folder: Path, keep_last: int, *, spared_every: int = 0) -> None:
         told = f"what was just saved reads otherwise ({'; '.join(problems)})"
         raise OSError(errno.EIO, told, str(checkpoints[-1]))
     mend(folder)
-    whole = [path for path in checkpoints if not verify(path, hashes=False)]
+    wholeness = {path: _is_whole(path) for path in checkpoints}
+    whole = [path for path, is_whole in wholeness.items() if is_whole]
     if len(whole) > keep_last:
         oldest_kept = checkpoint_step(whole[-keep_last])
         if spared_every:
             spared = [step for step in map(checkpoint_step, whole) if step % spared_every == 0]
             oldest_kept = min([oldest_kept, *spared[-1:]])
-        for path in checkpoints:
-            if checkpoint_step(path) < oldest_kept:
+        for path, is_whole in wholeness.items():
+            if is_whole is not None and checkpoint_step(path) < oldest_kept:
                 remove_folder(path)
+
+
+def _is_whole(checkpoint: Path) -> bool | None:
+    """By names and sizes; None where it cannot be read."""
+    try:
+        return not verify(checkpoint, hashes=False)
+    except ConfigError:
+        return None

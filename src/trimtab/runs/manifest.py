@@ -6,9 +6,13 @@ The manifest holds its own sha256 too, so that damage to it is not laid at anoth
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimtab.errors import ConfigError
 from trimtab.runs.sealed import read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
@@ -32,16 +36,22 @@ def write_manifest(folder: Path) -> None:
 def verify(folder: Path, *, hashes: bool = True) -> tuple[str, ...]:
     """What is wrong with the folder, a sentence for each file; nothing where all is well.
 
-    Without `hashes` only names and sizes are looked at.
+    Without `hashes` only names and sizes are looked at. Raises ConfigError where a file cannot be
+    read, for lack of permission or by a disk that fails: it may be whole.
     """
+    with _telling_what_cannot_be_read(folder):
+        return tuple(_problems(folder, hashes=hashes))
+
+
+def _problems(folder: Path, *, hashes: bool) -> list[str]:
     try:
         listed = _read_manifest(folder / MANIFEST)
     except FileNotFoundError:
-        return (f"{MANIFEST} is missing",)
-    except OSError as error:
-        return (f"{MANIFEST} cannot be read: {error.strerror}",)
+        return [f"{MANIFEST} is missing"]
+    except (IsADirectoryError, NotADirectoryError) as error:
+        return [f"{MANIFEST} cannot be read: {error.strerror}"]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return (f"{MANIFEST} is damaged",)
+        return [f"{MANIFEST} is damaged"]
     present = _file_names(folder)
     problems = [f"{name} is not in the manifest" for name in sorted(present - listed.keys())]
     for name, expected in sorted(listed.items()):
@@ -51,17 +61,22 @@ def verify(folder: Path, *, hashes: bool = True) -> tuple[str, ...]:
         size = (folder / name).stat().st_size
         if size != expected.size_bytes:
             problems.append(f"{name} has {size} bytes, not {expected.size_bytes}")
-        elif hashes:
-            problems += _content_problems(folder / name, name, expected.sha256)
-    return tuple(problems)
+        elif hashes and _sha256(folder / name) != expected.sha256:
+            problems.append(f"{name} has another content than was written")
+    return problems
 
 
-def _content_problems(path: Path, name: str, sha256: str) -> list[str]:
+@contextmanager
+def _telling_what_cannot_be_read(folder: Path) -> Iterator[None]:
     try:
-        is_whole = _sha256(path) == sha256
+        yield
     except OSError as error:
-        return [f"{name} cannot be read: {error.strerror}"]
-    return [] if is_whole else [f"{name} has another content than was written"]
+        raise ConfigError(
+            f"it cannot be read, and may be whole: {error.strerror}.",
+            where=str(error.filename or folder),
+            hint="Let it be read and resume again; or move its folder out of the run, to go on "
+            "without it.",
+        ) from error
 
 
 def _read_manifest(path: Path) -> dict[str, _Entry]:
@@ -69,8 +84,15 @@ def _read_manifest(path: Path) -> dict[str, _Entry]:
 
 
 def _file_names(folder: Path) -> set[str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix() for path in files} - {MANIFEST}
+    # Path.rglob passes over folders that may not be entered.
+    found = os.walk(folder, onerror=_raise)
+    paths = (Path(parent) / name for parent, _, names in found for name in names)
+    files = {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
+    return files - {MANIFEST}
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _sha256(path: Path) -> str:
