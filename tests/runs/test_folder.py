@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from support.faults import close_folder
 
 from trimtab.errors import ConfigError
 from trimtab.runs.atomic import write_json
@@ -19,6 +21,7 @@ from trimtab.runs.folder import (
     free_output_dir,
     generated_name,
     open_run,
+    refuse_taken,
 )
 
 NOW = datetime(2026, 1, 31, 23, 59, 58)
@@ -98,6 +101,17 @@ def test_a_path_that_the_system_refuses_is_a_paragraph(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="cannot be made: Not a directory"):
         create_run(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("ask", [refuse_taken, create_run])
+def test_a_path_behind_a_folder_that_may_not_be_entered_is_a_paragraph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Path], object]
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    close_folder(monkeypatch, closed)
+    with pytest.raises(ConfigError, match=r"closed/run: .*Permission denied.*another output_dir"):
+        ask(closed / "run")
 
 
 def test_opens_a_run_and_nothing_else(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
+import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -113,3 +115,23 @@ def no_file_over(num_bytes: int) -> Iterator[Any]:
         yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def close_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the system refuse to look into the folder, as it does not where tests are root's."""
+    stat = Path.stat
+
+    def refusing(self: Path, **named: Any) -> os.stat_result:
+        if folder in self.parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return stat(self, **named)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    mkdir = Path.mkdir
+
+    def refusing_to_make(self: Path, *arguments: Any, **named: Any) -> None:
+        if folder in self.parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        mkdir(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "mkdir", refusing_to_make)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from psutil import Process
 from safetensors.torch import load_file
+from support.faults import close_folder
 from support.runs import read_jsonl, tiny_config, write_rows
 from support.tiny import save_tiny_model
 
@@ -53,6 +54,19 @@ def test_plan_train_and_generate_from_python(
     names = {path.name for path in result.iterdir()}
     assert {"tokenizer.json", "chat_template.jinja", "generation_config.json"} <= names
     assert not list(result.rglob("*.bin"))
+
+
+def test_an_output_dir_behind_a_folder_that_may_not_be_entered_is_a_paragraph(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    close_folder(monkeypatch, closed)
+    config = tiny_config(tmp_path, tiny_llama_folder, output_dir=str(closed / "run"))
+    plan = trimtab.plan(config)
+    for asked in (config, plan):
+        with pytest.raises(trimtab.ConfigError, match="cannot be made: Permission denied"):
+            trimtab.train(asked)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

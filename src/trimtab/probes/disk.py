@@ -23,7 +23,8 @@ def probe_disk(folder: Path) -> Iterator[Fact]:
     A file is written, put on the disk and read back for its sha256, as a save does; it is gone
     afterwards. Nothing is told of a disk that cannot be written.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    # Path.is_dir raises for what is in a folder that may not be entered.
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.isdir(path))  # noqa: PTH112
     content = secrets.token_bytes(TRIAL_BYTES)
     started = time.perf_counter()
     try:

@@ -89,7 +89,11 @@ def is_run(folder: Path) -> bool:
 def refuse_taken(output_dir: Path) -> None:
     """Raises ConfigError where a run could not be made there, before anything is spent on it."""
     refuse_unusable(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+    try:
+        is_taken = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
+    except OSError as error:
+        raise _cannot_be_made(output_dir, error) from error
+    if is_taken:
         raise _taken(output_dir)
 
 
@@ -109,16 +113,12 @@ def create_run(output_dir: Path) -> RunFolder:
 
     Raises ConfigError where something else is there already or the folder cannot be made.
     """
+    refuse_taken(output_dir)
     try:
-        refuse_taken(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "checkpoints").mkdir()
     except OSError as error:
-        raise ConfigError(
-            f"the run folder cannot be made: {error.strerror}.",
-            where=str(output_dir),
-            hint="Choose another output_dir.",
-        ) from error
+        raise _cannot_be_made(output_dir, error) from error
     return RunFolder(output_dir)
 
 
@@ -162,6 +162,14 @@ def _free(path: Path) -> Path:
         candidate = path.with_name(f"{path.name}-{number}")
         number += 1
     return candidate
+
+
+def _cannot_be_made(output_dir: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the run folder cannot be made: {error.strerror}.",
+        where=str(output_dir),
+        hint="Choose another output_dir.",
+    )
 
 
 def _taken(output_dir: Path) -> ConfigError:

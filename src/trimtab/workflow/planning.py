@@ -245,7 +245,7 @@ def _tell_taken(resolved: ResolvedConfig, observer: Observer) -> None:
         return
     try:
         refuse_taken(Path(resolved.config.output_dir))
-    except (ConfigError, OSError) as error:
+    except ConfigError as error:
         observer.noted(f"training will refuse this output_dir: {error}")
 
 

@@ -60,6 +60,7 @@ def train(
             planned = plan_run(resolved, observer, num_ranks=launch.num_ranks)
         observer.planned(planned.plan)
         output_dir = Path(planned.plan.settings().output_dir)
+        refuse_taken(output_dir)
         was_there = output_dir.is_dir()
         run = create_run(output_dir)
         with told_full_disk(run, "train anew."), run_lock(run):
