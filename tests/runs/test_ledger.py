@@ -97,6 +97,19 @@ def test_keeps_only_what_a_resumed_run_builds_on(ledger: Ledger) -> None:
     assert [record["step"] for record in ledger.read().records] == [1, 2, 3, 4]
 
 
+def test_a_line_that_was_removed_by_hand_takes_no_other_with_it(ledger: Ledger) -> None:
+    for step in range(1, 7):
+        ledger.append({"step": step, "text": "x" * (3 * step)})
+    lines = ledger.path.read_bytes().splitlines(keepends=True)
+    size = len(b"".join(lines[:4]))
+    for removed in range(6):
+        ledger.path.write_bytes(b"".join(lines[:removed] + lines[removed + 1 :]))
+        ledger.cut(size, lambda record: record["step"] <= 4, lambda record: record["step"] <= 4)
+        assert ledger.path.read_bytes() == b"".join(
+            line for number, line in enumerate(lines[:4]) if number != removed
+        )
+
+
 def test_a_full_disk_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
     ledger.append({"step": 1})
     before = ledger.path.read_bytes()

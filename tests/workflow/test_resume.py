@@ -131,6 +131,22 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path, tiny_llama_folder: Path) 
         trimtab.resume(run)
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
+def test_a_damaged_line_can_be_removed_and_the_run_goes_on(
+    tmp_path: Path, tiny_llama_folder: Path, name: str
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder)
+    ledger = run / name
+    first, *others = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join([b"\xff" + first, *others]))
+    with pytest.raises(trimtab.ConfigError, match=rf"{name}:1.*Remove the line"):
+        trimtab.resume(run)
+    ledger.write_bytes(b"".join(others))
+    assert trimtab.resume(run).status == "done"
+    steps = [step for step, _ in losses(run)]
+    assert steps == ([1, 2, 3, 4] if name == "events.jsonl" else [2, 3, 4])
+
+
 def test_a_checkpoint_that_cannot_be_read_is_told_and_stays(
     tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

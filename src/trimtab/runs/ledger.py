@@ -66,23 +66,31 @@ class Ledger:
             return os.fstat(stream.fileno()).st_size
 
     def cut(
-        self, num_bytes: int, keep: Callable[[Mapping[str, Any]], bool] = lambda record: False
+        self,
+        num_bytes: int,
+        keep: Callable[[Mapping[str, Any]], bool] = lambda record: False,
+        keep_before: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         """Take out what follows the first `num_bytes`, but for records that `keep` accepts.
 
-        A torn last line goes. Raises ValueError for a damaged line among those that follow.
+        Of those before, what `keep_before` refuses goes too: where a line was removed by hand,
+        records stand there that were behind. A line that `num_bytes` ends within follows. A torn
+        last line goes. Raises ValueError for a damaged line among those that are looked at.
         """
         if not self.path.exists():
             return
         content = self.path.read_bytes()
-        head = content[:num_bytes]
-        kept = b"".join(
-            line + b"\n"
-            for line in content[num_bytes:].split(b"\n")[:-1]
-            if keep(_record(line, str(self.path)))
-        )
-        if head + kept != content:
-            write_bytes(self.path, head + kept)
+        end = content.rfind(b"\n", 0, num_bytes) + 1
+        head = content[:end]
+        if keep_before is not None:
+            head = self._kept(head, keep_before)
+        kept = head + self._kept(content[end:], keep)
+        if kept != content:
+            write_bytes(self.path, kept)
+
+    def _kept(self, content: bytes, keep: Callable[[Mapping[str, Any]], bool]) -> bytes:
+        lines = content.split(b"\n")[:-1]
+        return b"".join(line + b"\n" for line in lines if keep(_record(line, str(self.path))))
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -239,8 +239,20 @@ def forget_metrics(run: RunFolder, checkpoint: Path | None) -> None:
 
     Events stay: they happened, and what follows is not the same again.
     """
-    metrics = Ledger(run.metrics_jsonl)
     if checkpoint is None:
-        metrics.cut(0, lambda record: record["step"] == 0)
+        Ledger(run.metrics_jsonl).cut(0, lambda record: record["step"] == 0)
     else:
-        metrics.cut(ledger_sizes(checkpoint).metrics_bytes)
+        cut_metrics(run, checkpoint)
+
+
+def cut_metrics(run: RunFolder, checkpoint: Path) -> None:
+    """Cut the metrics back to the checkpoint, also where lines of it were removed by hand.
+
+    An evaluation of its own step may have come after it, and is then done again.
+    """
+    step = checkpoint_step(checkpoint)
+    Ledger(run.metrics_jsonl).cut(
+        ledger_sizes(checkpoint).metrics_bytes,
+        keep=lambda record: record["step"] < step or (record["step"] == step and "loss" in record),
+        keep_before=lambda record: record["step"] <= step,
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trimtab.engine.checkpoint import LedgerSizes, ledger_sizes, tensor_bytes
+from trimtab.engine.checkpoint import ledger_sizes, tensor_bytes
 from trimtab.engine.distributed import ALONE
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
@@ -215,7 +215,7 @@ def _read(ledger: Ledger) -> tuple[dict[str, Any], ...]:
     except ValueError as error:
         raise ConfigError(
             f"{error}: the line is damaged.",
-            hint="Mend or remove it; what is trained does not depend on it.",
+            hint="Remove the line; what is trained does not depend on it.",
         ) from error
 
 
@@ -225,8 +225,10 @@ def _forget_what_is_done_again(folder: RunFolder, checkpoint: Path | None) -> No
     Of later events those about processes stay, and that the checkpoint was saved, which is told
     after it; where its writer was killed in between, it is told here.
     """
-    sizes = LedgerSizes(0, 0) if checkpoint is None else ledger_sizes(checkpoint)
-    Ledger(folder.metrics_jsonl).cut(sizes.metrics_bytes)
+    if checkpoint is None:
+        Ledger(folder.metrics_jsonl).cut(0)
+    else:
+        recovering.cut_metrics(folder, checkpoint)
     events = Ledger(folder.events_jsonl)
     own: list[Mapping[str, Any]] = []
 
@@ -238,7 +240,7 @@ def _forget_what_is_done_again(folder: RunFolder, checkpoint: Path | None) -> No
             own.append(event)
         return is_own
 
-    events.cut(sizes.events_bytes, keep)
+    events.cut(0 if checkpoint is None else ledger_sizes(checkpoint).events_bytes, keep)
     if checkpoint is not None and not own:
         step = checkpoint_step(checkpoint)
         details = {"folder": checkpoint.name, "bytes": tensor_bytes(checkpoint)}
