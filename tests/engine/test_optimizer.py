@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from support.jobs import tiny_job
 from support.settings import tiny_settings
 from support.tiny import tiny_model
 from torch import nn
@@ -119,6 +121,11 @@ def test_muon_takes_matrices_and_leaves_the_rest_to_adamw() -> None:
     muon, adamw = make_optimizer(model, tiny_settings(optim="muon")).optimizers
     assert [p.shape for group in muon.param_groups for p in group["params"]] == [(3, 3)]
     assert sum(len(group["params"]) for group in adamw.param_groups) == 4
+
+
+def test_muon_leaves_nothing_to_adamw_where_adapters_are_trained(tmp_path: Path) -> None:
+    (muon,) = tiny_job(tmp_path, optim="muon", method="lora").optimizer.optimizers
+    assert type(muon) is torch.optim.Muon
 
 
 @pytest.mark.parametrize(

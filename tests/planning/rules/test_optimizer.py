@@ -63,6 +63,16 @@ def test_adam_takes_the_l2_term(optim: str, kind: str) -> None:
     assert kind in planned(optim=optim, weight_decay=0.1).decision("weight_decay").because
 
 
+def test_muon_leaves_constants_to_adamw_where_there_is_more_than_matrices() -> None:
+    for name in ("adam_beta1", "adam_beta2", "adam_epsilon"):
+        lora = planned(optim="muon", method="lora", **{name: 0.5})
+        assert f"{name} has no effect under optim: muon with method: lora." in lora.warnings
+        unset = planned(optim="muon", method="lora").decision(name).because
+        assert unset == "not used: optim is muon with method: lora"
+        full = planned(optim="muon", method="full", **{name: 0.5})
+        assert not any(name in warning for warning in full.warnings)
+
+
 @pytest.mark.parametrize(
     ("optim", "name", "is_used"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.hyperparameters.config import Optimizer
+from trimtab.hyperparameters.config import Optimizer, TrainingConfig
 from trimtab.hyperparameters.layers import ResolvedConfig
 from trimtab.planning.decision import Decision
 from trimtab.planning.fact import Facts
@@ -53,13 +53,13 @@ def decide_optimizer(resolved: ResolvedConfig, facts: Facts) -> Ruling:
         "adam_beta2": (config.adam_beta2, "AdamW's own default"),
         "adam_epsilon": (config.adam_epsilon, "AdamW's own default"),
     }
-    ignored = [name for name in constants if name not in _USED_CONSTANTS[optim]]
+    used = _used_constants(config)
     norm = config.max_grad_norm
     return Ruling(
         (
             decision(resolved, "optim", optim, "default", told),
             _weight_decay(resolved, facts),
-            *(_constant(resolved, name, *constants[name], optim) for name in constants),
+            *(_constant(resolved, name, *constants[name]) for name in constants),
             decision(
                 resolved,
                 "max_grad_norm",
@@ -69,18 +69,30 @@ def decide_optimizer(resolved: ResolvedConfig, facts: Facts) -> Ruling:
             ),
         ),
         warnings=tuple(
-            f"{name} has no effect under optim: {optim}."
-            for name in ignored
-            if resolved.is_set(name)
+            f"{name} has no effect under optim: {_told_optim(config)}."
+            for name in constants
+            if name not in used and resolved.is_set(name)
         ),
     )
 
 
-def _constant(
-    resolved: ResolvedConfig, name: str, value: Any, default: str, optim: Optimizer
-) -> Decision:
-    if name not in _USED_CONSTANTS[optim]:
-        return decision(resolved, name, value, "default", f"not used: optim is {optim}")
+def _used_constants(config: TrainingConfig) -> frozenset[str]:
+    """Adapters are matrices alone, which leaves Muon no rest for AdamW."""
+    if config.optim == "muon" and config.method == "lora":
+        return frozenset()
+    return _USED_CONSTANTS[config.optim]
+
+
+def _told_optim(config: TrainingConfig) -> str:
+    needs_method = _used_constants(config) != _USED_CONSTANTS[config.optim]
+    return f"{config.optim} with method: {config.method}" if needs_method else config.optim
+
+
+def _constant(resolved: ResolvedConfig, name: str, value: Any, default: str) -> Decision:
+    config = resolved.config
+    if name not in _used_constants(config):
+        told = f"not used: optim is {_told_optim(config)}"
+        return decision(resolved, name, value, "default", told)
     because = "" if resolved.is_set(name) else default
     return decision(resolved, name, value, "default", because, limits=_CONSTANT_LIMITS[name])
 
