@@ -38,10 +38,11 @@ def take_masters(
         masters[name] = nn.Parameter(weight.data)
         weight.data = weight.data.to(dtype)
         weight.register_post_accumulate_grad_hook(_handing_its_gradient_to(masters[name]))
-    rounded = [weight.data for weight in weights.values()]
-    exact = [master.data for master in masters.values()]
 
     def publish() -> None:
+        # Looked up each time: a list that is kept would keep the memory of a job that is let go.
+        rounded = [weight.data for weight in weights.values()]
+        exact = [master.data for master in masters.values()]
         torch._foreach_copy_(rounded, exact)
 
     return masters, publish

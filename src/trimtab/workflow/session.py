@@ -42,7 +42,9 @@ class Progress:
         """Let go of the job's weights and optimizer state, before another job takes its place."""
         for optimizer in self.job.optimizer.optimizers:
             optimizer.state.clear()
-        for weight in self.job.optimizer.parameters:
+        trained = [each for each in self.job.model.parameters() if each.requires_grad]
+        # Beside the model's own there may be masters.
+        for weight in (*trained, *self.job.optimizer.parameters):
             weight.data = weight.data.new_empty(0)
         causal_model(self.job.model).to_empty(device="meta")
 
