@@ -120,6 +120,35 @@ def test_ranks_end_after_a_launcher_that_is_killed(
         assert not run.exists()
 
 
+@pytest.mark.parametrize("parallelism", ["replicate", "shard"])
+def test_what_is_changed_and_allowed_is_in_force_on_every_rank(
+    runs: DyingRanks, tmp_path: Path, tiny_llama_folder: Path, parallelism: str
+) -> None:
+    runs.plan(tiny_config(tmp_path, tiny_llama_folder, **CONFIG, parallelism=parallelism))
+    run = tmp_path / "run"
+    ended = runs.run("train", run, victim=0, at_update=4, signal=int(signal.SIGTERM))
+    assert ended.statuses == (75, 0)
+    changed = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    plan = json.loads((run / "plan.json").read_text())
+    for decision in plan["decisions"]:
+        decision["value"] = changed.get(decision["name"], decision["value"])
+    (run / "plan.json").write_text(json.dumps(plan))
+    command = [sys.executable, "-m", "trimtab", "resume", str(run), "--num-processes", "2"]
+    done = subprocess.run(
+        [*command, "--allow-changed"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=WAITED_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    newest = max((run / "checkpoints").glob("step-*"))
+    recipe = json.loads((newest / "state.json").read_text())["recipe"]
+    assert {name: recipe[name] for name in changed} == changed
+    assert recipe["num_ranks"] == 2
+
+
 def test_the_command_starts_processes_and_tells_once(
     tmp_path: Path, tiny_llama_folder: Path
 ) -> None:
