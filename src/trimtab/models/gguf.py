@@ -76,10 +76,11 @@ def _sha256(path: Path) -> str:
 
 
 def _unpack(path: Path, folder: Path) -> None:
+    from trimtab.models.disk_errors import raised_as_os_error
     from trimtab.models.quiet import quiet_transformers
 
     model, tokenizer = load_gguf(path)
-    with quiet_transformers():
+    with quiet_transformers(), raised_as_os_error(folder):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -84,7 +84,9 @@ def read_provenance(run: RunFolder) -> Provenance | Change:
         return Provenance(**read_sealed(run.provenance_json))
     except FileNotFoundError:
         reason = f"{name} is missing"
-    except (OSError, ValueError, TypeError):
+    except OSError as error:
+        reason = f"{name} cannot be read ({error.strerror})"
+    except (ValueError, TypeError):
         reason = f"{name} is damaged"
     return Change(f"{reason}, so what the run was begun with is not known", None, None)
 
