@@ -9,8 +9,8 @@ import torch
 
 from trimtab.engine.stops import StopRequested
 from trimtab.search.executors import Executor, NextOrder
-from trimtab.search.unmade import run_without_losses
 from trimtab.workflow.ray_cluster import connected_ray
+from trimtab.workflow.trial_process import dead_run
 from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
 
 POLL_S = 0.5
@@ -69,12 +69,8 @@ class RayExecutor:
         except tuple(deadly) as died:
             if stop_requested():
                 raise StopRequested from None
-            return run_without_losses(
-                order.overrides,
-                seed=order.settings.seed,
-                num_steps=order.settings.num_train_steps,
-                reason=next(told for kind, told in deadly.items() if isinstance(died, kind)),
-            )
+            reason = next(told for kind, told in deadly.items() if isinstance(died, kind))
+            return dead_run(order, reason)
         return run
 
     def close(self) -> None:

@@ -18,9 +18,8 @@ from trimtab.search.folder import Asked, TuneFolder
 from trimtab.search.halves import Halves, halves
 from trimtab.search.judging import Judged, search_loss, told
 from trimtab.search.storage import REFERENCE_NUMBER, Trials
-from trimtab.search.unmade import run_without_losses
 from trimtab.workflow.trial_plans import TrialBench
-from trimtab.workflow.trial_runs import TrialRun
+from trimtab.workflow.trial_runs import TrialRun, run_without_losses
 
 WAIT_S = 2.0
 """How often the runs of other processes are looked at."""

@@ -37,11 +37,11 @@ def run_guide(resolved: ResolvedConfig, wanted: Wanted, observer: Observer) -> G
     """
     with opened_study(resolved, ABOUT, wanted.in_process, observer) as opened:
         seeds = opened.seeds(wanted.num_seeds)
-        orders, refused = _orders(opened, seeds)
+        compared = {claim: values_of(claim, opened.bench.plan) for claim in CLAIMS}
+        orders, refused = _orders(opened, compared, seeds)
         told = f"{counted(len(CLAIMS), 'claim')} of the guide over {counted(len(seeds), 'seed')}"
         tell_runs(opened, [order for each in orders.values() for order in each], told, observer)
-        runs = _runs(opened, orders, seeds)
-        compared = {claim: values_of(claim, opened.bench.plan) for claim in CLAIMS}
+        runs = _runs(opened, {claim: compared[claim] for claim in orders}, seeds)
         results = [
             _untried(claim, values, refused[claim])
             if claim in refused
@@ -60,13 +60,12 @@ def run_guide(resolved: ResolvedConfig, wanted: Wanted, observer: Observer) -> G
 
 
 def _orders(
-    opened: Opened, seeds: Sequence[int]
+    opened: Opened, compared: Mapping[Claim, tuple[Any, ...]], seeds: Sequence[int]
 ) -> tuple[dict[Claim, list[TrialOrder]], dict[Claim, str]]:
     """The runs of each claim; and why, of those that cannot be tried here."""
     orders: dict[Claim, list[TrialOrder]] = {}
     refused: dict[Claim, str] = {}
-    for claim in CLAIMS:
-        values = values_of(claim, opened.bench.plan)
+    for claim, values in compared.items():
         if len(set(values)) < len(values):
             refused[claim] = f"the plan has {claim.name} {told_value(values[0])}: nothing differs"
             continue
@@ -91,14 +90,14 @@ def _orders(
 
 
 def _runs(
-    opened: Opened, orders: Mapping[Claim, list[TrialOrder]], seeds: Sequence[int]
+    opened: Opened, compared: Mapping[Claim, tuple[Any, ...]], seeds: Sequence[int]
 ) -> dict[Claim, list[list[TrialRun]]]:
     """By claim, arm and seed. Of each seed those of claims on time come first, so that what they
     compare is made in a row."""
     found: dict[Claim, list[list[TrialRun]]] = {}
     for seed in seeds:
-        for claim in sorted(orders, key=lambda each: each.quantity != "seconds"):
-            values = values_of(claim, opened.bench.plan)
+        for claim in sorted(compared, key=lambda each: each.quantity != "seconds"):
+            values = compared[claim]
             moved = [{claim.name: value} for value in values]
             made = paired_runs(opened, moved, values, claim.name, [seed])
             earlier = found.get(claim, [[] for _ in values])

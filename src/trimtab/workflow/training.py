@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,8 +61,8 @@ def train(
             planned = plan_run(resolved, observer, num_ranks=launch.num_ranks)
         observer.planned(planned.plan)
         output_dir = Path(planned.plan.settings().output_dir)
-        refuse_taken(output_dir)
-        was_there = output_dir.is_dir()
+        # Path.is_dir raises for what is in a folder that may not be entered.
+        was_there = os.path.isdir(output_dir)  # noqa: PTH112
         run = create_run(output_dir)
         with told_full_disk(run, "train anew."), run_lock(run):
             try:

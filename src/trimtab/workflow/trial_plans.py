@@ -73,6 +73,10 @@ class TrialBench:
     def plan(self) -> Plan:
         return self.planned.plan
 
+    @property
+    def _facts(self) -> Facts:
+        return Facts().adding(self.plan.facts)
+
     def order(
         self,
         overrides: Mapping[str, Any] | None = None,
@@ -92,7 +96,7 @@ class TrialBench:
         that contradict each other, and an optimizer whose package is not installed.
         """
         moved = _canonical(overrides or {})
-        plan = self._plan(moved, num_steps, Facts().adding(self.plan.facts))
+        plan = self._plan(moved, num_steps, self._facts)
         settings = plan.settings()
         check_optimizer_package(settings.optim)
         base = self.plan.settings()
@@ -117,7 +121,7 @@ class TrialBench:
 
     def learning_rate_prior(self, overrides: Mapping[str, Any] | None = None) -> float:
         """The rate that would be taken with these settings where nothing was measured of it."""
-        facts = Facts().adding(self.plan.facts).without("tuned").without("rate_range")
+        facts = self._facts.without("tuned").without("rate_range")
         moved = {**_canonical(overrides or {}), "learning_rate": "auto"}
         return self._plan(moved, None, facts).settings().learning_rate
 
@@ -191,7 +195,7 @@ class TrialBench:
         number = base.num_train_steps if num_steps is None else num_steps
         size = base.global_batch_size
         moved_size = _global_batch_size(moved, size)
-        num_rows = Facts().adding(self.plan.facts).integer("rows.num_rows")
+        num_rows = self._facts.integer("rows.num_rows")
         return {"max_steps": _same_rows(number, num_rows, size, moved_size)}
 
     def _shortened(

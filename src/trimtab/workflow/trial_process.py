@@ -15,7 +15,13 @@ from trimtab.planning.settings import Settings
 from trimtab.probes.client import ProbeDied, asked
 from trimtab.probes.fork_server import ForkServer
 from trimtab.probes.process import Tell, handed_rows, serve
-from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
+from trimtab.workflow.trial_runs import (
+    NumUpdatesDone,
+    TrialOrder,
+    TrialRun,
+    run_trial,
+    run_without_losses,
+)
 
 MODULE = "trimtab.workflow.trial_process"
 UPDATE_TIMEOUT_S = 3600.0
@@ -69,27 +75,18 @@ def run_trial_apart(
             raise died.user_error from None
         if not died.is_deadly:
             raise
-        return _dead(order, f"after update {num_updates}: {died.reason}")
+        return dead_run(order, f"after update {num_updates}: {died.reason}")
     raise AssertionError("the process ended without a result")
 
 
-def _dead(order: TrialOrder, reason: str) -> TrialRun:
+def dead_run(order: TrialOrder, reason: str) -> TrialRun:
     """What the process had done is not known beyond its updates, so nothing of it is counted."""
     settings = order.settings
-    return TrialRun(
-        overrides=order.overrides,
+    return run_without_losses(
+        order.overrides,
         seed=settings.seed,
         num_steps=settings.num_train_steps,
-        row_ids=(),
-        row_losses=(),
-        row_num_trainable_tokens=(),
-        eval_loss=None,
-        num_tokens=0,
-        num_eval_tokens=0,
-        seconds=0.0,
-        total_seconds=0.0,
-        peak_memory_bytes=0,
-        diverged=reason,
+        reason=reason,
         died=True,
     )
 

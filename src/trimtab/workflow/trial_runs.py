@@ -120,6 +120,29 @@ class TrialRun:
         )
 
 
+def run_without_losses(
+    overrides: Mapping[str, Any], *, seed: int, num_steps: int, reason: str, died: bool = False
+) -> TrialRun:
+    """One that came to nothing, of `num_steps` weight updates that were asked for: nothing of it is
+    counted."""
+    return TrialRun(
+        overrides=overrides,
+        seed=seed,
+        num_steps=num_steps,
+        row_ids=(),
+        row_losses=(),
+        row_num_trainable_tokens=(),
+        eval_loss=None,
+        num_tokens=0,
+        num_eval_tokens=0,
+        seconds=0.0,
+        total_seconds=0.0,
+        peak_memory_bytes=0,
+        diverged=reason,
+        died=died,
+    )
+
+
 class _Counting(Silent):
     """Tells how many updates were made; `losses` are theirs, until others take their place."""
 
