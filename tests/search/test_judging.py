@@ -2,68 +2,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from support.search_runs import DESIGN, ROWS, diverged, run_of
 
 from trimtab.search.design import Design, Space
-from trimtab.search.halves import Halves, halves
+from trimtab.search.halves import Halves
 from trimtab.search.judging import Judged, against_start, fitted_horizon, taken, verdict
 from trimtab.search.keeping import reason_not_to_keep
 from trimtab.search.record import Horizon
 from trimtab.search.storage import Finished
 from trimtab.workflow.trial_runs import TrialRun
 
-NUM_ROWS = 64
-ROWS = halves(NUM_ROWS, 0)
-DESIGN = Design(
-    spaces=(Space("learning_rate", 1e-5, 1e-3, 1e-4),),
-    num_trials=6,
-    num_steps=60,
-    num_short_trials=4,
-    short_num_steps=20,
-    short_branches=False,
-    run_num_steps=600,
-    run_num_tokens=600_000,
-    budget=1.0,
-    sampler="local",
-    seed=0,
-)
-
-
-def run_of(rate: float, loss: float, *, test_loss: float | None = None, **changes: Any) -> TrialRun:
-    """Rows of 10 tokens whose difficulty all runs share; a little noise of each run's own."""
-    hard = np.random.default_rng(0).lognormal(0, 1, NUM_ROWS)
-    own = np.random.default_rng(int(1e9 * rate)).normal(0, 0.01, NUM_ROWS)
-    per_token = loss + hard + own
-    if test_loss is not None:
-        for place in ROWS.test:
-            per_token[place] += test_loss - loss
-    run = TrialRun(
-        overrides={"learning_rate": rate},
-        seed=0,
-        num_steps=60,
-        row_ids=tuple(range(NUM_ROWS)),
-        row_losses=tuple(10 * per_token),
-        row_num_trainable_tokens=(10,) * NUM_ROWS,
-        eval_loss=float(per_token.mean()),
-        num_tokens=1000,
-        num_eval_tokens=100,
-        seconds=1.0,
-        total_seconds=2.0,
-        peak_memory_bytes=1,
-    )
-    return replace(run, **changes)
-
 
 def judged(*runs: TrialRun, design: Design = DESIGN, rows: Halves = ROWS) -> Judged:
     finished = [Finished(n, dict(run.overrides), run) for n, run in enumerate(runs)]
     return Judged(design, rows, finished)
-
-
-def diverged(rate: float) -> TrialRun:
-    return run_of(rate, 0, row_losses=(), row_num_trainable_tokens=(), diverged="not finite")
 
 
 BASIN = [run_of(rate, 0.2 * math.log(rate / 3e-4) ** 2) for rate in (1e-5, 3e-5, 1e-4, 3e-4, 9e-4)]
@@ -110,7 +65,7 @@ def test_a_plateau_of_several_is_kept_only_with_all_else_as_taken() -> None:
         design=design,
     )
     best = dict(found.best.overrides) if found.best else {}
-    assert best == {"learning_rate": 3e-4, "weight_decay": 0.1}
+    assert best == {"learning_rate": 4e-4, "weight_decay": 0.1}
     assert found.plateau()["learning_rate"] == (3e-5, 9e-4)
     assert found.line("learning_rate", best) == (3e-4, 4e-4)
     assert found.line("weight_decay", best) == (0.1, 0.1)
@@ -121,7 +76,7 @@ def test_a_plateau_of_several_is_kept_only_with_all_else_as_taken() -> None:
 def test_what_diverged_is_never_the_best_and_is_told() -> None:
     found = judged(*BASIN[:-1], diverged(9e-4))
     assert found.best is not None and found.best.overrides == {"learning_rate": 3e-4}
-    assert found.tried(is_short=False)[-1].to_best is None
+    assert found.tried(is_short=False)[-1].to_lowest is None
     low, high = found.region()["learning_rate"]
     assert low <= 3e-4 <= high <= 9e-4
     alone = judged(diverged(1e-4))
@@ -243,3 +198,20 @@ def test_the_sentence_names_what_is_taken_where_the_length_moves_it() -> None:
     rate = moved["learning_rate"]
     assert told.startswith(f"learning_rate {rate:g} is taken, not run itself: moved toward the run")
     assert "from learning_rate 0.0003, the best in runs of 60: -0." in told
+
+
+def test_of_what_is_equal_the_best_is_where_the_curve_is_lowest() -> None:
+    """The lowest loss lies at an end of three that no test tells apart, between two worse ones."""
+    losses = {3e-5: 1.3, 1e-4: 1.0, 2e-4: 1.001, 4e-4: 1.0005, 1e-3: 1.2}
+    found = judged(*[run_of(rate, loss) for rate, loss in losses.items()])
+    lowest, best = found.lowest, found.best
+    assert lowest is not None and lowest.overrides == {"learning_rate": 4e-4}
+    assert found.plateau() == {"learning_rate": (1e-4, 4e-4)}
+    assert best is not None and best.overrides == {"learning_rate": 2e-4}
+
+
+def test_the_lowest_is_the_best_where_it_is_told_apart_or_runs_are_few() -> None:
+    told_apart = judged(run_of(1e-4, 1.0), run_of(2e-4, 1.3), run_of(4e-4, 1.31))
+    few = judged(run_of(1e-4, 1.0), run_of(2e-4, 0.999))
+    for found in (told_apart, few):
+        assert found.best is not None and found.best == found.lowest

@@ -19,7 +19,7 @@ def show_tune(console: Console, result: TuneResult, page: Path) -> None:
     for name in result.names:
         table.add_column(name, justify="right")
     table.add_column("held-out loss", justify="right")
-    table.add_column("over the best", justify="right")
+    table.add_column("over the lowest", justify="right")
     table.add_column("")
     for run in sorted(result.runs, key=lambda one: (one.is_short, *one.values.values())):
         table.add_row(*_cells(run, result))
@@ -39,11 +39,11 @@ def _cells(run: TriedRun, result: TuneResult) -> list[str]:
         notes.append("the plan's own")
     if run.is_short:
         notes.append(f"{run.num_steps} updates")
-    if run.to_best is not None and not run.is_short and result.best == run.values:
+    if run.to_lowest is not None and not run.is_short and result.best == run.values:
         notes.append("best")
-    if run.search_loss is None or run.to_best is None:
+    if run.search_loss is None or run.to_lowest is None:
         return [*values, "–", "–", ", ".join([visible(str(run.diverged)), *notes])]
-    near = run.to_best
+    near = run.to_lowest
     over = "" if near.standard_error == 0 else f"{near.effect:+.4f} ± {near.high - near.effect:.4f}"
     notes.append(seconds_text(run.seconds))
     return [*values, f"{run.search_loss:.4f}", over, ", ".join(notes)]

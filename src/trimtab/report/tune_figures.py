@@ -12,9 +12,9 @@ class PlateauPoints:
     """One hyperparameter's runs of the longer length, by rising value.
 
     losses: nats per trainable token on the search's rows; half_widths: of the interval of each
-    difference to the best run, 0 for that. diverged: values that came to no loss. best: the value
-    of the lowest loss; start: the plan's own, None where the logarithm has no place for it. low,
-    high: the plateau; region: bounds at 90%, None where there are none.
+    difference to the lowest loss, 0 for that. diverged: values that came to no loss. start: the
+    plan's own, None where the logarithm has no place for it. low, high: the plateau; region: bounds
+    at 90%, None where there are none.
     """
 
     name: str
@@ -38,9 +38,9 @@ def plateau_points(result: TuneResult, name: str) -> PlateauPoints | None:
         key=lambda run: run.values[name],
     )
     sound = [
-        (run.values[name], run.search_loss, run.to_best.high - run.to_best.effect)
+        (run.values[name], run.search_loss, run.to_lowest.high - run.to_lowest.effect)
         for run in runs
-        if run.search_loss is not None and run.to_best is not None
+        if run.search_loss is not None and run.to_lowest is not None
     ]
     low, high = result.plateau[name]
     return PlateauPoints(

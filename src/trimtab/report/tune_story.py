@@ -43,7 +43,7 @@ def _option_text(value: Any) -> str:
 
 
 def plateau_sentence(result: TuneResult) -> str:
-    """What is equal to the best, and where that lies; empty where every run diverged."""
+    """What is equal to the lowest loss, and where that lies; empty where every run diverged."""
     parts = []
     for name, (low, high) in result.plateau.items():
         if low < high:
@@ -52,8 +52,9 @@ def plateau_sentence(result: TuneResult) -> str:
             parts.append(f"no other {name} than {float_text(low)}")
     if not parts:
         return ""
+    tested = f"by a paired test on {result.num_search_rows} rows"
     sentence = (
-        f"Equal to the best within noise, by a paired test on {result.num_search_rows} rows: "
+        f"Equal to the lowest loss within noise, {tested}: "
         f"{'; '.join(parts)}{', each with any of the others' if len(parts) > 1 else ''}."
     )
     regions = [

@@ -13,8 +13,8 @@ from trimtab.planning.rules.ruling import rounded
 from trimtab.search.design import Design
 from trimtab.search.halves import Halves, at
 from trimtab.search.paired import PairedDifference, paired_difference
-from trimtab.search.record import Cost, Horizon, TriedRun
-from trimtab.search.region import LEVEL, best_region, lowest_points
+from trimtab.search.record import Horizon, TriedRun
+from trimtab.search.region import LEVEL, best_of_equal, best_region, lowest_points
 from trimtab.search.space import Axis, axis_of, points
 from trimtab.search.storage import Finished
 from trimtab.search.surrogate import Array, Surrogate
@@ -34,10 +34,25 @@ class Judged:
     reference: TrialRun | None = None
 
     @property
-    def best(self) -> TrialRun | None:
+    def lowest(self) -> TrialRun | None:
         """The run with the lowest loss on the search's rows; None where all diverged."""
         sound = [each for each in self._runs if each.diverged is None]
         return min(sound, key=self._loss, default=None)
+
+    @property
+    def best(self) -> TrialRun | None:
+        """Of the runs that are equal to the lowest, the one at which the fitted curve is lowest.
+
+        The lowest itself where too few runs have a loss for a curve, and where it is the plan's
+        own outside the space; None where all diverged.
+        """
+        lowest = self.lowest
+        if lowest is None or lowest is self.reference or not self._is_enough():
+            return lowest
+        equal = self._on_plateau(lowest)
+        is_equal_N = np.array([each.run in equal for each in self.finished])
+        place = best_of_equal(*self._points(), is_equal_N, loss_sd=self._noise())
+        return self.finished[place].run
 
     @property
     def start(self) -> TrialRun | None:
@@ -68,7 +83,7 @@ class Judged:
                 number=number,
                 values=dict(run.overrides),
                 search_loss=search_loss(run, self.halves),
-                to_best=self._to_best(run),
+                to_lowest=self._to_lowest(run),
                 diverged=run.diverged,
                 is_start=start is not None and run.overrides == start.overrides,
                 is_short=is_short,
@@ -80,35 +95,33 @@ class Judged:
             for number, run in enumerate(self._runs, start=first)
         ]
 
-    def _to_best(self, run: TrialRun) -> PairedDifference | None:
-        best = self.best
-        if best is None or run.diverged is not None:
+    def _to_lowest(self, run: TrialRun) -> PairedDifference | None:
+        lowest = self.lowest
+        if lowest is None or run.diverged is not None:
             return None
-        return compared(run, best, self.halves.search)
+        return compared(run, lowest, self.halves.search)
 
-    def equal_to_best(self) -> list[TrialRun]:
-        """The runs, the best one among them, that no paired test tells from it."""
+    def equal_to_lowest(self) -> list[TrialRun]:
+        """The runs, the lowest among them, that no paired test tells from it."""
         runs = [run for run in self._runs if run.diverged is None]
-        return [run for run in runs if (near := self._to_best(run)) and near.is_within_noise]
+        return [run for run in runs if (near := self._to_lowest(run)) and near.is_within_noise]
 
     def is_told_apart(self, best: TrialRun) -> bool:
         """Whether a run with a loss is worse than the best one, or none but that came to a loss."""
         others = [run for run in self._runs if run != best]
         sound = [run for run in others if run.diverged is None]
-        equal = self.equal_to_best()
+        equal = self.equal_to_lowest()
         return any(run not in equal for run in sound) if sound else bool(others)
 
     def plateau(self) -> dict[str, tuple[float, float]]:
-        """By name, the least and the largest tried value that is equal to the best.
+        """By name, the least and the largest tried value that is equal to the lowest.
 
         Of one hyperparameter alone it ends where a value between is worse.
         """
-        best = self.best
-        if best is None:
+        lowest = self.lowest
+        if lowest is None:
             return {}
-        equal = self.equal_to_best()
-        if len(self.design.spaces) == 1:
-            equal = self._unbroken(self.design.names[0], self._runs, best)
+        equal = self._on_plateau(lowest)
         return {
             name: (
                 min(run.overrides[name] for run in equal),
@@ -117,8 +130,13 @@ class Judged:
             for name in self.design.names
         }
 
+    def _on_plateau(self, lowest: TrialRun) -> list[TrialRun]:
+        if len(self.design.spaces) == 1:
+            return self._unbroken(self.design.names[0], self._runs, lowest)
+        return self.equal_to_lowest()
+
     def line(self, name: str, taken: Mapping[str, Any]) -> tuple[float, float] | None:
-        """The ends of what is equal to the best with all else as taken; None where nothing is.
+        """The ends of what is equal to the lowest with all else as taken; None where nothing is.
 
         It ends where a value between is worse.
         """
@@ -131,14 +149,16 @@ class Judged:
         values = [run.overrides[name] for run in equal]
         return min(values), max(values)
 
-    def _unbroken(self, name: str, runs: Sequence[TrialRun], best: TrialRun) -> list[TrialRun]:
-        """Those of the runs that are equal to the best, with no worse one between."""
-        at_best = best.overrides[name]
-        is_equal = self.equal_to_best()
+    def _unbroken(self, name: str, runs: Sequence[TrialRun], around: TrialRun) -> list[TrialRun]:
+        """Those of the runs that are equal to the lowest, with no worse one between them and
+        `around`.
+        """
+        middle = around.overrides[name]
+        is_equal = self.equal_to_lowest()
         equal = [run for run in runs if run in is_equal]
         worse = [run.overrides[name] for run in runs if run not in is_equal]
-        low = max((value for value in worse if value < at_best), default=-math.inf)
-        high = min((value for value in worse if value > at_best), default=math.inf)
+        low = max((value for value in worse if value < middle), default=-math.inf)
+        high = min((value for value in worse if value > middle), default=math.inf)
         return [run for run in equal if low < run.overrides[name] < high]
 
     def region(self) -> dict[str, tuple[float, float]]:
@@ -181,11 +201,11 @@ class Judged:
         return points(self._axes(), ran), np.array(losses)
 
     def _noise(self) -> float:
-        """The middle standard error of a difference to the best, in nats per token."""
+        """The middle standard error of a difference to the lowest, in nats per token."""
         errors = [
             near.standard_error
             for each in self.finished
-            if (near := self._to_best(each.run)) and near.standard_error > 0
+            if (near := self._to_lowest(each.run)) and near.standard_error > 0
         ]
         return float(np.median(errors)) if errors else 0.0
 
@@ -219,17 +239,6 @@ def fitted_horizon(long: Judged, short: Judged, name: str) -> Horizon | None:
     outside = (1 - LEVEL) / 2
     low, high = np.quantile(exponents, [outside, 1 - outside])
     return Horizon(float(np.median(exponents)), float(low), float(high), *lengths)
-
-
-def cost_of(runs: Sequence[TriedRun], design: Design) -> Cost:
-    num_tokens = sum(run.num_tokens for run in runs)
-    num_eval_tokens = sum(run.num_eval_tokens for run in runs)
-    return Cost(
-        num_tokens=num_tokens,
-        num_eval_tokens=num_eval_tokens,
-        seconds=sum(run.seconds for run in runs),
-        share_of_run=(num_tokens + num_eval_tokens) / design.run_num_tokens,
-    )
 
 
 def against_start(judged: Judged) -> PairedDifference | None:
@@ -286,9 +295,9 @@ def verdict(
         return "every run diverged, so nothing was found"
     found = told(best.overrides)
     if best == start:
-        return f"{found}, the plan's own, had the lowest loss; it stays"
+        return f"{found}, the plan's own, {_why_best(judged)}; it stays"
     if start is None:
-        return f"the plan's own stays: {found} had the lowest loss, and the plan's own was not run"
+        return f"the plan's own stays: {found} {_why_best(judged)}, and the plan's own was not run"
     took = f"{found} is taken"
     if values is not None and values != best.overrides:
         design = judged.design
@@ -307,6 +316,12 @@ def verdict(
             "which is noise" if test.is_within_noise else "which is no gain"
         )
     return f"{took}: {_effect(test)} against the plan's own on {rows}"
+
+
+def _why_best(judged: Judged) -> str:
+    if judged.best == judged.lowest:
+        return "had the lowest loss"
+    return "is where the curve through the runs is lowest, of those equal to the lowest loss"
 
 
 def told(values: Mapping[str, Any]) -> str:

@@ -40,8 +40,8 @@ def tuned_facts(
 ) -> list[Fact]:
     """Facts of the values that were taken; `settings` are those of a run with them.
 
-    lines: by name, the ends of what is equal to the best with all else as taken. One that does not
-    hold its value is left out.
+    lines: by name, the ends of what is equal to the lowest with all else as taken. One that does
+    not hold its value is left out.
     """
     method = "runs of the configuration, shorter and annealed; paired on held-out rows"
     facts = [

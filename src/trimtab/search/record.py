@@ -13,7 +13,8 @@ TUNE_FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class TriedRun:
-    """One run of a search. `to_best` is against the best one, on the rows that the search sees.
+    """One run of a search. `to_lowest` is against the one with the lowest loss, on the rows that
+    the search sees.
 
     search_loss: nats per trainable token over those rows. is_start: the plan's own values.
     is_short: of the second, shorter length.
@@ -22,7 +23,7 @@ class TriedRun:
     number: int
     values: Mapping[str, float]
     search_loss: float | None
-    to_best: PairedDifference | None
+    to_lowest: PairedDifference | None
     diverged: str | None
     is_start: bool
     is_short: bool
@@ -69,13 +70,14 @@ class Cost:
 class TuneResult:
     """What a search came to.
 
-    folder: where its files lie. start: the plan's values before it. best: those of the run with
-    the lowest loss; None where every run diverged. values: what is taken, `start` unless
-    `is_changed`. plateau: by name, the lowest and highest tried value that is equal to the best
-    within noise. region: by name, bounds that hold the best value at 90%, where the runs say
-    so much. test: the best against the start, on rows that the search never saw; None where the
-    best is the start, or the start was not run. facts_kept: the next plan uses what was found;
-    not_kept: why it does not. options: with which training is what the runs were.
+    folder: where its files lie. start: the plan's values before it. best: of the runs that are
+    equal to the lowest loss, the values of the one at which the fitted curve is lowest; None where
+    every run diverged. values: what is taken, `start` unless `is_changed`. plateau: by name, the
+    lowest and highest tried value that is equal to the lowest loss within noise. region: by name,
+    bounds that hold the best value at 90%, where the runs say so much. test: the best against the
+    start, on rows that the search never saw; None where the best is the start, or the start was not
+    run. facts_kept: the next plan uses what was found; not_kept: why it does not. options: with
+    which training is what the runs were.
     """
 
     folder: str
@@ -132,9 +134,9 @@ class TuneResult:
 
 
 def _tried(record: Mapping[str, Any]) -> TriedRun:
-    to_best = record["to_best"]
+    to_lowest = record["to_lowest"]
     return TriedRun(
-        **{**record, "to_best": None if to_best is None else PairedDifference(**to_best)}
+        **{**record, "to_lowest": None if to_lowest is None else PairedDifference(**to_lowest)}
     )
 
 

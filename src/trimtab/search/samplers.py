@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from trimtab.search.design import Design
 from trimtab.search.ranges import BRACKET
@@ -62,6 +64,8 @@ def make_sampler(design: Design, number: int) -> BaseSampler:
     """
     seed = (design.seed + 7919 * number) % 2**32
     match design.sampler:
+        case "local" if "learning_rate" in design.names:
+            return FromThePlansRate(design)
         case "local":
             return LocalQuadraticSampler(seed=design.seed, min_distance=MIN_DISTANCE)
         case "tpe":
@@ -72,21 +76,42 @@ def make_sampler(design: Design, number: int) -> BaseSampler:
             return RandomSampler(seed=seed)
 
 
+class FromThePlansRate(LocalQuadraticSampler):
+    """Of the learning rate it is known which way to look before two runs have a loss.
+
+    Up from the plan's, where the rate is searched alone: one that is too high ends soon and costs
+    little. Down while every run has diverged, half of what is left of the range's logarithms, with
+    all else as the plan has it.
+    """
+
+    def __init__(self, design: Design) -> None:
+        super().__init__(seed=design.seed, min_distance=MIN_DISTANCE)
+        self._design = design
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        others = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
+        begun = [each for each in others if each.params.keys() >= set(self._design.names)]
+        return self._known(begun) or super().sample_relative(study, trial, search_space)
+
+    def _known(self, begun: Sequence[FrozenTrial]) -> dict[str, Any] | None:
+        (space,) = (each for each in self._design.spaces if each.name == "learning_rate")
+        rates = [each.params[space.name] for each in begun]
+        if begun and all(each.state == TrialState.PRUNED for each in begun):
+            lower = math.sqrt(space.low * min(rates))
+            return {**begun[0].params, space.name: lower}
+        is_alone = len(self._design.spaces) == 1
+        above = BRACKET * (space.start or space.low)
+        if is_alone and rates == [space.start] and above <= space.high:
+            return {space.name: above}
+        return None
+
+
 def first_points(design: Design) -> list[dict[str, float]]:
-    """What is tried before the sampler is asked: the plan's values, a step up, or a grid."""
+    """What is tried before the sampler is asked: the plan's values, or a grid."""
     start = [design.start] if design.start is not None else []
-    if design.sampler == "grid":
-        return start + _grid(design)
-    if design.sampler == "local" and design.names == ("learning_rate",):
-        return start + _bracket(design)
-    return start
-
-
-def _bracket(design: Design) -> list[dict[str, float]]:
-    """Up from the plan's rate: a rate that is too high ends soon and costs little."""
-    (space,) = design.spaces
-    above = BRACKET * (space.start or space.low)
-    return [{space.name: above}] if above <= space.high else []
+    return start + _grid(design) if design.sampler == "grid" else start
 
 
 def _grid(design: Design) -> list[dict[str, float]]:

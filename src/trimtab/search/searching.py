@@ -12,6 +12,7 @@ from trimtab.engine.observer import Observer
 from trimtab.engine.stops import StopRequested
 from trimtab.errors import ConfigError, Interrupted
 from trimtab.planning.rules.ruling import counted
+from trimtab.search.budget import num_made_up_for
 from trimtab.search.design import Design, make_design, planned_value
 from trimtab.search.executors import Executor, executor_for
 from trimtab.search.folder import Asked, TuneFolder
@@ -54,6 +55,35 @@ class Search:
 
     def score(self, run: TrialRun) -> float | None:
         return search_loss(run, self.rows)
+
+    def run_long(
+        self, trials: Trials, executor: Executor, stop_requested: Callable[[], bool]
+    ) -> None:
+        """As many as designed, and more in place of those that diverged, until the sampler has
+        nothing new to propose. Raises Interrupted.
+        """
+        number = self.design.num_trials
+        while True:
+            self.run_all(
+                trials,
+                executor,
+                stop_requested,
+                num_trials=number,
+                num_steps=self.design.num_steps,
+            )
+            self.wait_for_reference(trials, stop_requested)
+            num_more = self._num_made_up_for(trials, number - self.design.num_trials)
+            if num_more == 0 or len(trials.finished()) < number:
+                return
+            number += num_more
+
+    def _num_made_up_for(self, trials: Trials, num_already: int) -> int:
+        """None where the number of runs was asked for, or a grid was."""
+        if self.asked.num_trials is not None or self.design.sampler == "grid":
+            return 0
+        alone = [] if trials.reference is None else [trials.reference]
+        runs = [*alone, *(each.run for each in trials.finished())]
+        return num_made_up_for(runs, self.design, num_already)
 
     def run_all(
         self,
@@ -134,7 +164,8 @@ class Search:
                 self._keep_impossible(trials, trial.number, overrides, num_steps, error)
                 continue
             order = replace(order, branch_num_steps=self._branch_num_steps)
-            title = f"run {place} of {num_trials}: {told(overrides)}"
+            in_place = ", in place of what diverged" if place > self.design.num_trials else ""
+            title = f"run {place} of {num_trials}{in_place}: {told(overrides)}"
             progress.begun(title, order.num_updates)
             return trial.number, order
         return None

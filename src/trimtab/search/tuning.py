@@ -13,6 +13,7 @@ from trimtab.planning.fingerprint import digest
 from trimtab.runs.atomic import write_json
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.lock import run_lock
+from trimtab.search.budget import cost_of
 from trimtab.search.design import (
     DEFAULT_BUDGET,
     SamplerName,
@@ -23,7 +24,6 @@ from trimtab.search.folder import Asked
 from trimtab.search.judging import (
     Judged,
     against_start,
-    cost_of,
     fitted_horizon,
     taken,
     verdict,
@@ -109,14 +109,7 @@ def _searched(search: Search, storage: str | None, executor: Executor) -> TuneRe
     with open_storage(url) as opened, stop_at_update_end(told_stop) as stop_requested:
         trials = Trials(opened, name, design, identity, is_shared=is_shared)
         search.run_reference(trials, stop_requested)
-        search.run_all(
-            trials,
-            executor,
-            stop_requested,
-            num_trials=design.num_trials,
-            num_steps=design.num_steps,
-        )
-        search.wait_for_reference(trials, stop_requested)
+        search.run_long(trials, executor, stop_requested)
         if design.short_branches:
             short_finished = branches(trials.finished())
         elif design.num_short_trials:

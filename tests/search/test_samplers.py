@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from support.search_runs import DESIGN
+
+from trimtab.search.design import Design, Space
+from trimtab.search.samplers import SamplerByNumber, first_points
+
+START = 1e-4
+WIDE = replace(DESIGN, spaces=(Space("learning_rate", START / 27, START * 27, START),))
+
+
+def study_of(design: Design) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=SamplerByNumber(design))
+    for point in first_points(design):
+        study.enqueue_trial(point)
+    return study
+
+
+def asked(study: optuna.Study, design: Design = WIDE) -> optuna.Trial:
+    return study.ask({space.name: space.distribution for space in design.spaces})
+
+
+def rate(trial: optuna.Trial) -> float:
+    return float(trial.params["learning_rate"])
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_up_from_the_plans_rate_where_nothing_speaks_against_it(is_finished: bool) -> None:
+    study = study_of(WIDE)
+    first = asked(study)
+    if is_finished:
+        study.tell(first, 1.0)
+    assert rate(first) == START
+    assert rate(asked(study)) == pytest.approx(3 * START)
+
+
+def test_down_while_every_run_has_diverged() -> None:
+    study = study_of(WIDE)
+    rates = []
+    for _ in range(4):
+        trial = asked(study)
+        rates.append(rate(trial))
+        study.tell(trial, state=TrialState.PRUNED)
+    low = WIDE.spaces[0].low
+    halves = [low * (START / low) ** (0.5**number) for number in range(4)]
+    assert rates == pytest.approx(halves)
+
+
+def test_once_a_run_has_a_loss_it_stays_nearer_to_that_than_to_what_diverged() -> None:
+    study = study_of(WIDE)
+    study.tell(asked(study), state=TrialState.PRUNED)
+    sound = asked(study)
+    study.tell(sound, 1.0)
+    proposed = rate(asked(study))
+    assert WIDE.spaces[0].low <= proposed < (rate(sound) * START) ** 0.5
+
+
+def test_down_in_the_rate_with_all_else_as_it_was() -> None:
+    decay = Space("weight_decay", 0.01, 1.0, 0.1)
+    design = replace(WIDE, spaces=(*WIDE.spaces, decay))
+    study = study_of(design)
+    study.tell(asked(study, design), state=TrialState.PRUNED)
+    lower = asked(study, design)
+    assert rate(lower) < START and lower.params["weight_decay"] == pytest.approx(0.1)
+
+
+def test_no_step_above_the_range() -> None:
+    narrow = replace(WIDE, spaces=(Space("learning_rate", START / 27, START * 2, START),))
+    study = study_of(narrow)
+    study.tell(asked(study, narrow), 1.0)
+    assert rate(asked(study, narrow)) <= 2 * START
