@@ -10,7 +10,7 @@ stopped. Constants were chosen on the half `chosen` of the landscapes; figures a
 `--curves` has the losses along runs of tiny models (search_curves.py), which halving needs; nothing
 was chosen on them. Regret: the true loss of the run that is taken for the best, less the lowest in
 the box, in units of the distance from the lowest to the median. That is the lowest loss; with noise
-there is `local-fit` too, which takes of what is equal to it the lowest of the fitted curve, as
+there is `local-fit` too, which takes of what is equal to it the lowest of the fitted curve, much as
 `trimtab tune` does.
 """
 

@@ -35,6 +35,8 @@ def test_no_more_than_diverged_and_than_were_made_up_for_already() -> None:
 def test_what_died_is_not_and_runs_that_tell_nothing_buy_no_more() -> None:
     rich = replace(ALONE, budget=10.0)
     assert num_made_up_for([*SOUND, early(1e-3, died=True)], rich) == 0
+    died = early(1e-3, died=True)
+    assert num_made_up_for([*SOUND[:3], died, early(2e-3), early(3e-3)], ALONE) == 1
     assert num_made_up_for([early(1e-3), early(2e-3)], rich) == 0
 
 

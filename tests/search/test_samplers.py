@@ -70,8 +70,19 @@ def test_down_in_the_rate_with_all_else_as_it_was() -> None:
     assert rate(lower) < START and lower.params["weight_decay"] == pytest.approx(0.1)
 
 
-def test_no_step_above_the_range() -> None:
-    narrow = replace(WIDE, spaces=(Space("learning_rate", START / 27, START * 2, START),))
-    study = study_of(narrow)
-    study.tell(asked(study, narrow), 1.0)
-    assert rate(asked(study, narrow)) <= 2 * START
+def test_down_until_it_is_next_to_what_was_tried_and_then_anywhere() -> None:
+    study = study_of(WIDE)
+    rates = []
+    for _ in range(8):
+        trial = asked(study)
+        rates.append(rate(trial))
+        study.tell(trial, state=TrialState.PRUNED)
+    assert rates[:4] == sorted(rates[:4], reverse=True)
+    assert max(rates[4:]) > START
+
+
+def test_down_beside_runs_that_are_under_way() -> None:
+    study = study_of(WIDE)
+    first, second = asked(study), asked(study)
+    study.tell(first, state=TrialState.PRUNED)
+    assert rate(second) > START > rate(asked(study))

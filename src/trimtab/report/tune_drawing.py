@@ -25,7 +25,9 @@ MARGIN = 1.25
 
 
 def draw_plateau(points: PlateauPoints) -> Markup:
-    """Held-out loss over the value, with intervals against the best run and the plateau shaded."""
+    """Held-out loss over the value, with intervals against the lowest one; the plateau is shaded,
+    and the best run ringed.
+    """
     figure, axes = new_axes(WIDE_INCHES)
     axes.set_xscale("log")
     shown = [*points.values, *points.diverged]
@@ -56,6 +58,8 @@ def draw_plateau(points: PlateauPoints) -> Markup:
         marker="o",
         markersize=4,
     )
+    if points.best_loss is not None:
+        axes.plot(points.best, points.best_loss, "o", color=MARK, fillstyle="none", markersize=10)
     for value in points.diverged:
         axes.annotate(
             "×",

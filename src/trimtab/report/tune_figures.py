@@ -12,9 +12,10 @@ class PlateauPoints:
     """One hyperparameter's runs of the longer length, by rising value.
 
     losses: nats per trainable token on the search's rows; half_widths: of the interval of each
-    difference to the lowest loss, 0 for that. diverged: values that came to no loss. start: the
-    plan's own, None where the logarithm has no place for it. low, high: the plateau; region: bounds
-    at 90%, None where there are none.
+    difference to the lowest loss, 0 for that. diverged: values that came to no loss. best,
+    best_loss: the best run's; start: the plan's own. Where the logarithm has no place for one, that
+    loss and that start are None. low, high: the plateau; region: bounds at 90%, None where there
+    are none.
     """
 
     name: str
@@ -23,6 +24,7 @@ class PlateauPoints:
     half_widths: tuple[float, ...]
     diverged: tuple[float, ...]
     best: float
+    best_loss: float | None
     start: float | None
     low: float
     high: float
@@ -50,6 +52,7 @@ def plateau_points(result: TuneResult, name: str) -> PlateauPoints | None:
         half_widths=tuple(half for _, _, half in sound),
         diverged=tuple(run.values[name] for run in runs if run.search_loss is None),
         best=result.best[name],
+        best_loss=next((run.search_loss for run in runs if run.values == result.best), None),
         start=result.start[name] if result.start[name] > 0 else None,
         low=low,
         high=high,

@@ -26,14 +26,15 @@ def num_made_up_for(runs: Sequence[TrialRun], design: Design, num_already: int =
     that were made up for no more than were designed.
 
     `runs` are those of the long length, the plan's own among them. A run whose process died is not
-    made up for: what it took is not known.
+    made up for, and counts as a whole one: what it took is not known.
     """
     sound = [run for run in runs if run.diverged is None]
     if not sound:
         return 0
     num_diverged = sum(run.diverged is not None and not run.died for run in runs)
     whole = max(_tokens(run) for run in sound)
-    room = design.budget * design.run_num_tokens - sum(map(_tokens, runs)) - _short(sound, design)
+    spent = sum(whole if run.died else _tokens(run) for run in runs)
+    room = design.budget * design.run_num_tokens - spent - _short(sound, design)
     left = min(num_diverged, design.num_trials) - num_already
     return max(0, min(left, int(room // whole)))
 

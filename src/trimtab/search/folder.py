@@ -51,7 +51,8 @@ class TuneFolder:
             raise ConfigError(
                 f"the result cannot be read: {type(error).__name__}: {error}.",
                 where=str(self.tune_json),
-                hint="It is damaged, or another version of trimtab wrote it.",
+                hint="It is damaged, or another version of trimtab wrote it; choose another "
+                "output_dir.",
             ) from error
 
     def begun(self, asked: Asked) -> Plan | None:

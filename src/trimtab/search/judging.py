@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,21 +34,21 @@ class Judged:
     finished: Sequence[Finished]
     reference: TrialRun | None = None
 
-    @property
+    @cached_property
     def lowest(self) -> TrialRun | None:
         """The run with the lowest loss on the search's rows; None where all diverged."""
         sound = [each for each in self._runs if each.diverged is None]
         return min(sound, key=self._loss, default=None)
 
-    @property
+    @cached_property
     def best(self) -> TrialRun | None:
         """Of the runs that are equal to the lowest, the one at which the fitted curve is lowest.
 
         The lowest itself where too few runs have a loss for a curve, and where it is the plan's
-        own outside the space; None where all diverged.
+        own; None where all diverged.
         """
         lowest = self.lowest
-        if lowest is None or lowest is self.reference or not self._is_enough():
+        if lowest is None or lowest == self.start or not self._is_enough():
             return lowest
         equal = self._on_plateau(lowest)
         is_equal_N = np.array([each.run in equal for each in self.finished])
@@ -101,6 +102,7 @@ class Judged:
             return None
         return compared(run, lowest, self.halves.search)
 
+    @cached_property
     def equal_to_lowest(self) -> list[TrialRun]:
         """The runs, the lowest among them, that no paired test tells from it."""
         runs = [run for run in self._runs if run.diverged is None]
@@ -110,8 +112,9 @@ class Judged:
         """Whether a run with a loss is worse than the best one, or none but that came to a loss."""
         others = [run for run in self._runs if run != best]
         sound = [run for run in others if run.diverged is None]
-        equal = self.equal_to_lowest()
-        return any(run not in equal for run in sound) if sound else bool(others)
+        if not sound:
+            return bool(others)
+        return any(compared(run, best, self.halves.search).low > 0 for run in sound)
 
     def plateau(self) -> dict[str, tuple[float, float]]:
         """By name, the least and the largest tried value that is equal to the lowest.
@@ -133,7 +136,7 @@ class Judged:
     def _on_plateau(self, lowest: TrialRun) -> list[TrialRun]:
         if len(self.design.spaces) == 1:
             return self._unbroken(self.design.names[0], self._runs, lowest)
-        return self.equal_to_lowest()
+        return self.equal_to_lowest
 
     def line(self, name: str, taken: Mapping[str, Any]) -> tuple[float, float] | None:
         """The ends of what is equal to the lowest with all else as taken; None where nothing is.
@@ -154,7 +157,7 @@ class Judged:
         `around`.
         """
         middle = around.overrides[name]
-        is_equal = self.equal_to_lowest()
+        is_equal = self.equal_to_lowest
         equal = [run for run in runs if run in is_equal]
         worse = [run.overrides[name] for run in runs if run not in is_equal]
         low = max((value for value in worse if value < middle), default=-math.inf)

@@ -8,7 +8,7 @@ from typing import Any
 
 from trimtab.search.paired import PairedDifference
 
-TUNE_FORMAT = 1
+TUNE_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)

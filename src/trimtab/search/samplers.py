@@ -80,31 +80,39 @@ class FromThePlansRate(LocalQuadraticSampler):
     """Of the learning rate it is known which way to look before two runs have a loss.
 
     Up from the plan's, where the rate is searched alone: one that is too high ends soon and costs
-    little. Down while every run has diverged, half of what is left of the range's logarithms, with
-    all else as the plan has it.
+    little. Down while every run that has ended diverged, half of what is left of the range's
+    logarithms, with all else as the first run had it; anywhere once that is next to what was tried.
     """
 
     def __init__(self, design: Design) -> None:
         super().__init__(seed=design.seed, min_distance=MIN_DISTANCE)
-        self._design = design
+        self._spaces = design.spaces
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        others = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
-        begun = [each for each in others if each.params.keys() >= set(self._design.names)]
-        return self._known(begun) or super().sample_relative(study, trial, search_space)
+        names = {space.name for space in self._spaces}
+        known = None
+        if search_space.keys() >= names:
+            trials = study.get_trials(deepcopy=False)
+            others = [each for each in trials if each.number != trial.number]
+            known = self._known([each for each in others if each.params.keys() >= names])
+        return known or super().sample_relative(study, trial, search_space)
 
     def _known(self, begun: Sequence[FrozenTrial]) -> dict[str, Any] | None:
-        (space,) = (each for each in self._design.spaces if each.name == "learning_rate")
+        (space,) = (each for each in self._spaces if each.name == "learning_rate")
+        assert space.start is not None
         rates = [each.params[space.name] for each in begun]
-        if begun and all(each.state == TrialState.PRUNED for each in begun):
-            lower = math.sqrt(space.low * min(rates))
-            return {**begun[0].params, space.name: lower}
-        is_alone = len(self._design.spaces) == 1
-        above = BRACKET * (space.start or space.low)
-        if is_alone and rates == [space.start] and above <= space.high:
-            return {space.name: above}
+        ended = {each.state for each in begun} - {TrialState.RUNNING, TrialState.WAITING}
+        if ended == {TrialState.PRUNED}:
+            lowest = min(rates)
+            lower = math.sqrt(space.low * lowest)
+            is_apart = (
+                math.log(lowest / lower) > MIN_DISTANCE * math.log(space.high / space.low) / 2
+            )
+            return {**begun[0].params, space.name: lower} if is_apart else None
+        if len(self._spaces) == 1 and rates == [space.start]:
+            return {space.name: BRACKET * space.start}
         return None
 
 

@@ -78,7 +78,7 @@ class Search:
             number += num_more
 
     def _num_made_up_for(self, trials: Trials, num_already: int) -> int:
-        """None where the number of runs was asked for, or a grid was."""
+        """0 where the number of runs was asked for, or a grid was."""
         if self.asked.num_trials is not None or self.design.sampler == "grid":
             return 0
         alone = [] if trials.reference is None else [trials.reference]
