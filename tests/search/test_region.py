@@ -50,3 +50,21 @@ def test_what_is_believed_of_a_run_under_way_leaves_the_mean_and_takes_the_doubt
     believed_mean, believed_sd = surrogate.believing(at).marginal(at)
     assert believed_mean == pytest.approx(mean)
     assert believed_sd < 0.2 * sd
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_no_best_is_looked_for_where_the_nearest_run_diverged(side: int) -> None:
+    """A search from a rate that diverged in the middle of its range: nothing better lies above."""
+    points = side * np.array([[0.0], [-0.5], [-0.9], [-0.8], [-0.7]])
+    losses = np.array([np.inf, 0.8817, 0.7395, 0.7576, 0.7857])
+    region = best_region(points, losses, loss_sd=0.006)
+    ends = sorted((side * region.low_D[0], side * region.high_D[0]))
+    assert ends[1] <= 0.0
+    assert ends[0] <= -0.9
+
+
+def test_a_region_beside_a_run_that_diverged_next_to_it_is_still_one() -> None:
+    points = np.array([[0.301], [0.303], [0.3]])
+    losses = np.array([1.0, np.inf, np.inf])
+    region = best_region(points, losses, loss_sd=0.01)
+    assert region.low_D[0] <= 0.301 <= region.high_D[0]

@@ -18,7 +18,7 @@ from trimtab.search.record import Horizon, TriedRun
 from trimtab.search.region import LEVEL, best_of_equal, best_region, lowest_points
 from trimtab.search.space import Axis, axis_of, points
 from trimtab.search.storage import Finished
-from trimtab.search.surrogate import Array, Surrogate
+from trimtab.search.surrogate import Array
 from trimtab.workflow.trial_runs import TrialRun
 
 MIN_RUNS_FOR_A_REGION = 3
@@ -182,9 +182,7 @@ class Judged:
         """Logarithms of the best value, drawn from what the runs leave possible."""
         if not self._is_enough():
             return None
-        points_ND, losses_N = self._points()
-        surrogate = Surrogate.of(points_ND, losses_N, loss_sd=self._noise())
-        lowest_KD, _ = lowest_points(surrogate, seed=self.design.seed)
+        lowest_KD, _ = lowest_points(*self._points(), loss_sd=self._noise(), seed=self.design.seed)
         place = self.design.names.index(name)
         axis = self._axes()[place]
         drawn = [math.log(axis.value(float(each))) for each in lowest_KD[:, place]]

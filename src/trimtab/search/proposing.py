@@ -47,7 +47,7 @@ def propose(
     if len(pending_PD):
         surrogate = surrogate.believing(pending_PD)
     candidates_MD = _candidates(best_D, rng, constants.trust_radius)
-    candidates_MD = _away_from(candidates_MD, points_ND[~is_finite_N], points_ND[is_finite_N])
+    candidates_MD = away_from(candidates_MD, points_ND[~is_finite_N], points_ND[is_finite_N])
     is_apart_M = _distances(candidates_MD, started_SD).min(axis=1) >= min_distance
     if is_apart_M.any():
         candidates_MD = candidates_MD[is_apart_M]
@@ -97,7 +97,7 @@ def _candidates(best_D: Array, rng: np.random.Generator, trust_radius: float) ->
     return clipped
 
 
-def _away_from(candidates_MD: Array, diverged_KD: Array, finite_ND: Array) -> Array:
+def away_from(candidates_MD: Array, diverged_KD: Array, finite_ND: Array) -> Array:
     """The candidates that lie nearer to a run that came to a loss than to one that did not."""
     if not len(diverged_KD):
         return candidates_MD

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
+from trimtab.search.proposing import away_from
 from trimtab.search.surrogate import DEFAULT, Array, Constants, Surrogate
 
 LEVEL = 0.9
@@ -63,8 +64,9 @@ def best_region(
     ValueError where no loss is finite.
     """
     num_dimensions = points_ND.shape[1]
-    surrogate = Surrogate.of(points_ND, losses_N, loss_sd=loss_sd, constants=constants)
-    lowest_KD, best_D = lowest_points(surrogate, seed=seed)
+    lowest_KD, best_D = lowest_points(
+        points_ND, losses_N, loss_sd=loss_sd, seed=seed, constants=constants
+    )
     outside = (1 - LEVEL) / (2 * num_dimensions)
     low_D, high_D = np.quantile(lowest_KD, [outside, 1 - outside], axis=0)
     return Region(
@@ -74,10 +76,25 @@ def best_region(
     )
 
 
-def lowest_points(surrogate: Surrogate, *, seed: int = 0) -> tuple[Array, Array]:
-    """Where each of K curves drawn from the posterior is lowest, (K, D), and where its mean is."""
+def lowest_points(
+    points_ND: Array,
+    losses_N: Array,
+    *,
+    loss_sd: float,
+    seed: int = 0,
+    constants: Constants = DEFAULT,
+) -> tuple[Array, Array]:
+    """Where each of K curves drawn from the posterior is lowest, (K, D), and where its mean is.
+
+    Not where the nearest run diverged: nothing good is expected there, nor beyond it. Raises
+    ValueError where no loss is finite.
+    """
     rng = np.random.default_rng(seed)
-    at_AD = _grid(surrogate.points_ND.shape[1], seed)
+    surrogate = Surrogate.of(points_ND, losses_N, loss_sd=loss_sd, constants=constants)
+    is_finite_N = np.isfinite(losses_N)
+    grid_AD = _grid(points_ND.shape[1], seed)
+    safe_AD = away_from(grid_AD, points_ND[~is_finite_N], points_ND[is_finite_N])
+    at_AD = safe_AD if len(safe_AD) else points_ND[is_finite_N]
     mean_A, covariance_AA = surrogate.joint(at_AD)
     eigenvalues, eigenvectors = np.linalg.eigh(covariance_AA)
     factor_AA = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0))
