@@ -59,9 +59,9 @@ def tune(
 
     The runs are short ones of the configuration itself, annealed to their own end, with its seeds
     and its order of rows; the plan's own values are among them. They take at most the share
-    `budget` of the planned run's tokens, by those of a mean update. Half of the held-out rows say which run is taken; the
-    other half, which the search never sees, says whether it is better than the plan's own, which
-    stays otherwise. What was found becomes facts for the next plan.
+    `budget` of the planned run's tokens, by those of a mean update. Half of the held-out rows say
+    which run is taken; the other half, which the search never sees, says whether it is better than
+    the plan's own, which stays otherwise. What was found becomes facts for the next plan.
 
     `storage` is a URL of Optuna's; a file in the search's folder where it is left out. `on` is
     `local`, `ray`, or `ray:ADDRESS` of a cluster. Asked alike again, a search that was stopped
