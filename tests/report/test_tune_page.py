@@ -68,7 +68,30 @@ def test_the_figures_data_is_sorted_and_has_what_diverged() -> None:
     assert points.losses == (1.5, 1.0, 1.01)
     assert points.half_widths == pytest.approx((0.1, 0.0, 0.03))
     assert (points.diverged, points.start, points.region) == ((2e-3,), 1e-4, (2e-4, 9e-4))
+    assert (points.best, points.best_loss) == (3e-4, 1.0)
     assert plateau_points(replace(RESULT, best=None), "learning_rate") is None
+
+
+def test_a_best_without_a_place_on_the_axis_is_drawn_without_its_ring() -> None:
+    """A weight decay of 0 that is the best, beside runs of others."""
+
+    def named(run: TriedRun, decay: float) -> TriedRun:
+        return replace(run, values={"weight_decay": decay})
+
+    decays = (0.0, 0.01, 0.1, 1.0)
+    result = replace(
+        RESULT,
+        names=("weight_decay",),
+        start={"weight_decay": 0.0},
+        best={"weight_decay": 0.0},
+        values={"weight_decay": 0.0},
+        runs=tuple(map(named, RESULT.runs, decays)),
+        plateau={"weight_decay": (0.0, 0.01)},
+        region={},
+    )
+    points = plateau_points(result, "weight_decay")
+    assert points is not None and points.best_loss is None
+    assert 'class="chart chart-plateau-weight_decay"' in render_tune_page(result)
 
 
 def test_the_page_says_it_all_and_runs_nothing() -> None:

@@ -116,7 +116,7 @@ def test_where_the_plans_own_was_not_run_nothing_is_taken() -> None:
 def test_where_the_plans_own_diverged_any_loss_is_better() -> None:
     found = judged(diverged(1e-4), run_of(3e-5, 1.2))
     assert taken(found, against_start(found), None) == {"learning_rate": 3e-5}
-    assert "diverged" in verdict(found, None, {"learning_rate": 3e-5})
+    assert "came to no loss (not finite)" in verdict(found, None, {"learning_rate": 3e-5})
 
 
 def test_only_an_identified_horizon_moves_the_rate() -> None:

@@ -309,7 +309,7 @@ def verdict(
             f"{design.num_steps:,}"
         )
     if start.diverged is not None:
-        return f"{took}: the plan's own diverged ({start.diverged})"
+        return f"{took}: the plan's own came to no loss ({start.diverged})"
     assert test is not None
     rows = f"{test.num_rows} rows that the search never saw"
     if values is None:

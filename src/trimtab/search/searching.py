@@ -247,7 +247,7 @@ class Search:
     def tell(self, trials: Trials, run: TrialRun) -> None:
         """One line: what it came to, and the best so far."""
         loss = self.score(run)
-        came_to = f"diverged, {run.diverged}" if loss is None else f"{loss:.4f} nats per token"
+        came_to = f"no loss, {run.diverged}" if loss is None else f"{loss:.4f} nats per token"
         best = Judged(self.design, self.rows, trials.finished(), trials.reference).best
         so_far = "" if best is None else f"; best so far {told(best.overrides)}"
         self.observer.noted(f"{told(run.overrides)}: {came_to}{so_far}")
