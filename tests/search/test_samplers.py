@@ -30,6 +30,16 @@ def rate(trial: optuna.Trial) -> float:
     return float(trial.params["learning_rate"])
 
 
+def rates_while_diverging(number: int) -> list[float]:
+    study = study_of(WIDE)
+    rates = []
+    for _ in range(number):
+        trial = asked(study)
+        rates.append(rate(trial))
+        study.tell(trial, state=TrialState.PRUNED)
+    return rates
+
+
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_up_from_the_plans_rate_where_nothing_speaks_against_it(is_finished: bool) -> None:
     study = study_of(WIDE)
@@ -41,12 +51,7 @@ def test_up_from_the_plans_rate_where_nothing_speaks_against_it(is_finished: boo
 
 
 def test_down_while_every_run_has_diverged() -> None:
-    study = study_of(WIDE)
-    rates = []
-    for _ in range(4):
-        trial = asked(study)
-        rates.append(rate(trial))
-        study.tell(trial, state=TrialState.PRUNED)
+    rates = rates_while_diverging(4)
     low = WIDE.spaces[0].low
     halves = [low * (START / low) ** (0.5**number) for number in range(4)]
     assert rates == pytest.approx(halves)
@@ -71,12 +76,7 @@ def test_down_in_the_rate_with_all_else_as_it_was() -> None:
 
 
 def test_down_until_it_is_next_to_what_was_tried_and_then_anywhere() -> None:
-    study = study_of(WIDE)
-    rates = []
-    for _ in range(8):
-        trial = asked(study)
-        rates.append(rate(trial))
-        study.tell(trial, state=TrialState.PRUNED)
+    rates = rates_while_diverging(8)
     assert rates[:4] == sorted(rates[:4], reverse=True)
     assert max(rates[4:]) > START
 
