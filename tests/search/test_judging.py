@@ -215,3 +215,12 @@ def test_the_lowest_is_the_best_where_it_is_told_apart_or_runs_are_few() -> None
     few = judged(run_of(1e-4, 1.0), run_of(2e-4, 0.999))
     for found in (told_apart, few):
         assert found.best is not None and found.best == found.lowest
+
+
+def test_the_region_holds_what_is_equal_to_the_lowest() -> None:
+    """Runs next to each other at the range's end, of which the last but one is the lowest."""
+    losses = {0.741: 1.2864, 0.848: 1.2114, 1.03: 1.2386, 1.18: 1.3545, 3.85: 2.1544}
+    design = replace(DESIGN, spaces=(Space("learning_rate", 20 / 27, 540.0, 20.0),))
+    runs = [run_of(rate, loss) for rate, loss in losses.items()]
+    low, high = judged(*runs, diverged(20.0), design=design).region()["learning_rate"]
+    assert low <= 0.848 <= high

@@ -165,18 +165,22 @@ class Judged:
         return [run for run in equal if low < run.overrides[name] < high]
 
     def region(self) -> dict[str, tuple[float, float]]:
-        """Bounds that hold the best values at 90%; nothing where too few runs say anything."""
+        """Bounds that hold the best values at 90%; nothing where too few runs say anything.
+
+        What is equal to the lowest is inside: the curve is smoother than runs that lie near.
+        """
         if not self._is_enough():
             return {}
         points_ND, losses_N = self._points()
         found = best_region(points_ND, losses_N, loss_sd=self._noise())
-        return {
-            axis.name: (
-                rounded(axis.value(float(found.low_D[place]))),
-                rounded(axis.value(float(found.high_D[place]))),
-            )
-            for place, axis in enumerate(self._axes())
-        }
+        plateau = self.plateau()
+        bounds = {}
+        for place, axis in enumerate(self._axes()):
+            low, high = plateau[axis.name]
+            low = min(low, rounded(axis.value(float(found.low_D[place]))))
+            high = max(high, rounded(axis.value(float(found.high_D[place]))))
+            bounds[axis.name] = (low, high)
+        return bounds
 
     def drawn_logs(self, name: str) -> Array | None:
         """Logarithms of the best value, drawn from what the runs leave possible."""
