@@ -37,7 +37,7 @@ class Judged:
     @cached_property
     def lowest(self) -> TrialRun | None:
         """The run with the lowest loss on the search's rows; None where all diverged."""
-        sound = [each for each in self._runs if each.diverged is None]
+        sound = [each for each in self.runs if each.diverged is None]
         return min(sound, key=self._loss, default=None)
 
     @cached_property
@@ -61,14 +61,15 @@ class Judged:
         if self.design.start is None:
             return self.reference
         wanted = self.design.overrides(self.design.start)
-        return next((run for run in self._runs if run.overrides == wanted), None)
+        return next((run for run in self.runs if run.overrides == wanted), None)
 
     def sound_values(self, name: str) -> list[float]:
         """The values of the runs that came to a loss."""
-        return [run.overrides[name] for run in self._runs if run.diverged is None]
+        return [run.overrides[name] for run in self.runs if run.diverged is None]
 
     @property
-    def _runs(self) -> list[TrialRun]:
+    def runs(self) -> list[TrialRun]:
+        """The finished ones, and before them the reference where there is one."""
         alone = [] if self.reference is None else [self.reference]
         return alone + [each.run for each in self.finished]
 
@@ -93,7 +94,7 @@ class Judged:
                 num_eval_tokens=run.num_eval_tokens,
                 seconds=run.total_seconds,
             )
-            for number, run in enumerate(self._runs, start=first)
+            for number, run in enumerate(self.runs, start=first)
         ]
 
     def _to_lowest(self, run: TrialRun) -> PairedDifference | None:
@@ -105,12 +106,12 @@ class Judged:
     @cached_property
     def equal_to_lowest(self) -> list[TrialRun]:
         """The runs, the lowest among them, that no paired test tells from it."""
-        runs = [run for run in self._runs if run.diverged is None]
+        runs = [run for run in self.runs if run.diverged is None]
         return [run for run in runs if (near := self._to_lowest(run)) and near.is_within_noise]
 
     def is_told_apart(self, best: TrialRun) -> bool:
         """Whether a run with a loss is worse than the best one, or none but that came to a loss."""
-        others = [run for run in self._runs if run != best]
+        others = [run for run in self.runs if run != best]
         sound = [run for run in others if run.diverged is None]
         if not sound:
             return bool(others)
@@ -135,7 +136,7 @@ class Judged:
 
     def _on_plateau(self, lowest: TrialRun) -> list[TrialRun]:
         if len(self.design.spaces) == 1:
-            return self._unbroken(self.design.names[0], self._runs, lowest)
+            return self._unbroken(self.design.names[0], self.runs, lowest)
         return self.equal_to_lowest
 
     def line(self, name: str, taken: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -144,7 +145,7 @@ class Judged:
         It ends where a value between is worse.
         """
         others = {each: value for each, value in taken.items() if each != name}
-        on_line = [run for run in self._runs if others.items() <= run.overrides.items()]
+        on_line = [run for run in self.runs if others.items() <= run.overrides.items()]
         best = self.best
         if best is None or best not in on_line:
             return None

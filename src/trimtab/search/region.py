@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from trimtab.search.proposing import away_from
-from trimtab.search.surrogate import DEFAULT, Array, Constants, Surrogate
+from trimtab.search.surrogate import DEFAULT, Array, Surrogate
 
 LEVEL = 0.9
 NUM_DRAWS = 1000
@@ -55,7 +55,6 @@ def best_region(
     *,
     loss_sd: float,
     seed: int = 0,
-    constants: Constants = DEFAULT,
 ) -> Region:
     """Draws whole loss curves from the posterior and takes the bounds of where they are lowest,
     widened to the next settings that were tried.
@@ -64,9 +63,7 @@ def best_region(
     ValueError where no loss is finite.
     """
     num_dimensions = points_ND.shape[1]
-    lowest_KD, best_D = lowest_points(
-        points_ND, losses_N, loss_sd=loss_sd, seed=seed, constants=constants
-    )
+    lowest_KD, best_D = lowest_points(points_ND, losses_N, loss_sd=loss_sd, seed=seed)
     outside = (1 - LEVEL) / (2 * num_dimensions)
     low_D, high_D = np.quantile(lowest_KD, [outside, 1 - outside], axis=0)
     return Region(
@@ -82,7 +79,6 @@ def lowest_points(
     *,
     loss_sd: float,
     seed: int = 0,
-    constants: Constants = DEFAULT,
 ) -> tuple[Array, Array]:
     """Where each of K curves drawn from the posterior is lowest, (K, D), and where its mean is.
 
@@ -90,7 +86,7 @@ def lowest_points(
     ValueError where no loss is finite.
     """
     rng = np.random.default_rng(seed)
-    surrogate = Surrogate.of(points_ND, losses_N, loss_sd=loss_sd, constants=constants)
+    surrogate = Surrogate.of(points_ND, losses_N, loss_sd=loss_sd)
     is_finite_N = np.isfinite(losses_N)
     grid_AD = _grid(points_ND.shape[1], seed)
     safe_AD = away_from(grid_AD, points_ND[~is_finite_N], points_ND[is_finite_N])

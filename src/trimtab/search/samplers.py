@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,12 +105,12 @@ class FromThePlansRate(LocalQuadraticSampler):
         rates = [each.params[space.name] for each in begun]
         ended = {each.state for each in begun} - {TrialState.RUNNING, TrialState.WAITING}
         if ended == {TrialState.PRUNED}:
-            lowest = min(rates)
-            lower = math.sqrt(space.low * lowest)
-            is_apart = (
-                math.log(lowest / lower) > MIN_DISTANCE * math.log(space.high / space.low) / 2
-            )
-            return {**begun[0].params, space.name: lower} if is_apart else None
+            axis = axis_of(space.name, space.distribution)
+            assert axis is not None
+            to_low = axis.scaled(min(rates)) + 1
+            if to_low / 2 <= MIN_DISTANCE:
+                return None
+            return {**begun[0].params, space.name: axis.value(to_low / 2 - 1)}
         if len(self._spaces) == 1 and rates == [space.start]:
             return {space.name: BRACKET * space.start}
         return None

@@ -81,9 +81,11 @@ class Search:
         """0 where the number of runs was asked for, or a grid was."""
         if self.asked.num_trials is not None or self.design.sampler == "grid":
             return 0
-        alone = [] if trials.reference is None else [trials.reference]
-        runs = [*alone, *(each.run for each in trials.finished())]
-        return num_made_up_for(runs, self.design, num_already)
+        return num_made_up_for(self.judged(trials).runs, self.design, num_already)
+
+    def judged(self, trials: Trials) -> Judged:
+        """What the finished runs of the long length say."""
+        return Judged(self.design, self.rows, trials.finished(), trials.reference)
 
     def run_all(
         self,
@@ -248,7 +250,7 @@ class Search:
         """One line: what it came to, and the best so far."""
         loss = self.score(run)
         came_to = f"no loss, {run.diverged}" if loss is None else f"{loss:.4f} nats per token"
-        best = Judged(self.design, self.rows, trials.finished(), trials.reference).best
+        best = self.judged(trials).best
         so_far = "" if best is None else f"; best so far {told(best.overrides)}"
         self.observer.noted(f"{told(run.overrides)}: {came_to}{so_far}")
 

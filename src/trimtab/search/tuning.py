@@ -122,7 +122,7 @@ def _searched(search: Search, storage: str | None, executor: Executor) -> TuneRe
                 num_steps=design.short_num_steps,
             )
             short_finished = short_trials.finished()
-        judged = Judged(design, search.rows, trials.finished(), trials.reference)
+        judged = search.judged(trials)
     return _result(search, judged, Judged(design, search.rows, short_finished))
 
 
