@@ -19,9 +19,10 @@ import trimtab
 from trimtab.errors import ConfigError
 from trimtab.report.study_drawing import draw_arm_curves, draw_forest
 from trimtab.report.study_figures import arm_curves, forest_plot
-from trimtab.report.study_page import render_study_page
+from trimtab.report.study_page import render_study_page, study_lead
 from trimtab.study.folder import StudyFolder, begin_study
 from trimtab.study.statistics import compare
+from trimtab.study.words import reason_text, study_sentence
 
 
 def page_of(result: object) -> str:
@@ -185,3 +186,19 @@ def test_the_report_command_writes_a_studys_page_too(tmp_path: Path) -> None:
     page = trimtab.write_report(tmp_path)
     assert page == tmp_path / "report.html"
     assert page.read_text(encoding="utf-8") == page_of(four_verdicts())
+
+
+def test_seeds_that_changed_nothing_ask_for_no_reason_of_lost_runs() -> None:
+    result = study_of(arm(16), arm(32), name="lora_r")
+    same = compare((2.0, 2.0), (1.9, 1.9), equivalence_margin=0.005)
+    told = reason_text(replace(result.arms[1], comparison=same))
+    assert told.startswith("the seeds changed nothing")
+    assert "came to no loss" not in told
+
+
+def test_a_retuned_study_does_not_claim_one_learning_rate() -> None:
+    result = study_of(
+        arm(16), arm(32, (1.9, 1.91, 1.89)), name="lora_r", rate_may_move=True, is_retuned=True
+    )
+    assert "each at a learning rate that was searched for it, everything" in study_lead(result)
+    assert study_sentence(result).endswith(", each at a learning rate that was searched for it")

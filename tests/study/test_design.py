@@ -86,6 +86,21 @@ def test_an_adapters_setting_needs_an_adapter() -> None:
     check_method(Arms("learning_rate", (1e-4, 1e-3)), config)
 
 
+@pytest.mark.parametrize(
+    ("arms", "changes", "told"),
+    [
+        (Arms("max_length", (256, 512)), {"packing": True}, "cannot be studied with packing"),
+        (Arms("num_train_epochs", (1.0, 3.0)), {"max_steps": 20}, "max_steps 20 would decide"),
+    ],
+)
+def test_arms_that_would_not_differ_by_the_setting_alone_are_refused(
+    arms: Arms, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check_method(arms, resolve(values={"model": "m", "dataset": "d", **changes}))
+    check_method(arms, resolve(values={"model": "m", "dataset": "d"}))
+
+
 @pytest.mark.parametrize(("text", "share"), [("0.5%", 0.005), ("0.005", 0.005), ("2 %", 0.02)])
 def test_margins(text: str, share: float) -> None:
     assert read_margin(text) == pytest.approx(share)

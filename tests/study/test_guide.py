@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,17 @@ def test_time_of_runs_that_did_not_end_is_not_compared() -> None:
     judged = guide._judged(timed, ("fp32", "bf16"), [[run, run], [run, run]], 0.005)
     assert (judged.outcome, judged.comparisons) == ("undecided", ())
     assert judged.figures == "a run did not come to its end (memory ran out)"
+
+
+def test_losses_are_not_compared_where_memory_ran_out() -> None:
+    ended = TrialRun({}, 42, 2, (0,), (1.0,), (1,), 1.0, 8, 8, 1.0, 1.0, 1)
+    failed = replace(ended, eval_loss=None, diverged="memory ran out", ran_out_of_memory=True)
+    padded = next(each for each in CLAIMS if each.name == "padding")
+    values = ("none", "max_length")
+    judged = guide._judged(padded, values, [[ended] * 2, [failed] * 2], 0.005)
+    assert (judged.outcome, judged.comparisons) == ("undecided", ())
+    diverged = replace(failed, diverged="the loss is nan", ran_out_of_memory=False)
+    assert guide._judged(padded, values, [[ended] * 2, [diverged] * 2], 0.005).outcome == "not held"
 
 
 def test_json_keeps_a_guide() -> None:

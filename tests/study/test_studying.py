@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -17,14 +18,17 @@ from support.runs import read_jsonl, tiny_config, write_rows
 
 import trimtab
 from trimtab.engine.observer import Silent
-from trimtab.errors import ConfigError, Interrupted
+from trimtab.errors import ConfigError, DoesNotFit, Interrupted
 from trimtab.planning.fact import Facts
 from trimtab.planning.rules.studied import with_study
 from trimtab.runs.ledger import Ledger
+from trimtab.study import trials
 from trimtab.study.facts import study_fact
 from trimtab.study.result import StudyResult
 from trimtab.study.studying import run_study
+from trimtab.study.words import caveats
 from trimtab.workflow.trial_plans import trial_bench
+from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
 
 SCRIPT = """
 import json, sys
@@ -105,6 +109,49 @@ def test_a_rate_that_matters_is_found_and_kept(config: Any, tmp_path: Path) -> N
     assert more.arms[0].losses[:2] == reference.losses
     assert len(read_jsonl(folder / "trials.jsonl")) == 9
     assert (again.earlier_seeds, more.earlier_seeds) == ((), (2,))
+
+
+def test_values_that_were_not_compared_before_were_not_read_before(config: Any) -> None:
+    studied(config, "learning_rate", [1e-3, 1e-2], seeds=1)
+    other = studied(config, "learning_rate", [1e-2, 3e-3], seeds=2)
+    assert other.earlier_seeds == ()
+    assert studied(config, "learning_rate", [1e-2, 3e-3], seeds=1).earlier_seeds == (2,)
+
+
+def test_settings_that_follow_from_what_is_compared_are_told(config: Any) -> None:
+    config["warmup_steps"] = 2
+    result = studied(config, "lr_scheduler_type", ["linear", "constant"], seeds=1)
+    assert result.moved_along == {"warmup_steps": (2, 0)}
+    assert "Not held: warmup_steps 2, 0 followed from" in " ".join(caveats(result))
+    assert not studied(config, "weight_decay", [0.0, 0.1], seeds=1).moved_along
+
+
+def test_the_planned_global_batch_may_be_named_auto(config: Any) -> None:
+    result = studied(config, "global_batch_size", ["auto", 16], seeds=1)
+    assert [arm.value for arm in result.arms] == [8, 16]
+    assert [arm.num_steps for arm in result.arms] == [6, 3]
+
+
+def test_without_max_steps_the_epochs_that_were_set_decide(config: Any) -> None:
+    del config["max_steps"]
+    config["num_train_epochs"] = 2
+    result = studied(config, "max_steps", [-1, 3], seeds=1)
+    assert [arm.num_steps for arm in result.arms] == [2 * math.ceil(36 / 8), 3]
+
+
+def test_weights_that_do_not_fit_are_a_run_without_a_loss(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(order: TrialOrder, **arguments: Any) -> TrialRun:
+        if order.settings.precision == "bf16":
+            raise DoesNotFit("the weights take 9 GiB, and 8 are free.")
+        return run_trial(order, **arguments)
+
+    monkeypatch.setattr(trials, "run_trial", run)
+    config["precision"] = "fp32"
+    result = studied(config, "precision", ["fp32", "bf16"], seeds=1)
+    assert result.arms[1].failures == ("the weights take 9 GiB, and 8 are free.",)
+    assert math.isfinite(result.arms[0].losses[0])
 
 
 def test_arms_share_seeds_order_and_scored_rows(config: Any, tmp_path: Path) -> None:

@@ -169,10 +169,15 @@ def _environment(rank: int, num_processes: int, port: int) -> dict[str, str]:
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
-        **environment_of_launched(
-            LOCALHOST, port, num_threads=len(os.sched_getaffinity(0)) // num_processes
-        ),
+        **environment_of_launched(LOCALHOST, port, num_threads=_num_cpus() // num_processes),
     }
+
+
+def _num_cpus() -> int:
+    """Those that this process may use; macOS binds no process to any."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def environment_of_launched(address: str, port: int, *, num_threads: int) -> dict[str, str]:

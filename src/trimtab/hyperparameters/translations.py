@@ -123,7 +123,8 @@ _ABSENT: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     ),
     "push_to_hub": (
         (False, None),
-        "nothing is uploaded: remove this line and upload the run's adapter or model.",
+        "a run uploads nothing: remove this line, and send its result afterwards with "
+        "`trimtab export RUN --push-to-hub USER/NAME`.",
     ),
     "deepspeed": (
         (None,),

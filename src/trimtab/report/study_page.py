@@ -77,9 +77,12 @@ def _study_page(result: StudyResult) -> str:
 def study_lead(result: StudyResult) -> str:
     """What was run, in one sentence."""
     seeds = counted(len(result.seeds), "seed")
+    held = "everything else held"
+    if result.is_retuned:
+        held = f"each at a learning rate that was searched for it, {held}"
     return (
         f"{counted(len(result.arms), 'value')} over {seeds} that they share, "
-        f"{steps_text(result)} a run, everything else held, on {result.device}. "
+        f"{steps_text(result)} a run, {held}, on {result.device}. "
         f"Differences within {100 * result.equivalence_margin:g}% of the reference's loss count "
         "as none."
     )

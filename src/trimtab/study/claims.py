@@ -86,7 +86,7 @@ CLAIMS = (
         "a linear schedule suits best",
         "lr_scheduler_type",
         "linear",
-        ("cosine", "constant"),
+        ("cosine", "constant_with_warmup"),
         "held-out loss",
         "none lower",
     ),

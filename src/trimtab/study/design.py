@@ -70,10 +70,15 @@ MOVES_BEST_RATE = frozenset(
         "optim",
         "adam_beta1",
         "adam_beta2",
+        "adam_epsilon",
+        "max_grad_norm",
         "lora_r",
         "lora_alpha",
         "target_modules",
         "lr_scheduler_type",
+        "lr_scheduler_kwargs",
+        "num_train_epochs",
+        "max_steps",
     }
 )
 """Hyperparameters that the best learning rate may depend on."""
@@ -122,11 +127,24 @@ def arms_of(name: str, values: Sequence[Any]) -> Arms:
 
 
 def check_method(arms: Arms, config: ResolvedConfig) -> None:
-    """Raises ConfigError where the configuration makes no use of what is compared."""
+    """Raises ConfigError where the configuration makes no use of what is compared, or makes the
+    arms train on different amounts by it."""
     if arms.name in _ONLY_LORA and config.config.method != "lora":
         raise ConfigError(
             f"{arms.name} is of adapters, and method is {config.config.method}.",
             hint="Compare it with --method lora.",
+        )
+    if arms.name == "max_length" and config.config.packing:
+        raise ConfigError(
+            "max_length cannot be studied with packing: an update of longer packed rows takes more "
+            "tokens, and the arms are held to the same ones.",
+            hint="Leave packing out.",
+        )
+    if arms.name == "num_train_epochs" and config.config.max_steps != -1:
+        raise ConfigError(
+            f"num_train_epochs is compared, and max_steps {config.config.max_steps:,} would decide "
+            "the length of every run.",
+            hint="Leave max_steps out.",
         )
 
 

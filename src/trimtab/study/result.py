@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trimtab.runs.non_finite import as_text, from_text
@@ -86,7 +86,9 @@ class StudyResult:
     """result.json: the arms in the order asked, the first of which is the reference.
 
     rate_may_move: each value may have a best learning rate of its own, which `is_retuned` runs have
-    searched for. earlier_seeds: the numbers of seeds over which the study was judged before.
+    searched for. earlier_seeds: the numbers of seeds over which values of it were compared with
+    the reference before. moved_along: other settings that the values moved, by their name, one
+    value for each arm.
     """
 
     folder: str
@@ -98,6 +100,7 @@ class StudyResult:
     is_retuned: bool
     device: str
     earlier_seeds: tuple[int, ...] = ()
+    moved_along: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def num_steps(self) -> tuple[int, int]:
@@ -116,6 +119,7 @@ class StudyResult:
             "arms": [arm.to_json() for arm in self.arms],
             "seeds": list(self.seeds),
             "earlier_seeds": list(self.earlier_seeds),
+            "moved_along": {name: list(values) for name, values in self.moved_along.items()},
             **scalars,
         }
 
@@ -125,6 +129,9 @@ class StudyResult:
             arms=tuple(ArmResult.from_json(arm) for arm in record["arms"]),
             seeds=tuple(record["seeds"]),
             earlier_seeds=tuple(record["earlier_seeds"]),
+            moved_along={
+                name: tuple(map(_frozen, values)) for name, values in record["moved_along"].items()
+            },
             **{name: record[name] for name in _SCALARS},
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from trimtab.planning.plan import Plan
 from trimtab.runs.atomic import write_json
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.lock import run_lock
-from trimtab.study.design import Arms, check_method
+from trimtab.study.design import NOT_OF_THE_UPDATES, Arms, check_method
 from trimtab.study.facts import remember_study
 from trimtab.study.folder import StudyFolder, begin_study, open_study
 from trimtab.study.result import StudyResult, arm_results
@@ -30,7 +30,7 @@ from trimtab.workflow.fingerprinting import identity_of
 from trimtab.workflow.planning import from_plan
 from trimtab.workflow.stopping import stop_at_update_end
 from trimtab.workflow.training_rows import rows_question
-from trimtab.workflow.trial_plans import TrialBench, trial_bench
+from trimtab.workflow.trial_plans import BATCH, LENGTH, TrialBench, trial_bench
 from trimtab.workflow.trial_process import trial_server
 from trimtab.workflow.trial_runs import TrialOrder, TrialRun
 
@@ -89,8 +89,9 @@ def run_study(
             rate_may_move=arms.rate_may_move,
             is_retuned=wanted.retune,
             device=_device(bench.plan),
-            earlier_seeds=_earlier_seeds(opened.folder, len(seeds)),
+            moved_along=_moved_along(arms, first),
         )
+        result = replace(result, earlier_seeds=_earlier_seeds(opened.folder, result))
         write_json(opened.folder.result_json, result.to_json())
         remember_study(resolved.config, result)
         return result
@@ -130,14 +131,33 @@ def _moved(
     ], rates
 
 
-def _earlier_seeds(folder: StudyFolder, num_seeds: int) -> tuple[int, ...]:
-    """The numbers of seeds, other than this one, over which the study's result was told before."""
+def _moved_along(arms: Arms, orders: Sequence[TrialOrder]) -> dict[str, tuple[Any, ...]]:
+    """Settings of an update that follow from what is compared; the arms' sizes of a batch, numbers
+    of updates and learning rates are told beside them."""
+    told = {arms.name, *BATCH, *LENGTH, "num_train_steps", "learning_rate", *NOT_OF_THE_UPDATES}
+    settings = [asdict(order.settings) for order in orders]
+    return {
+        name: tuple(each[name] for each in settings)
+        for name in settings[0]
+        if name not in told and any(each[name] != settings[0][name] for each in settings)
+    }
+
+
+def _earlier_seeds(folder: StudyFolder, result: StudyResult) -> tuple[int, ...]:
+    """The numbers of seeds, other than this one, over which a verdict of this result was read
+    before: of the same reference, one of its values, and rates that were found alike."""
     try:
         record = json.loads(folder.result_json.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        former = StudyResult.from_json(record)
+    except (OSError, ValueError, KeyError):
         return ()
-    told = {*record.get("earlier_seeds", ()), len(record["seeds"])}
-    return tuple(sorted(told - {num_seeds}))
+    reference, *others = (arm.value for arm in result.arms)
+    formerly, *compared = (arm.value for arm in former.arms)
+    is_same = reference == formerly and result.is_retuned == former.is_retuned
+    if not is_same or not any(value in compared for value in others):
+        return ()
+    told = {*former.earlier_seeds, len(former.seeds)}
+    return tuple(sorted(told - {len(result.seeds)}))
 
 
 @contextmanager

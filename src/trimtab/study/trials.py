@@ -10,12 +10,13 @@ from typing import Any
 
 from trimtab.engine.observer import Observer
 from trimtab.engine.stops import StopRequested
+from trimtab.errors import DoesNotFit
 from trimtab.planning.fingerprint import digest
 from trimtab.probes.fork_server import ForkServer
 from trimtab.runs.ledger import Ledger
 from trimtab.study.design import NOT_OF_THE_UPDATES
 from trimtab.study.folder import StudyFolder
-from trimtab.workflow.trial_process import run_trial_apart
+from trimtab.workflow.trial_process import dead_run, run_trial_apart
 from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
 
 
@@ -32,7 +33,7 @@ def settings_key(order: TrialOrder) -> str:
 @dataclass
 class Trials:
     """Makes a run the first time that it is asked for, and recalls it from then on; one whose
-    process died is made again where the study goes on.
+    process died or whose weights did not fit is made again where the study goes on.
 
     `in_process` runs are cheaper; those in processes of their own, which `server` forks, tell their
     own peak memory.
@@ -86,6 +87,8 @@ class Trials:
         run = run_trial if self.in_process else partial(run_trial_apart, server=self.server)
         try:
             made = run(order, on_update=updated, stop_requested=self.stop_requested)
+        except DoesNotFit as error:
+            made = dead_run(order, error.what)
         finally:
             self.observer.activity_done()
         told = f"held-out loss {made.eval_loss:.4f}" if made.diverged is None else made.diverged

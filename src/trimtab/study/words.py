@@ -57,6 +57,8 @@ def way_on(arm: ArmResult) -> str:
         return f"about {counted(comparison.more_seeds, 'more seed')} would settle it"
     if comparison.interval is not None:
         return "over 100 seeds would be needed to settle it"
+    if comparison.effect_nats is not None:
+        return ""
     return "why runs came to no loss decides, and more seeds do not tell it"
 
 
@@ -77,6 +79,12 @@ def caveats(result: StudyResult) -> tuple[str, ...]:
             f"The best learning rate may depend on {result.name}, and it was not retuned for each "
             "value: --retune does."
         )
+    if result.moved_along:
+        along = "; ".join(
+            f"{name} {', '.join(map(told_value, values))}"
+            for name, values in result.moved_along.items()
+        )
+        told.append(f"Not held: {along} followed from the values of {result.name}.")
     edges = [told_value(arm.value) for arm in result.arms if arm.rate_at_edge]
     if edges:
         told.append(
@@ -118,4 +126,6 @@ def study_sentence(result: StudyResult) -> str:
         parts.append(f"{told_value(arm.value)} {verdict} {reference}{figures}{shown}")
     length = f"{counted(len(result.seeds), 'seed')} of {steps_text(result)}"
     retuned = ", not retuned" if result.rate_may_move and not result.is_retuned else ""
+    if result.is_retuned:
+        retuned = ", each at a learning rate that was searched for it"
     return f"a study here found {', '.join(parts)} in {length}{retuned}"

@@ -96,6 +96,8 @@ class TrialBench:
         that contradict each other, and an optimizer whose package is not installed.
         """
         moved = _canonical(overrides or {})
+        if moved.get("global_batch_size") == "auto":
+            moved["global_batch_size"] = self.plan.decision("global_batch_size").value
         plan = self._plan(moved, num_steps, self._facts)
         settings = plan.settings()
         check_optimizer_package(settings.optim)
@@ -158,6 +160,8 @@ class TrialBench:
             for name in catalogue()
             if self.resolved.is_set(name) and name not in (*BATCH, *LENGTH)
         }
+        if moved.get("max_steps") == -1:
+            asked["num_train_epochs"] = config.num_train_epochs
         if WARMUP & moved.keys():
             asked = {name: value for name, value in asked.items() if name not in WARMUP}
         held = {name: self.plan.decision(name).value for name in HELD}

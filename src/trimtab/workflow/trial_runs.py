@@ -82,9 +82,10 @@ class TrialRun:
     seconds: of the updates alone; total_seconds: loading and scoring too. peak_memory_bytes: of
     the process, which is the trial's own where it has one (on a CPU; on CUDA it always is).
     diverged: why there are no losses, else None; `died` where it was the process that ended, which
-    another program may be the cause of. update_losses: of the updates that were made, in
-    nats per trainable token. branch: the second, shorter run, where one was ordered; its tokens,
-    seconds and update losses are those after it parted from this one.
+    another program may be the cause of. ran_out_of_memory: as `diverged` then says.
+    update_losses: of the updates that were made, in nats per trainable token. branch: the second,
+    shorter run, where one was ordered; its tokens, seconds and update losses are those after it
+    parted from this one.
     """
 
     overrides: Mapping[str, Any]
@@ -101,6 +102,7 @@ class TrialRun:
     peak_memory_bytes: int
     diverged: str | None = None
     died: bool = False
+    ran_out_of_memory: bool = False
     update_losses: tuple[float, ...] = ()
     branch: TrialRun | None = None
 
@@ -216,6 +218,7 @@ class _Trial:
     state: TrainingState
     counting: _Counting
     stop_requested: Callable[[], bool]
+    ran_out_of_memory: bool = False
 
     def branched(self, num_steps: int) -> TrialRun:
         """The run of `num_steps` updates; the order's own goes on from where the two part."""
@@ -257,6 +260,7 @@ class _Trial:
         except UpdateStopped as stopped:
             return f"{stopped.fault} at update {stopped.step}: {stopped.reason}"
         except RanOutOfMemory as ran_out:
+            self.ran_out_of_memory = True
             return str(ran_out)
         return None
 
@@ -276,6 +280,7 @@ class _Trial:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            self.ran_out_of_memory = True
             return "memory ran out in the held-out pass"
         if not all(map(math.isfinite, scored.losses)):
             return "not finite: a held-out row's loss"
@@ -298,5 +303,6 @@ class _Trial:
             total_seconds=seconds,
             peak_memory_bytes=peak_memory_bytes(job.device),
             diverged=scored if isinstance(scored, str) else None,
+            ran_out_of_memory=isinstance(scored, str) and self.ran_out_of_memory,
             update_losses=tuple(self.counting.losses),
         )
