@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.ray_double import OutOfMemoryError, RayDouble, WorkerCrashedError
+from support.ray_double import NodeDiedError, OutOfMemoryError, RayDouble, WorkerCrashedError
 from support.runs import tiny_config, write_rows
 
 from trimtab.engine.stops import StopRequested
@@ -86,19 +86,29 @@ def test_all_give_what_a_trial_gives_here(executor: Executor, bench: TrialBench)
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(WorkerCrashedError(), "its worker died"), (OutOfMemoryError(), "ran out of memory")],
+    [
+        (WorkerCrashedError(), "its worker died"),
+        (OutOfMemoryError(), "ran out of memory"),
+        (NodeDiedError(), "its machine was lost"),
+    ],
 )
 def test_a_worker_that_dies_is_a_trial_that_diverged(
     bench: TrialBench, error: Exception, told: str
 ) -> None:
     orders = [bench.order({"learning_rate": rate}, num_steps=2) for rate in (1e-3, 2e-3, 3e-3)]
     found = dict(results(RayExecutor(RayDouble(dying={1: error}), num_at_once=2), orders))
-    assert found[1].diverged is not None and told in found[1].diverged
+    assert found[1].diverged is not None and told in found[1].diverged and found[1].died
     assert found[1].overrides == {"learning_rate": 2e-3} and found[1].num_steps == 2
     assert found[0].diverged is None and found[2].diverged is None
     other = RayExecutor(RayDouble(dying={1: ValueError("a bug")}), num_at_once=2)
     with pytest.raises(ValueError, match="a bug"):
         results(other, orders)
+
+
+def test_more_threads_than_any_machine_has_are_refused(bench: TrialBench) -> None:
+    executor = RayExecutor(RayDouble(num_cpus=0), num_at_once=1)
+    with pytest.raises(ConfigError, match="no machine of this Ray has more than 0"):
+        results(executor, [bench.order(num_steps=2)])
 
 
 def test_a_worker_that_a_stop_ends_has_not_diverged(bench: TrialBench) -> None:

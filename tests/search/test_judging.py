@@ -119,6 +119,36 @@ def test_where_the_plans_own_diverged_any_loss_is_better() -> None:
     assert "came to no loss (not finite)" in verdict(found, None, {"learning_rate": 3e-5})
 
 
+def died(rate: float) -> TrialRun:
+    return replace(diverged(rate), diverged="its worker died", died=True)
+
+
+def test_where_the_plans_own_process_died_it_stays() -> None:
+    found = judged(died(1e-4), run_of(3e-5, 1.2))
+    assert taken(found, against_start(found), None) is None
+    told = verdict(found, None, None)
+    assert "the plan's own stays" in told and "could not be compared (its worker died)" in told
+
+
+def test_a_process_that_died_does_not_tell_that_its_value_is_worse() -> None:
+    found = judged(run_of(1e-4, 1.0), died(3e-4))
+    assert reason_not_to_keep(found, None) == "no other run can be told from the plan's own"
+
+
+def test_a_rate_that_wants_another_warmup_is_not_handed_on() -> None:
+    def run(rate: float, warmup_ratio: float, loss: float) -> TrialRun:
+        values = {"learning_rate": rate, "warmup_ratio": warmup_ratio}
+        return replace(run_of(rate, loss), overrides=values)
+
+    warmup = Space("warmup_ratio", 0.01, 0.5, 0.03)
+    design = replace(DESIGN, spaces=(*DESIGN.spaces, warmup))
+    for ratio, is_kept in ((0.03, True), (0.3, False)):
+        found = judged(run(1e-4, 0.03, 1.5), run(3e-4, ratio, 1.0), design=design)
+        chosen = taken(found, against_start(found), None)
+        assert chosen == {"learning_rate": 3e-4, "warmup_ratio": ratio}
+        assert (reason_not_to_keep(found, chosen) is None) == is_kept
+
+
 def test_only_an_identified_horizon_moves_the_rate() -> None:
     found = judged(*BASIN)
     test = against_start(found)
@@ -150,7 +180,9 @@ def test_a_moved_rate_stays_within_what_was_run_and_on_its_side_of_the_plans_own
     test = against_start(found)
     moved = taken(found, test, horizon)
     assert moved == {"learning_rate": expected}
-    assert "not run itself" not in verdict(found, test, moved)
+    told = verdict(found, test, moved)
+    assert "not run itself" not in told
+    assert ("stays" in told) == (expected == 1e-4)
 
 
 def test_a_moved_rate_does_not_go_back_to_a_plans_own_that_diverged() -> None:

@@ -103,6 +103,16 @@ def test_where_all_has_diverged_the_next_run_is_far_away(worst: float) -> None:
     assert min(abs(math.log(a / b)) for a, b in pairwise(rates)) > 1
 
 
+def test_values_that_failed_once_and_then_did_not_are_sound() -> None:
+    study = optuna.create_study(sampler=LocalQuadraticSampler(seed=0))
+    space = {"learning_rate": optuna.distributions.FloatDistribution(1e-6, 1e-2, log=True)}
+    study.enqueue_trial({"learning_rate": 1e-4})
+    study.enqueue_trial({"learning_rate": 1e-4})
+    study.tell(study.ask(space), state=optuna.trial.TrialState.FAIL)
+    study.tell(study.ask(space), 1.0)
+    assert 1e-6 <= study.ask(space).params["learning_rate"] <= 1e-2
+
+
 def test_a_pruned_run_counts_as_worse_than_all_others() -> None:
     pruned_above = 1e-4
 

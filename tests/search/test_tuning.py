@@ -15,14 +15,18 @@ from support.children import child_environment
 from support.halting import signalled_where_halted
 from support.ray_double import RayDouble
 from support.runs import tiny_config, write_rows
+from support.search_runs import DESIGN, run_of
 
 import trimtab
 from trimtab.engine.observer import Silent
-from trimtab.errors import ConfigError, DataError, Interrupted
+from trimtab.errors import ConfigError, DataError, DoesNotFit, Interrupted
+from trimtab.models import source
 from trimtab.search import liveness
 from trimtab.search.ray_execution import RayExecutor
 from trimtab.search.record import TuneResult
-from trimtab.search.storage import Trials
+from trimtab.search.storage import Trials, open_storage
+from trimtab.workflow.trial_plans import TrialBench
+from trimtab.workflow.trial_runs import TrialOrder
 
 BUDGET: dict[str, Any] = {"budget": 7.5, "num_trials": 5}
 START = 1e-4
@@ -480,6 +484,66 @@ def test_a_rate_that_no_run_can_have_is_told_and_not_asked_again(
     for run in below:
         assert run.diverged.startswith("cannot be run: min_lr 0.0005 is over learning_rate")
         assert run.num_tokens == run.num_eval_tokens == 0
+
+
+def test_a_value_that_does_not_fit_is_told_and_the_search_goes_on(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordered = TrialBench.order
+
+    def order(bench: TrialBench, overrides: Any = None, **changes: Any) -> TrialOrder:
+        if (overrides or {}).get("learning_rate", 0) > START:
+            raise DoesNotFit("the updates take 9 GiB, and 8 are allowed.")
+        return ordered(bench, overrides, **changes)
+
+    monkeypatch.setattr(TrialBench, "order", order)
+    result = trimtab.tune(config_of(tmp_path, tiny_llama_folder), **BUDGET)
+    above = [run for run in result.runs if run.values["learning_rate"] > START]
+    assert above and all("cannot be run: the updates take 9" in run.diverged for run in above)
+    assert result.best is not None
+
+
+def test_a_runs_text_is_kept_in_parts_that_any_database_holds(tmp_path: Path) -> None:
+    run = run_of(1e-4, 1.0, row_ids=tuple(range(20_000)))
+    url = f"sqlite:///{tmp_path / 'trials.db'}"
+    with open_storage(url) as opened:
+        trials = Trials(opened, "a", DESIGN, "", is_shared=False)
+        trials.keep_reference(run)
+        proposed = trials.next(1)
+        assert proposed is not None
+        trials.keep(proposed.number, run, 1.0)
+    with open_storage(url) as opened:
+        again = Trials(opened, "a", DESIGN, "", is_shared=False)
+        assert again.reference == run
+        assert [each.run for each in again.finished()] == [run]
+        study_id = opened.get_study_id_from_name("a")
+        values = [
+            *opened.get_study_user_attrs(study_id).values(),
+            *opened.get_all_trials(study_id)[0].user_attrs.values(),
+        ]
+    assert len(json.dumps(run.to_json())) > 2**16
+    assert max(len(json.dumps(value)) for value in values) < 2**16
+
+
+def test_a_search_of_a_model_that_was_fetched_for_it_is_told_again(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+
+    def snapshot(name: str, *_: Any) -> Path:
+        fetched.append(name)
+        return tiny_llama_folder
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(source, "_snapshot", snapshot)
+    monkeypatch.setattr(
+        source, "_local_snapshot", lambda name: tiny_llama_folder if fetched else None
+    )
+    config = config_of(tmp_path, Path("someone/model"), output_dir="auto")
+    result = trimtab.tune(config, **BUDGET)
+    assert fetched[0] == "someone/model"
+    assert trimtab.tune(config, **BUDGET) == result
+    assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
 def test_other_rows_are_another_search(tmp_path: Path, tiny_llama_folder: Path) -> None:

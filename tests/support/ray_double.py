@@ -16,6 +16,14 @@ class OutOfMemoryError(Exception):
     """As Ray's: the machine ran out of memory and the task was ended for it."""
 
 
+class NodeDiedError(Exception):
+    """As Ray's: the machine of a task is gone."""
+
+
+class LocalRayletDiedError(Exception):
+    """As Ray's: Ray itself ended on the machine of a task."""
+
+
 @dataclass(eq=False)
 class Task:
     function: Callable[..., Any]
@@ -30,11 +38,19 @@ class RayDouble:
     dying: dict[int, Exception] = field(default_factory=dict)
     most_under_way: int = 0
     tasks: list[Task] = field(default_factory=list)
+    num_cpus: int = 256
     exceptions: Any = field(
         default_factory=lambda: SimpleNamespace(
-            WorkerCrashedError=WorkerCrashedError, OutOfMemoryError=OutOfMemoryError
+            WorkerCrashedError=WorkerCrashedError,
+            OutOfMemoryError=OutOfMemoryError,
+            NodeDiedError=NodeDiedError,
+            LocalRayletDiedError=LocalRayletDiedError,
         )
     )
+
+    def nodes(self) -> list[dict[str, Any]]:
+        lost = {"Alive": False, "Resources": {"CPU": 1024.0}}
+        return [{"Alive": True, "Resources": {"CPU": float(self.num_cpus)}}, lost]
 
     def remote(self, function: Callable[..., Any]) -> Any:
         def started(*arguments: Any) -> Task:

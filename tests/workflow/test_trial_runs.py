@@ -17,9 +17,11 @@ from support.runs import read_jsonl, tiny_config, write_rows
 import trimtab
 from trimtab.data import streaming, updates
 from trimtab.engine.building import batching
+from trimtab.engine.evaluation import RowLosses
 from trimtab.engine.stops import StopRequested
 from trimtab.errors import ConfigError, DataError
 from trimtab.planning.branch import branch_of
+from trimtab.workflow import trial_runs
 from trimtab.workflow.trial_plans import TrialBench, trial_bench
 from trimtab.workflow.trial_process import run_trial_apart, trial_server
 from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
@@ -241,6 +243,24 @@ def test_what_diverges_is_a_result(bench: TrialBench, forked: RunTrial) -> None:
         ended = run(order)
         assert ended.diverged is not None and "update" in ended.diverged
         assert (ended.row_losses, ended.eval_loss) == ((), None)
+
+
+def test_rows_that_were_scored_for_nothing_are_counted(
+    bench: TrialBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = bench.order(num_steps=2)
+    sound = run_trial(order)
+    scored = trial_runs.row_losses
+
+    def lost(*arguments: Any, **more: Any) -> RowLosses:
+        found = scored(*arguments, **more)
+        return replace(found, losses=(math.inf, *found.losses[1:]))
+
+    monkeypatch.setattr(trial_runs, "row_losses", lost)
+    run = run_trial(order)
+    assert run.diverged == "not finite: a held-out row's loss"
+    assert run.num_eval_tokens == sound.num_eval_tokens > 0
+    assert not run.ran_out_of_memory
 
 
 def test_a_stop_ends_at_an_update(bench: TrialBench, forked: RunTrial) -> None:

@@ -110,8 +110,11 @@ class Judged:
         return [run for run in runs if (near := self._to_lowest(run)) and near.is_within_noise]
 
     def is_told_apart(self, best: TrialRun) -> bool:
-        """Whether a run with a loss is worse than the best one, or none but that came to a loss."""
-        others = [run for run in self.runs if run != best]
+        """Whether a run with a loss is worse than the best one, or none but that came to a loss.
+
+        A process that died says nothing of its values.
+        """
+        others = [run for run in self.runs if run != best and not run.died]
         sound = [run for run in others if run.diverged is None]
         if not sound:
             return bool(others)
@@ -260,13 +263,14 @@ def taken(
 ) -> dict[str, Any] | None:
     """The values to take; None where the plan's own stay.
 
-    They stay unless the test says that the best is better, or they diverged where it did not. An
-    identified horizon moves the rate toward that of the run's length.
+    They stay unless the test says that the best is better, or they diverged where it did not; that
+    their process died says nothing of them. An identified horizon moves the rate toward that of
+    the run's length.
     """
     best, start = judged.best, judged.start
     if best is None or best == start:
         return None
-    start_diverged = start is not None and start.diverged is not None
+    start_diverged = start is not None and start.diverged is not None and not start.died
     if not (start_diverged or (test is not None and test.is_better)):
         return None
     values = dict(best.overrides)
@@ -304,7 +308,19 @@ def verdict(
         return f"{found}, the plan's own, {_why_best(judged)}; it stays"
     if start is None:
         return f"the plan's own stays: {found} {_why_best(judged)}, and the plan's own was not run"
+    if start.died:
+        return (
+            f"the plan's own stays: {found} {_why_best(judged)}, and the plan's own could not be "
+            f"compared ({start.diverged})"
+        )
     took = f"{found} is taken"
+    if values == start.overrides:
+        assert test is not None
+        return (
+            f"{told(values)}, the plan's own, stays: {found} was better by {_effect(test)} in runs "
+            f"of {judged.design.num_steps:,} updates, and the best rate moves back to it toward "
+            f"the run's {judged.design.run_num_steps:,}"
+        )
     if values is not None and values != best.overrides:
         design = judged.design
         was_run = values["learning_rate"] in judged.sound_values("learning_rate")

@@ -12,23 +12,32 @@ from trimtab.planning.settings import Settings
 from trimtab.search.judging import Judged
 from trimtab.search.record import Cost
 
+WARMUP = "warmup_ratio"
+_OTHER_WARMUP = "these values want the warmup found here, and a plan decides it by its own rule"
+
 
 def reason_not_to_keep(judged: Judged, chosen: Mapping[str, Any] | None) -> str | None:
     """Why the next plan should not take what was found as measured; None where it should.
 
     What the plan had is measured to be good only where something else is shown to be worse: else
-    a start that nobody could tell from the rest would be handed on as the best.
+    a start that nobody could tell from the rest would be handed on as the best. A rate that was
+    found with another warmup than a plan's would be taken without it.
     """
     best = judged.best
     if best is None:
         return "every run diverged"
     if chosen is not None:
-        return None
+        return _OTHER_WARMUP if _has_other_warmup(judged, chosen) else None
     if best != judged.start:
         return "no value is shown to be better than the plan's own"
     if not judged.is_told_apart(best):
         return "no other run can be told from the plan's own"
     return None
+
+
+def _has_other_warmup(judged: Judged, chosen: Mapping[str, Any]) -> bool:
+    start = judged.start
+    return start is not None and chosen.get(WARMUP) != start.overrides.get(WARMUP)
 
 
 def tuned_facts(

@@ -98,10 +98,11 @@ def _candidates(best_D: Array, rng: np.random.Generator, trust_radius: float) ->
 
 
 def away_from(candidates_MD: Array, diverged_KD: Array, finite_ND: Array) -> Array:
-    """The candidates that lie nearer to a run that came to a loss than to one that did not."""
+    """The candidates that lie no farther from a run that came to a loss than from one that did
+    not: values of which one run failed and another did not are sound."""
     if not len(diverged_KD):
         return candidates_MD
-    is_safe_M = _distances(candidates_MD, finite_ND).min(axis=1) < _distances(
+    is_safe_M = _distances(candidates_MD, finite_ND).min(axis=1) <= _distances(
         candidates_MD, diverged_KD
     ).min(axis=1)
     safe: Array = candidates_MD[is_safe_M]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from trimtab.engine.stops import StopRequested
+from trimtab.errors import ConfigError
 from trimtab.search.executors import Executor, NextOrder
 from trimtab.workflow.ray_cluster import connected_ray
 from trimtab.workflow.trial_process import dead_run
@@ -17,6 +18,8 @@ POLL_S = 0.5
 DEADLY = {
     "WorkerCrashedError": "its worker died",
     "OutOfMemoryError": "its worker was ended, as the machine ran out of memory",
+    "NodeDiedError": "its machine was lost",
+    "LocalRayletDiedError": "Ray ended on its machine",
 }
 """Ray's errors for a task whose process is gone, with what that says of the trial."""
 
@@ -29,7 +32,8 @@ def ray_executor(on: str) -> Executor:
 class RayExecutor:
     """As many trials at once as there are devices for: GPUs where a trial needs one, else CPUs.
 
-    A trial takes as many CPUs as this process has threads for torch, so that it computes alike.
+    A trial on CPUs takes as many as this process has threads for torch, so that it computes alike;
+    one on a GPU takes one.
     """
 
     def __init__(self, ray: Any, *, num_at_once: int | None = None) -> None:
@@ -85,11 +89,25 @@ class RayExecutor:
             self._is_cuda = order.settings.device.startswith("cuda")
             num_threads = torch.get_num_threads()
             task = self._ray.remote(_trial).options(
-                num_cpus=num_threads, num_gpus=int(self._is_cuda), max_retries=0
+                num_cpus=1 if self._is_cuda else self._checked(num_threads),
+                num_gpus=int(self._is_cuda),
+                max_retries=0,
             )
             under_way[task.remote(order, num_threads)] = number, order
 
     _is_cuda = False
+
+    def _checked(self, num_threads: int) -> int:
+        """Raises ConfigError where no machine has as many CPUs: Ray would wait for one for ever."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        most = max((int(resources.get("CPU", 0)) for resources in nodes), default=0)
+        if most < num_threads:
+            raise ConfigError(
+                f"a run takes {num_threads} CPUs, the threads of this process, and no machine of "
+                f"this Ray has more than {most}.",
+                hint=f"Set OMP_NUM_THREADS={max(1, most)}, or start Ray with more CPUs.",
+            )
+        return num_threads
 
     def _most(self, *, is_cuda: bool) -> int:
         if self._num_at_once is not None:

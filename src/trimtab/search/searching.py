@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.engine.observer import Observer
 from trimtab.engine.stops import StopRequested
-from trimtab.errors import ConfigError, Interrupted
+from trimtab.errors import ConfigError, DoesNotFit, Interrupted
 from trimtab.planning.rules.ruling import counted
 from trimtab.search.budget import num_made_up_for
 from trimtab.search.design import Design, make_design, planned_value
@@ -162,7 +162,7 @@ class Search:
             place = len(trials.finished()) + len(self.under_way)
             try:
                 order = self.bench.order(overrides, num_steps=num_steps)
-            except ConfigError as error:
+            except (ConfigError, DoesNotFit) as error:
                 self._keep_impossible(trials, trial.number, overrides, num_steps, error)
                 continue
             order = replace(order, branch_num_steps=self._branch_num_steps)
@@ -178,9 +178,10 @@ class Search:
         number: int,
         overrides: Mapping[str, Any],
         num_steps: int,
-        error: ConfigError,
+        error: ConfigError | DoesNotFit,
     ) -> None:
-        """What no run can have, such as a rate under the schedule's lowest, is not asked again."""
+        """What no run can have, such as a rate under the schedule's lowest or a rank that does not
+        fit, is not asked again."""
         run = run_without_losses(
             overrides,
             seed=self.design.seed,

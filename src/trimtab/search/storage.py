@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -27,6 +28,8 @@ CLAIM = "reference claim"
 REFERENCE_NUMBER = -1
 """Stands for the reference among the numbers of trials."""
 REPEATS = "repeats"
+PART_SIZE = 30_000
+"""Characters of a run's text in one attribute; quotes in it are escaped, and so take two."""
 NUM_TRIES = 3
 BETWEEN_TRIES_S = 0.5
 SQLITE_TIMEOUT_S = 60.0
@@ -88,7 +91,7 @@ class Trials:
     def finished(self) -> list[Finished]:
         """In the order of their numbers, without repeats."""
         return [
-            Finished(trial.number, trial.params, TrialRun.from_json(trial.user_attrs[RUN]))
+            Finished(trial.number, trial.params, _read(RUN, trial.user_attrs))
             for trial in self._study.get_trials(deepcopy=False)
             if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
             and REPEATS not in trial.user_attrs
@@ -97,8 +100,8 @@ class Trials:
     @property
     def reference(self) -> TrialRun | None:
         """The run of the plan's own values, where the space has no place for it."""
-        kept = self._study.user_attrs.get(REFERENCE)
-        return None if kept is None else TrialRun.from_json(kept)
+        kept = self._study.user_attrs
+        return _read(REFERENCE, kept) if REFERENCE in kept else None
 
     def claims_reference(self) -> bool:
         """Whether it is for this process to make: nobody has, and nobody else is about to."""
@@ -111,7 +114,8 @@ class Trials:
         return True
 
     def keep_reference(self, run: TrialRun) -> None:
-        self._study.set_user_attr(REFERENCE, run.to_json())
+        for name, value in _parts(REFERENCE, run):
+            self._study.set_user_attr(name, value)
 
     def take_up(self, score: Score) -> None:
         """Trials that a process left when it died are made again, as proposed.
@@ -123,7 +127,7 @@ class Trials:
             if self._watch is not None and self._watch.is_alive(trial.number, trial.user_attrs):
                 continue
             if RUN in trial.user_attrs:
-                self._tell(trial.number, score(TrialRun.from_json(trial.user_attrs[RUN])))
+                self._tell(trial.number, score(_read(RUN, trial.user_attrs)))
             else:
                 self.give_back(trial.number)
 
@@ -161,7 +165,8 @@ class Trials:
     def keep(self, number: int, run: TrialRun, score: float | None) -> None:
         """What another process has kept already, having taken this one for dead, stays."""
         with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(self._trial_id(number), RUN, run.to_json())
+            for name, value in _parts(RUN, run):
+                self._storage.set_trial_user_attr(self._trial_id(number), name, value)
             self._tell(number, score)
 
     def beating(self, numbers: Collection[int]) -> AbstractContextManager[None]:
@@ -196,6 +201,22 @@ class Trials:
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+
+def _parts(name: str, run: TrialRun) -> Iterator[tuple[str, Any]]:
+    """The run as attributes, that of `name` alone last: where that is kept, all are.
+
+    A value of MySQL's and MariaDB's takes 65,535 bytes, and a run has every held-out row in it.
+    """
+    text = json.dumps(run.to_json(), separators=(",", ":"))
+    parts = [text[start : start + PART_SIZE] for start in range(0, len(text), PART_SIZE)]
+    yield from ((f"{name} {number}", part) for number, part in enumerate(parts))
+    yield name, len(parts)
+
+
+def _read(name: str, attributes: Mapping[str, Any]) -> TrialRun:
+    parts = [attributes[f"{name} {number}"] for number in range(attributes[name])]
+    return TrialRun.from_json(json.loads("".join(parts)))
 
 
 def _opened(url: str) -> RDBStorage:

@@ -34,6 +34,7 @@ from trimtab.search.reproducing import training_options
 from trimtab.search.searching import Search
 from trimtab.search.storage import Trials, branches, open_storage
 from trimtab.workflow.carrying_out import told_memory_errors
+from trimtab.workflow.materials import fetch_model
 from trimtab.workflow.planning import ConfigLike, resolve_config
 from trimtab.workflow.recalling import reason_not_remembered, remember_tuned
 from trimtab.workflow.stopping import stop_at_update_end
@@ -72,9 +73,9 @@ def tune(
     Interrupted, with every finished run kept.
     """
     observer = observer or Silent()
-    asked = Asked(
-        resolve_config(config, options), searched_names(names), budget, num_trials, sampler
-    )
+    resolved = resolve_config(config, options)
+    fetch_model(resolved.config, observer)
+    asked = Asked(resolved, searched_names(names), budget, num_trials, sampler)
     folder = asked.folder
     plan = folder.begun(asked)
     earlier = folder.result()

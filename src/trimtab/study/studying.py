@@ -27,6 +27,7 @@ from trimtab.study.retuning import RETUNE_TRIALS, ArmRate, retuned_rate
 from trimtab.study.trials import Trials, settings_key
 from trimtab.study.words import duration_text, told_value
 from trimtab.workflow.fingerprinting import identity_of
+from trimtab.workflow.materials import fetch_model
 from trimtab.workflow.planning import from_plan
 from trimtab.workflow.stopping import stop_at_update_end
 from trimtab.workflow.training_rows import rows_question
@@ -170,6 +171,7 @@ def opened_study(
     Raises ConfigError, DataError and DoesNotFit as planning does, DataError where the rows are
     others than those that the earlier plan was made on, and Interrupted for a stop inside.
     """
+    fetch_model(resolved.config, observer)
     subject = _subject(resolved, about, in_process)
     root = _root(resolved, about, subject)
     folder, earlier = open_study(root, subject)

@@ -74,6 +74,26 @@ class _StagedProgress:
         self._done = done
 
 
+def fetch_model(config: TrainingConfig, observer: Observer) -> None:
+    """Fetches a hub model that is not here, so that its files can be told from other models'.
+
+    Raises ConfigError as `locate` does.
+    """
+    if local_files(config.model) is None:
+        _located(config, observer)
+
+
+def _located(config: TrainingConfig, observer: Observer) -> ModelSource:
+    observer.activity("finding the model")
+    source = locate(
+        config.model,
+        trust_remote_code=config.trust_remote_code,
+        on_progress=observer.activity,
+    )
+    observer.activity_done()
+    return source
+
+
 class Materials:
     """Loads each piece at its first use; answers the planner's questions from them.
 
@@ -94,14 +114,7 @@ class Materials:
     def source(self) -> ModelSource:
         if moves_weights(self.config.model):
             self._refuse_bad_rows()
-        self._observer.activity("finding the model")
-        source = locate(
-            self.config.model,
-            trust_remote_code=self.config.trust_remote_code,
-            on_progress=self._observer.activity,
-        )
-        self._observer.activity_done()
-        return source
+        return _located(self.config, self._observer)
 
     @cached_property
     def model_digests(self) -> FileDigests:

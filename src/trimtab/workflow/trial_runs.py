@@ -145,6 +145,15 @@ def run_without_losses(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a run has no losses; `num_eval_tokens` were scored for nothing."""
+
+    reason: str
+    num_eval_tokens: int = 0
+    ran_out_of_memory: bool = False
+
+
 class _Counting(Silent):
     """Tells how many updates were made; `losses` are theirs, until others take their place."""
 
@@ -218,7 +227,6 @@ class _Trial:
     state: TrainingState
     counting: _Counting
     stop_requested: Callable[[], bool]
-    ran_out_of_memory: bool = False
 
     def branched(self, num_steps: int) -> TrialRun:
         """The run of `num_steps` updates; the order's own goes on from where the two part."""
@@ -253,18 +261,17 @@ class _Trial:
         scored = self._scored(job) if failed is None else failed
         return self._run(job, scored, time.perf_counter() - started)
 
-    def _stopped(self, job: Job) -> str | None:
+    def _stopped(self, job: Job) -> _Failure | None:
         """Makes the job's updates; says why they did not come to their end, where they did not."""
         try:
             run_updates(job, self.state, self.counting, self.stop_requested)
         except UpdateStopped as stopped:
-            return f"{stopped.fault} at update {stopped.step}: {stopped.reason}"
+            return _Failure(f"{stopped.fault} at update {stopped.step}: {stopped.reason}")
         except RanOutOfMemory as ran_out:
-            self.ran_out_of_memory = True
-            return str(ran_out)
+            return _Failure(str(ran_out), ran_out_of_memory=True)
         return None
 
-    def _scored(self, job: Job) -> RowLosses | str:
+    def _scored(self, job: Job) -> RowLosses | _Failure:
         """The rows' losses, or why there are none."""
         order, settings = self.order, job.settings
         layout = replace(job.batching, max_length=max(settings.max_length, order.max_eval_length))
@@ -280,14 +287,14 @@ class _Trial:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            self.ran_out_of_memory = True
-            return "memory ran out in the held-out pass"
+            return _Failure("memory ran out in the held-out pass", ran_out_of_memory=True)
         if not all(map(math.isfinite, scored.losses)):
-            return "not finite: a held-out row's loss"
+            return _Failure("not finite: a held-out row's loss", num_eval_tokens=scored.num_tokens)
         return scored
 
-    def _run(self, job: Job, scored: RowLosses | str, seconds: float) -> TrialRun:
-        losses = None if isinstance(scored, str) else scored
+    def _run(self, job: Job, scored: RowLosses | _Failure, seconds: float) -> TrialRun:
+        failed = scored if isinstance(scored, _Failure) else None
+        losses = None if isinstance(scored, _Failure) else scored
         num_trainable = () if losses is None else losses.num_trainable_tokens
         return TrialRun(
             overrides=self.order.overrides,
@@ -298,11 +305,13 @@ class _Trial:
             row_num_trainable_tokens=num_trainable,
             eval_loss=None if losses is None else math.fsum(losses.losses) / sum(num_trainable),
             num_tokens=self.state.totals.num_tokens,
-            num_eval_tokens=0 if losses is None else losses.num_tokens,
+            num_eval_tokens=scored.num_eval_tokens
+            if isinstance(scored, _Failure)
+            else scored.num_tokens,
             seconds=self.state.totals.run_seconds,
             total_seconds=seconds,
             peak_memory_bytes=peak_memory_bytes(job.device),
-            diverged=scored if isinstance(scored, str) else None,
-            ran_out_of_memory=isinstance(scored, str) and self.ran_out_of_memory,
+            diverged=None if failed is None else failed.reason,
+            ran_out_of_memory=failed is not None and failed.ran_out_of_memory,
             update_losses=tuple(self.counting.losses),
         )
