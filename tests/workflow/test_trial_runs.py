@@ -118,7 +118,9 @@ def test_only_what_is_moved_is_moved(bench: TrialBench) -> None:
 def test_a_proxy_is_annealed_over_its_own_length(tmp_path: Path, tiny_llama_folder: Path) -> None:
     bench = bench_of(tmp_path, tiny_llama_folder, max_steps=40, warmup_steps=8)
     settings = bench.order(num_steps=10).settings
-    assert (settings.num_train_steps, settings.warmup_steps) == (10, 2)
+    assert (settings.num_train_steps, settings.warmup_steps) == (10, 5)
+    assert bench.order(num_steps=20).settings.warmup_steps == 8
+    assert bench.order({"global_batch_size": 16}, num_steps=20).settings.warmup_steps == 4
     assert settings.learning_rate == bench.plan.settings().learning_rate
     assert bench.order({"warmup_ratio": 0.3}, num_steps=10).settings.warmup_steps == 3
 
@@ -133,7 +135,7 @@ def test_a_share_of_warmup_is_one_of_another_schedule_too(
     assert bench.plan.settings().warmup_steps == 0
     assert bench.order({"lr_scheduler_type": "linear"}).settings.warmup_steps == 4
     shorter = bench.order({"lr_scheduler_type": "linear"}, num_steps=20).settings
-    assert shorter.warmup_steps == 2
+    assert shorter.warmup_steps == 4
 
 
 LEVEL: dict[str, Any] = {

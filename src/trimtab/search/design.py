@@ -13,8 +13,8 @@ from trimtab.errors import ConfigError
 from trimtab.hyperparameters.catalogue import aliases, catalogue, nearest_names
 from trimtab.planning.branch import decay_share, has_trunk
 from trimtab.planning.plan import Plan
+from trimtab.planning.proxy import proxy_warmup_steps
 from trimtab.planning.rules.ruling import rounded
-from trimtab.planning.rules.schedule import MAX_AUTO_WARMUP_SHARE
 from trimtab.planning.settings import Settings
 from trimtab.search.ranges import WHOLE, range_around
 
@@ -270,24 +270,24 @@ class _Room:
         room = self.num_updates - num_long * self.scoring
         apart = (room - NUM_SHORT_TRIALS * self.scoring) / (num_long + NUM_SHORT_TRIALS / SHORTER)
         choices = [(int(apart), False, NUM_SHORT_TRIALS)]
-        if _has_branches(settings, names):
+        if has_trunk(settings) and not BRANCHLESS & set(names):
             # A decay takes whole updates, at least one.
             decay = decay_share(settings)
             own = number * (self.scoring + math.ceil(decay))
             branched = (room - own) / (num_long + number * decay / SHORTER)
-            choices.append((min(int(branched), self.longest), True, number))
+            num_steps = min(int(branched), self.longest)
+            if _has_branches(settings, num_steps):
+                choices.append((num_steps, True, number))
         num_steps, has_branches, num_short = max(choices)
         if self.whole(num_steps // SHORTER) < self.least:
             return None
         return num_short, has_branches, self.whole(num_steps)
 
 
-def _has_branches(settings: Settings, names: Sequence[str]) -> bool:
-    """Whether a short run parts from a long one at its own decay."""
-    if not has_trunk(settings) or BRANCHLESS & set(names):
-        return False
-    warmup = max(settings.warmup_steps / settings.num_train_steps, float(MAX_AUTO_WARMUP_SHARE))
-    return warmup < (1 - decay_share(settings)) / SHORTER
+def _has_branches(settings: Settings, num_steps: int) -> bool:
+    """Whether a run of a third of `num_steps` parts from it at its own decay, behind its warmup."""
+    warmup_steps = proxy_warmup_steps(settings.warmup_steps, num_steps)
+    return warmup_steps < (1 - decay_share(settings)) * num_steps / SHORTER
 
 
 def _largest_batch(settings: Settings, spaces: Sequence[Space]) -> int:

@@ -24,6 +24,7 @@ from trimtab.planning.effort import QUICK, TRAIN, Effort
 from trimtab.planning.fact import Fact, Facts
 from trimtab.planning.plan import Plan
 from trimtab.planning.planner import make_plan
+from trimtab.planning.proxy import proxy_warmup_steps
 from trimtab.planning.questions import TrainingRowsQuestion
 from trimtab.planning.settings import Settings
 from trimtab.workflow.planning import ConfigLike, PlannedRun, from_plan, plan_run, resolve_config
@@ -88,7 +89,8 @@ class TrialBench:
 
         `num_steps` are updates of the plan's global batch, None for the plan's own length: where
         the batch is moved, as many updates are made as take the same number of rows. What else was
-        `auto` stays at the plan's value; a warmup of the user's stays the same share of the run.
+        `auto` stays at the plan's value. A shorter trial warms up for as many updates as the run,
+        where that leaves half of it (`proxy_warmup_steps`).
         `seed` moves the order of the rows too, unless the user set `data_seed`; which rows are
         held out it never moves, nor do the overrides.
 
@@ -143,7 +145,10 @@ class TrialBench:
         return found
 
     def _plan(self, moved: Mapping[str, Any], num_steps: int | None, facts: Facts) -> Plan:
-        resolved = resolve(values=self._values(moved, num_steps))
+        values = self._values(moved, num_steps)
+        if num_steps is not None and not WARMUP & moved.keys():
+            values = _with_warmup_of(self._plan(moved, None, facts).settings(), values)
+        resolved = resolve(values=values)
         facts = facts.adding(self._packing_facts(moved))
         output_dir = self.plan.settings().output_dir
         while True:
@@ -205,7 +210,8 @@ class TrialBench:
     def _shortened(
         self, values: Mapping[str, Any], moved: Mapping[str, Any], num_updates: int
     ) -> dict[str, Any]:
-        """Counts of updates that the user set, as the same shares of a trial's length."""
+        """Counts of updates that the user set, as the same shares of a trial's length; of a
+        shorter one's warmup the run decides."""
         base = self.plan.settings()
         share = num_updates / base.num_train_steps
         changed: dict[str, Any] = {}
@@ -282,6 +288,17 @@ def _global_batch_size(moved: Mapping[str, Any], planned: int) -> int:
         return int(moved["global_batch_size"])
     sizes = [moved[name] for name in BATCH if name in moved]
     return int(sizes[0] * sizes[1]) if len(sizes) == 2 else planned
+
+
+def _with_warmup_of(run: Settings, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a trial with the run's warmup, where the trial is shorter."""
+    num_steps = values["max_steps"]
+    if num_steps >= run.num_train_steps:
+        return dict(values)
+    num_decay_steps = dict(values.get("lr_scheduler_kwargs", {})).get("num_decay_steps", 0)
+    warmup = proxy_warmup_steps(run.warmup_steps, num_steps, num_decay_steps=num_decay_steps)
+    others = {name: value for name, value in values.items() if name not in WARMUP}
+    return {**others, "warmup_steps": warmup}
 
 
 def _same_rows(num_updates: int, num_rows: int, size: int, moved_size: int) -> int:
