@@ -125,7 +125,9 @@ def study_sentence(result: StudyResult) -> str:
         )
         parts.append(f"{told_value(arm.value)} {verdict} {reference}{figures}{shown}")
     length = f"{counted(len(result.seeds), 'seed')} of {steps_text(result)}"
-    retuned = ", not retuned" if result.rate_may_move and not result.is_retuned else ""
+    retuned = ""
     if result.is_retuned:
         retuned = ", each at a learning rate that was searched for it"
+    elif result.rate_may_move:
+        retuned = ", not retuned"
     return f"a study here found {', '.join(parts)} in {length}{retuned}"

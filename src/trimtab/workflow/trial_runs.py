@@ -147,10 +147,10 @@ def run_without_losses(
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why a run has no losses; `num_eval_tokens` were scored for nothing."""
+    """Why a run has no losses; `num_tokens` were scored for nothing."""
 
     reason: str
-    num_eval_tokens: int = 0
+    num_tokens: int = 0
     ran_out_of_memory: bool = False
 
 
@@ -289,7 +289,7 @@ class _Trial:
                 raise
             return _Failure("memory ran out in the held-out pass", ran_out_of_memory=True)
         if not all(map(math.isfinite, scored.losses)):
-            return _Failure("not finite: a held-out row's loss", num_eval_tokens=scored.num_tokens)
+            return _Failure("not finite: a held-out row's loss", scored.num_tokens)
         return scored
 
     def _run(self, job: Job, scored: RowLosses | _Failure, seconds: float) -> TrialRun:
@@ -305,9 +305,7 @@ class _Trial:
             row_num_trainable_tokens=num_trainable,
             eval_loss=None if losses is None else math.fsum(losses.losses) / sum(num_trainable),
             num_tokens=self.state.totals.num_tokens,
-            num_eval_tokens=scored.num_eval_tokens
-            if isinstance(scored, _Failure)
-            else scored.num_tokens,
+            num_eval_tokens=scored.num_tokens,
             seconds=self.state.totals.run_seconds,
             total_seconds=seconds,
             peak_memory_bytes=peak_memory_bytes(job.device),
