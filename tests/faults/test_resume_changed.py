@@ -19,8 +19,10 @@ import trimtab
 from trimtab.cli.app import run as command
 from trimtab.engine.loop import Job
 from trimtab.engine.observer import Silent
+from trimtab.runs.folder import RunFolder
 from trimtab.runs.records import UpdateRecord
 from trimtab.workflow import planning, provenance, recovering
+from trimtab.workflow.records import read_plan
 
 DATED = "{{ strftime_now('%d %B %Y') }}\n" + CHATML
 
@@ -306,7 +308,44 @@ def test_the_number_of_threads_is_put_back(
     assert f"Going on with {real} threads, as it began." in observer.notes
 
 
-def test_every_flipped_byte_of_the_plan_is_told(tmp_path: Path, tiny_llama_folder: Path) -> None:
+DAMAGED = {
+    b'"day": "2': b'"day": "9999-99-99 2',
+    b'"max_steps"': b'"max_stepr"',
+    b'"value": "stop"': b'"value": "stnp"',
+    b'"paths": {': b'"paths": {"modem": "",',
+}
+
+
+@pytest.mark.parametrize("whole", DAMAGED, ids=lambda whole: whole.decode())
+def test_a_damaged_plan_is_told(tmp_path: Path, tiny_llama_folder: Path, whole: bytes) -> None:
+    folder = RunFolder(crashed(tmp_path, tiny_llama_folder))
+    content = folder.plan_json.read_bytes()
+    assert whole in content
+    folder.plan_json.write_bytes(content.replace(whole, DAMAGED[whole], 1))
+    with pytest.raises(trimtab.ConfigError, match="damaged"):
+        trimtab.resume(folder.root)
+
+
+def test_a_plan_with_a_flipped_byte_is_read_or_told(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    folder = RunFolder(crashed(tmp_path, tiny_llama_folder))
+    content = folder.plan_json.read_bytes()
+    num_told = 0
+    for place in range(0, len(content), 41):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        folder.plan_json.write_bytes(damaged)
+        try:
+            planning.from_plan(read_plan(folder), Silent())
+        except trimtab.ConfigError:
+            num_told += 1
+    assert num_told > 100
+
+
+def test_a_run_goes_on_with_a_flipped_byte_in_its_plan_or_tells_it(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
     run = crashed(tmp_path, tiny_llama_folder, save_steps=1)
     kept = tmp_path / "kept"
     shutil.copytree(run, kept)

@@ -118,7 +118,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"packing_strategy": "wrapped"}, "best-fit decreasing"),
     ({"save_strategy": "epoch"}, "save_steps"),
     ({"resume_from_checkpoint": True}, "trimtab resume"),
-    ({"push_to_hub": True}, "nothing is uploaded"),
+    ({"push_to_hub": True}, "a run uploads nothing"),
     ({"deepspeed": "ds.json"}, "--num-processes"),
     ({"load_best_model_at_end": False}, "lowest held-out loss are handed over"),
     ({"early_stopping_patience": 3}, "no run ends early"),

@@ -8,6 +8,7 @@ the others are sent SIGTERM, and SIGKILL 30 seconds later.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -51,7 +52,8 @@ class RanksOrder:
 
 @dataclass(frozen=True)
 class RanksEnded:
-    """statuses: exit status by rank (-9: killed). errors: what each told, empty where nothing.
+    """statuses: exit status by rank (-9: killed). errors: what each told, empty where nothing;
+    of a crash in native code the stack of each thread.
 
     ended_s: from the signal, or from the start where there was none, to the end of the last rank.
     """
@@ -203,6 +205,7 @@ def _be_rank(rank: int, port: int, order: RanksOrder, plan: Any, telling: int) -
     torch.set_num_threads(1)
     # gloo tells of a lost peer on stderr too.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    faulthandler.enable(telling)
     status, error = 0, ""
     try:
         if order.verb == "train":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from typing import Any
 
 from trimtab.planning.decision import Decision
@@ -37,8 +38,8 @@ class Plan:
     `derived` holds settings that are no hyperparameters of their own (`num_train_steps`,
     `pad_token_id`, `num_eval_rows`). `warnings` are sentences for the user. `not_measured` names,
     in phrases, what the plan rests on without a measurement. `config_yaml` is what the user wrote;
-    `paths` are the absolute paths of the files that it names, by hyperparameter. `day`, as
-    2026-01-31, is when it was made: what a chat template that writes the date is told.
+    `paths` are the absolute paths of the files that it names, by hyperparameter. `day` is when it
+    was made: what a chat template that writes the date is told.
     """
 
     decisions: tuple[Decision, ...]
@@ -49,7 +50,7 @@ class Plan:
     not_measured: tuple[str, ...] = ()
     config_yaml: str = ""
     paths: Mapping[str, str] = field(default_factory=dict)
-    day: str = ""
+    day: date | None = None
 
     def decision(self, name: str) -> Decision:
         """The decision on a hyperparameter. Raises KeyError for a name that is not in the plan."""
@@ -73,12 +74,16 @@ class Plan:
             "not_measured": list(self.not_measured),
             "config_yaml": self.config_yaml,
             "paths": dict(self.paths),
-            "day": self.day,
+            "day": None if self.day is None else self.day.isoformat(),
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
-        """The plan that `to_json` wrote. Raises ValueError for another format number."""
+        """The plan that `to_json` wrote.
+
+        Raises ValueError for another format number, and ValueError, KeyError or TypeError for a
+        record of another shape.
+        """
         if record["format"] != PLAN_FORMAT:
             raise ValueError(f"plan format {record['format']}, expected {PLAN_FORMAT}")
         return cls(
@@ -90,5 +95,5 @@ class Plan:
             not_measured=tuple(record["not_measured"]),
             config_yaml=record["config_yaml"],
             paths=record["paths"],
-            day=record["day"],
+            day=date.fromisoformat(record["day"]) if record["day"] else None,
         )

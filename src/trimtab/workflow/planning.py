@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from trimtab.data.sources import can_have_splits
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError
@@ -188,7 +190,7 @@ def plan_run(
         made,
         config_yaml=resolved.to_yaml(),
         paths=_paths(resolved.config),
-        day=sources.day.isoformat(),
+        day=sources.day,
         warnings=(*made.warnings, *_split_warnings(resolved)),
     )
     return PlannedRun(whole, sources)
@@ -257,23 +259,30 @@ def not_to_train(plan: Plan) -> Plan:
 def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
     """A plan with fresh materials, for training it or for going on with its run.
 
-    Raises ConfigError for a quick plan, in which something is estimated.
+    Raises ConfigError for a quick plan, in which something is estimated, and for a damaged one.
     """
     if "rows.digest" not in Facts().adding(plan.facts):
         raise ConfigError(
             "this is a quick plan: some of it is estimated, so it cannot be trained.",
             hint="Make it without `quick`, or train the configuration itself.",
         )
-    config = TrainingConfig.model_validate(
-        {
+    config = _material_config(plan)
+    return PlannedRun(plan, Sources(config, observer, plan.day or date.today()))
+
+
+def _material_config(plan: Plan) -> TrainingConfig:
+    try:
+        values = {
             each.name: each.value
             for each in plan.decisions
             if catalogue()[each.name].declaration.family in MATERIAL_FAMILIES
         }
-        | dict(plan.paths)
-    )
-    day = date.fromisoformat(plan.day) if plan.day else date.today()
-    return PlannedRun(plan, Sources(config, observer, day))
+        return TrainingConfig.model_validate(values | dict(plan.paths))
+    except (ValidationError, KeyError) as error:
+        raise ConfigError(
+            f"the plan holds what no configuration can: {error}.",
+            hint="It is damaged, or another version of trimtab wrote it; plan again.",
+        ) from error
 
 
 def _paths(config: TrainingConfig) -> dict[str, str]:
