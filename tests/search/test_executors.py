@@ -61,7 +61,7 @@ def asking(orders: list[TrialOrder]) -> Callable[[], tuple[int, TrialOrder] | No
 def results(executor: Executor, orders: list[TrialOrder]) -> list[tuple[int, TrialRun]]:
     return list(
         executor.results(
-            asking(orders), on_update=lambda number: None, stop_requested=lambda: False
+            asking(orders), on_update=lambda done: None, stop_requested=lambda: False
         )
     )
 
@@ -118,7 +118,7 @@ def test_a_worker_that_a_stop_ends_has_not_diverged(bench: TrialBench) -> None:
         list(
             executor.results(
                 asking([bench.order(num_steps=2)]),
-                on_update=lambda number: None,
+                on_update=lambda done: None,
                 stop_requested=lambda: next(asked_before),
             )
         )
@@ -134,7 +134,7 @@ def test_a_stop_gives_up_what_is_under_way(executor: Executor, bench: TrialBench
     with pytest.raises(StopRequested):
         list(
             executor.results(
-                asking([order]), on_update=lambda number: None, stop_requested=lambda: True
+                asking([order]), on_update=lambda done: None, stop_requested=lambda: True
             )
         )
     assert time.perf_counter() - started < 60

@@ -24,7 +24,7 @@ from trimtab.planning.branch import branch_of
 from trimtab.workflow import trial_runs
 from trimtab.workflow.trial_plans import TrialBench, trial_bench
 from trimtab.workflow.trial_process import run_trial_apart, trial_server
-from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
+from trimtab.workflow.trial_runs import TrialOrder, TrialRun, UpdatesDone, run_trial
 
 RunTrial = Callable[..., TrialRun]
 
@@ -99,10 +99,11 @@ def test_nothing_is_written(bench: TrialBench) -> None:
 def test_a_process_of_its_own_gives_the_same_and_a_peak_of_its_own(bench: TrialBench) -> None:
     order = bench.order({"learning_rate": 3e-3}, num_steps=2)
     here = run_trial(order)
-    told: list[int] = []
+    told: list[UpdatesDone] = []
     apart = run_trial_apart(order, on_update=told.append)
     assert without_costs(apart) == without_costs(here)
-    assert told == [1, 2]
+    assert [done.num_updates for done in told] == [1, 2]
+    assert 0 < told[0].num_tokens < told[1].num_tokens == apart.num_tokens
     assert 0 < apart.seconds < apart.total_seconds
     assert apart.peak_memory_bytes > 2**26
     assert TrialRun.from_json(json.loads(json.dumps(apart.to_json()))) == apart
@@ -166,7 +167,7 @@ def test_a_branch_and_its_trunk_are_the_runs_apart(
     if asked["lr_scheduler_type"] != LEVEL["lr_scheduler_type"]:
         asked.pop("lr_scheduler_kwargs")
     bench = bench_of(tmp_path, tiny_llama_folder, **asked)
-    told: list[int] = []
+    told: list[UpdatesDone] = []
     order = replace(bench.order(), branch_num_steps=4)
     both = run_trial(order, on_update=told.append)
     long = run_trial(bench.order())
@@ -178,7 +179,9 @@ def test_a_branch_and_its_trunk_are_the_runs_apart(
     assert num_own == 4 - shared
     same = replace(short, num_tokens=0, update_losses=short.update_losses[shared:])
     assert without_costs(replace(both.branch, num_tokens=0)) == without_costs(same)
-    assert told == list(range(1, 8 + num_own + 1)) and order.num_updates == len(told)
+    assert [done.num_updates for done in told] == list(range(1, 8 + num_own + 1))
+    assert order.num_updates == len(told)
+    assert told[-1].num_tokens == both.num_tokens + both.branch.num_tokens
     assert TrialRun.from_json(json.loads(json.dumps(both.to_json()))) == both
     if num_own == 1:
         assert 0 < both.branch.num_tokens < both.num_tokens / 4
@@ -266,7 +269,7 @@ def test_rows_that_were_scored_for_nothing_are_counted(
 
 
 def test_a_stop_ends_at_an_update(bench: TrialBench, forked: RunTrial) -> None:
-    done: list[int] = []
+    done: list[UpdatesDone] = []
     for run in (run_trial, forked):
         with pytest.raises(StopRequested):
             run(bench.order(), on_update=done.append, stop_requested=lambda: len(done) > 1)
@@ -302,19 +305,25 @@ def test_a_trial_that_dies_while_a_stop_is_asked_for_has_no_result(
     bench: TrialBench, forked: RunTrial
 ) -> None:
     is_stopped = False
+    seen: UpdatesDone | None = None
 
-    def killed(num_updates: int) -> None:
+    def killed(done: UpdatesDone) -> None:
+        nonlocal seen
+        seen = seen or done
         for each in psutil.Process().children(recursive=True):
             # The fork server's child, not the server.
             if not each.children():
                 each.kill()
 
     order = bench.order(num_steps=40)
-    assert forked(order, on_update=killed).diverged is not None
+    dead = forked(order, on_update=killed)
+    assert dead.diverged is not None and dead.died
+    assert seen is not None and dead.num_tokens >= seen.num_tokens > 0
+    assert dead.total_seconds > 0
 
-    def killed_and_stopped(num_updates: int) -> None:
+    def killed_and_stopped(done: UpdatesDone) -> None:
         nonlocal is_stopped
-        killed(num_updates)
+        killed(done)
         is_stopped = True
 
     with pytest.raises(StopRequested):

@@ -26,7 +26,7 @@ def num_made_up_for(runs: Sequence[TrialRun], design: Design, num_already: int =
     that were made up for no more than were designed.
 
     `runs` are those of the long length, the plan's own among them. A run whose process died is not
-    made up for, and counts as a whole one: what it took is not known.
+    made up for, and counts as a whole one: what it took is known in part.
     """
     sound = [run for run in runs if run.diverged is None]
     if not sound:

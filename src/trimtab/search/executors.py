@@ -8,7 +8,7 @@ from typing import Protocol
 
 from trimtab.search.ranges import WHOLE
 from trimtab.workflow.trial_process import run_trial_apart, trial_server
-from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
+from trimtab.workflow.trial_runs import OnUpdate, TrialOrder, TrialRun, run_trial
 
 NextOrder = Callable[[], tuple[int, TrialOrder] | None]
 """The next trial's number with its order; None where there is none now."""
@@ -21,7 +21,7 @@ class Executor(Protocol):
         self,
         next_order: NextOrder,
         *,
-        on_update: NumUpdatesDone,
+        on_update: OnUpdate,
         stop_requested: Callable[[], bool],
     ) -> Iterator[tuple[int, TrialRun]]:
         """Trials with their numbers, as they are done, until there is no next one.
@@ -44,7 +44,7 @@ class LocalExecutor:
         self,
         next_order: NextOrder,
         *,
-        on_update: NumUpdatesDone,
+        on_update: OnUpdate,
         stop_requested: Callable[[], bool],
     ) -> Iterator[tuple[int, TrialRun]]:
         while (asked := next_order()) is not None:

@@ -12,7 +12,7 @@ from trimtab.errors import ConfigError
 from trimtab.search.executors import Executor, NextOrder
 from trimtab.workflow.ray_cluster import connected_ray
 from trimtab.workflow.trial_process import dead_run
-from trimtab.workflow.trial_runs import NumUpdatesDone, TrialOrder, TrialRun, run_trial
+from trimtab.workflow.trial_runs import OnUpdate, TrialOrder, TrialRun, run_trial
 
 POLL_S = 0.5
 DEADLY = {
@@ -44,7 +44,7 @@ class RayExecutor:
         self,
         next_order: NextOrder,
         *,
-        on_update: NumUpdatesDone,
+        on_update: OnUpdate,
         stop_requested: Callable[[], bool],
     ) -> Iterator[tuple[int, TrialRun]]:
         under_way: dict[Any, tuple[int, TrialOrder]] = {}

@@ -20,7 +20,7 @@ from trimtab.search.halves import Halves, halves
 from trimtab.search.judging import Judged, search_loss, told
 from trimtab.search.storage import REFERENCE_NUMBER, Trials
 from trimtab.workflow.trial_plans import TrialBench
-from trimtab.workflow.trial_runs import TrialRun, run_without_losses
+from trimtab.workflow.trial_runs import TrialRun, UpdatesDone, run_without_losses
 
 WAIT_S = 2.0
 """How often the runs of other processes are looked at."""
@@ -267,9 +267,9 @@ class Progress:
         self._done = 0
         self._observer.activity(name, num_steps)
 
-    def updated(self, num_updates: int) -> None:
-        self._observer.advanced(num_updates - self._done)
-        self._done = num_updates
+    def updated(self, done: UpdatesDone) -> None:
+        self._observer.advanced(done.num_updates - self._done)
+        self._done = done.num_updates
 
     def done(self) -> None:
         self._observer.activity_done()

@@ -17,7 +17,7 @@ from trimtab.runs.ledger import Ledger
 from trimtab.study.design import NOT_OF_THE_UPDATES
 from trimtab.study.folder import StudyFolder
 from trimtab.workflow.trial_process import dead_run, run_trial_apart
-from trimtab.workflow.trial_runs import TrialOrder, TrialRun, run_trial
+from trimtab.workflow.trial_runs import TrialOrder, TrialRun, UpdatesDone, run_trial
 
 
 def settings_key(order: TrialOrder) -> str:
@@ -77,10 +77,10 @@ class Trials:
     def _make(self, order: TrialOrder, title: str) -> TrialRun:
         num_told = 0
 
-        def updated(num_updates: int) -> None:
+        def updated(done: UpdatesDone) -> None:
             nonlocal num_told
-            self.observer.advanced(num_updates - num_told)
-            num_told = num_updates
+            self.observer.advanced(done.num_updates - num_told)
+            num_told = done.num_updates
 
         started = time.perf_counter()
         self.observer.activity(title, order.settings.num_train_steps)

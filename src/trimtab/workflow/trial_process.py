@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,10 @@ from trimtab.probes.client import ProbeDied, asked
 from trimtab.probes.fork_server import ForkServer
 from trimtab.probes.process import Tell, handed_rows, serve
 from trimtab.workflow.trial_runs import (
-    NumUpdatesDone,
+    OnUpdate,
     TrialOrder,
     TrialRun,
+    UpdatesDone,
     run_trial,
     run_without_losses,
 )
@@ -37,7 +39,7 @@ def run_trial_apart(
     order: TrialOrder,
     *,
     server: ForkServer | None = None,
-    on_update: NumUpdatesDone = lambda num_updates: None,
+    on_update: OnUpdate = lambda done: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> TrialRun:
     """As `run_trial`, in a process of its own; `server` forks it where it can.
@@ -56,7 +58,7 @@ def run_trial_apart(
         "num_threads": torch.get_num_threads(),
     }
     rows = (*order.train_rows, *order.eval_rows)
-    num_updates = 0
+    started, done = time.perf_counter(), UpdatesDone()
     try:
         with asked(
             request, rows, timeout_s=UPDATE_TIMEOUT_S, module=MODULE, server=server
@@ -64,8 +66,8 @@ def run_trial_apart(
             for answer in answers:
                 if "trial" in answer:
                     return TrialRun.from_json(answer["trial"])
-                num_updates = answer["num_updates"]
-                on_update(num_updates)
+                done = UpdatesDone(**answer["updates"])
+                on_update(done)
                 if stop_requested():
                     raise StopRequested
     except ProbeDied as died:
@@ -75,18 +77,24 @@ def run_trial_apart(
             raise died.user_error from None
         if not died.is_deadly:
             raise
-        return dead_run(order, f"after update {num_updates}: {died.reason}")
+        seconds = time.perf_counter() - started
+        reason = f"after update {done.num_updates}: {died.reason}"
+        return dead_run(order, reason, num_tokens=done.num_tokens, total_seconds=seconds)
     raise AssertionError("the process ended without a result")
 
 
-def dead_run(order: TrialOrder, reason: str) -> TrialRun:
-    """What the process had done is not known beyond its updates, so nothing of it is counted."""
+def dead_run(
+    order: TrialOrder, reason: str, *, num_tokens: int = 0, total_seconds: float = 0.0
+) -> TrialRun:
+    """Its tokens are those of the updates that it told, and so the least that it took."""
     settings = order.settings
     return run_without_losses(
         order.overrides,
         seed=settings.seed,
         num_steps=settings.num_train_steps,
         reason=reason,
+        num_tokens=num_tokens,
+        total_seconds=total_seconds,
         died=True,
     )
 
@@ -111,5 +119,5 @@ def _answer(request: Mapping[str, Any], tell: Tell) -> None:
         branch_num_steps=request["branch_num_steps"],
         packs_in_windows=request["packs_in_windows"],
     )
-    run = run_trial(order, on_update=lambda num_updates: tell({"num_updates": num_updates}))
+    run = run_trial(order, on_update=lambda done: tell({"updates": asdict(done)}))
     tell({"trial": run.to_json()})

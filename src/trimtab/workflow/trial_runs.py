@@ -33,7 +33,17 @@ from trimtab.runs.checkpoints import checkpoint_name
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.records import UpdateRecord
 
-NumUpdatesDone = Callable[[int], None]
+
+@dataclass(frozen=True, slots=True)
+class UpdatesDone:
+    """num_updates: weight updates that were made. num_tokens: trained on in them. Both with those
+    of a branch."""
+
+    num_updates: int = 0
+    num_tokens: int = 0
+
+
+OnUpdate = Callable[[UpdatesDone], None]
 
 
 @dataclass(frozen=True)
@@ -123,10 +133,16 @@ class TrialRun:
 
 
 def run_without_losses(
-    overrides: Mapping[str, Any], *, seed: int, num_steps: int, reason: str, died: bool = False
+    overrides: Mapping[str, Any],
+    *,
+    seed: int,
+    num_steps: int,
+    reason: str,
+    num_tokens: int = 0,
+    total_seconds: float = 0.0,
+    died: bool = False,
 ) -> TrialRun:
-    """One that came to nothing, of `num_steps` weight updates that were asked for: nothing of it is
-    counted."""
+    """One that came to nothing, of `num_steps` weight updates that were asked for."""
     return TrialRun(
         overrides=overrides,
         seed=seed,
@@ -135,10 +151,10 @@ def run_without_losses(
         row_losses=(),
         row_num_trainable_tokens=(),
         eval_loss=None,
-        num_tokens=0,
+        num_tokens=num_tokens,
         num_eval_tokens=0,
         seconds=0.0,
-        total_seconds=0.0,
+        total_seconds=total_seconds,
         peak_memory_bytes=0,
         diverged=reason,
         died=died,
@@ -155,31 +171,32 @@ class _Failure:
 
 
 class _Counting(Silent):
-    """Tells how many updates were made; `losses` are theirs, until others take their place."""
+    """Tells what was done; `losses` are the updates', until others take their place."""
 
-    def __init__(self, on_update: NumUpdatesDone) -> None:
+    def __init__(self, on_update: OnUpdate) -> None:
         self._on_update = on_update
-        self._num_updates = 0
+        self._done = UpdatesDone()
         self.losses: list[float] = []
 
     def updated(self, record: UpdateRecord, num_steps: int) -> None:
         self.losses.append(record.loss)
-        self._num_updates += 1
-        self._on_update(self._num_updates)
+        before = self._done
+        self._done = UpdatesDone(before.num_updates + 1, before.num_tokens + record.num_tokens)
+        self._on_update(self._done)
 
 
 def run_trial(
     order: TrialOrder,
     *,
-    on_update: NumUpdatesDone = lambda num_updates: None,
+    on_update: OnUpdate = lambda done: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> TrialRun:
     """Train as ordered in this process, annealed as the schedule says, and score the last weights.
 
     The same updates as a run of the same settings: seeds, order of rows, arithmetic. Where the
     guard stops it, memory runs out or a row's loss is not finite, the result says so and has no
-    losses; no other precision or batch is tried. `on_update` is told the updates that are done,
-    those of a branch included.
+    losses; no other precision or batch is tried. `on_update` is told what is done after each
+    update.
 
     Raises StopRequested at the end of an update where a stop is asked for, and ConfigError and
     DoesNotFit as loading a model does.
