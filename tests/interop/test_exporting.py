@@ -33,7 +33,7 @@ VALUES = st.fixed_dictionaries(
     optional={
         "method": st.sampled_from(["lora", "full"]),
         "max_length": st.integers(16, 512),
-        "truncation_mode": st.sampled_from(["keep_start", "drop", "error"]),
+        "truncation_mode": st.sampled_from(["keep_start", "drop", "split", "error"]),
         "packing": st.booleans(),
         "per_device_train_batch_size": st.sampled_from([1, 2, 4, 8]),
         "gradient_accumulation_steps": st.sampled_from([1, 2, 3]),
@@ -148,6 +148,8 @@ def test_every_hyperparameter_is_written_or_told(tool: str, tmp_path: Path) -> N
         ("trl", "messages", {"optim": "adafactor"}, "optim"),
         ("axolotl", "prompt_completion", {}, "chat_template"),
         ("axolotl", "alpaca", {}, "dataset_format"),
+        ("axolotl", "text", {"truncation_mode": "drop"}, "truncation_mode"),
+        ("axolotl", "messages", {"truncation_mode": "split"}, "truncation_mode"),
         ("trl", "prompt_completion", {}, "chat_template"),
         ("llamafactory", "text", {}, "dataset_format"),
         ("llamafactory", "messages", {"truncation_mode": "keep_start"}, "truncation_mode"),
@@ -176,6 +178,14 @@ def test_embeddings_that_decay_in_the_tool_are_told(tool: str, tmp_path: Path) -
 def test_alpacas_line_break_is_told(tmp_path: Path) -> None:
     differences = rendered_config(plan_of("alpaca"), "llamafactory", tmp_path).differences
     assert ["joined by a line break" in one.why for one in differences] == [True]
+
+
+def test_texts_that_are_split_need_no_key_of_axolotls(tmp_path: Path) -> None:
+    plan = plan_of("text", truncation_mode="split")
+    exported = rendered_config(plan, "axolotl", tmp_path)
+    assert "truncation_mode" not in [one.name for one in exported.not_carried]
+    assert "excess_length_strategy" not in exported.keys
+    assert read_back(plan, "axolotl", tmp_path / "theirs")["truncation_mode"] == "split"
 
 
 def test_strings_without_a_template_need_no_key_of_trls(tmp_path: Path) -> None:

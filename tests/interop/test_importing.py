@@ -36,6 +36,9 @@ model: some/model
 model_class: llm
 train_dataset: rows.jsonl
 """
+TRANSFORMERS = """
+logging_dir: logs
+"""
 MINIMAL = {
     "trl": TRL,
     "axolotl": AXOLOTL,
@@ -442,6 +445,7 @@ def test_what_the_file_leaves_out_is_told_and_can_be_taken_from_its_tool(tmp_pat
         "learning_rate": 2e-5,
         "warmup_steps": 0,
         "max_length": 1024,
+        "eval_dataset": "none",
         "precision": "bf16",
     }
     filled = imported(tmp_path, TRL, their_defaults=True)
@@ -451,9 +455,52 @@ def test_what_the_file_leaves_out_is_told_and_can_be_taken_from_its_tool(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("base", "lines", "expected"),
+    [
+        (TRL, "", {"eval_dataset": "none", "precision": "bf16"}),
+        (TRL, "test_split_size: 0.2", {"eval_dataset": 0.2}),
+        (TRL, "test_split_size: 100", {"eval_dataset": "auto"}),
+        (TRL, "max_length: null", {"max_length": "auto", "eval_dataset": "none"}),
+        (AXOLOTL, "", {"eval_dataset": "none", "max_length": 512}),
+        (AXOLOTL, "val_set_size: 0.1", {"eval_dataset": 0.1}),
+        (LLAMA_FACTORY, "", {"eval_dataset": "none"}),
+        (LLAMA_FACTORY, "eval_dataset: one, other", {"eval_dataset": "auto"}),
+        (LLAMA_FACTORY_V1, "", {"eval_dataset": "none"}),
+        (TRANSFORMERS, "", {"eval_dataset": "none", "precision": "fp32"}),
+        (TRANSFORMERS, "bf16: true", {"precision": "bf16"}),
+        (TRANSFORMERS, "eval_strategy: no", {"eval_dataset": "none"}),
+        (TRANSFORMERS, "eval_strategy: steps", {"eval_dataset": "auto"}),
+    ],
+)
+def test_the_tools_defaults_stand_for_what_is_left_out_alone(
+    base: str, lines: str, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    options = [("model", "some/model"), *ROWS]
+    found = imported(tmp_path, base + lines, options=options, allow_lossy=True, their_defaults=True)
+    assert {name: dict(found.resolved.config)[name] for name in expected} == expected
+    assert found.left_out == ()
+
+
+def test_a_length_of_null_is_no_length_that_is_left_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_length is .* cannot be carried"):
+        imported(tmp_path, f"{TRL}max_length: null")
+    found = imported(tmp_path, f"{TRL}max_length: null", allow_lossy=True)
+    assert "max_length" not in [one.name for one in found.left_out]
+    settled = imported(tmp_path, f"{TRL}max_length: null", options=[("max_length", "64")])
+    assert settled.resolved.config.max_length == 64
+
+
+@pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ("type: completion, field: body", {"dataset_format": "text", "dataset_text_field": "body"}),
+        (
+            "type: completion, field: body",
+            {
+                "dataset_format": "text",
+                "dataset_text_field": "body",
+                "truncation_mode": "split",
+            },
+        ),
         ("type: chat_template, split: 'train[:9%]'", {"dataset_split": "train[:9%]"}),
         ("type: chat_template, name: de", {"dataset": "some/rows:de"}),
         (
@@ -479,6 +526,14 @@ def test_axolotls_rows_are_found(entry: str, expected: dict[str, Any], tmp_path:
     text = f"base_model: m\ndatasets: [{{path: {path}, {entry}}}]\n"
     config = dict(imported(tmp_path, text).resolved.config)
     assert {name: config[name] for name in expected} == expected
+
+
+def test_axolotls_texts_are_split_whatever_its_strategy_for_long_rows_is(tmp_path: Path) -> None:
+    text = "base_model: m\ndatasets: [{path: some/rows, type: completion}]\n"
+    found = imported(tmp_path, f"{text}excess_length_strategy: truncate\n")
+    assert found.resolved.config.truncation_mode == "split"
+    (lost,) = found.not_carried
+    assert (lost.name, lost.changes_result) == ("excess_length_strategy", False)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from support.runs import tiny_config
 from support.tiny import CHATML, save_tiny_model, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -18,9 +21,11 @@ from trimtab.errors import ConfigError
 from trimtab.interop import gguf_writing, results
 from trimtab.interop.gguf_writing import pre_tokenizer_name, refuse_unmappable, write_gguf
 from trimtab.interop.hub import push_to_hub
-from trimtab.interop.ollama import turn_texts
+from trimtab.interop.model_card import card
 from trimtab.interop.results import Comparison, export_result
 from trimtab.models.gguf import load_gguf
+from trimtab.runs.folder import open_run
+from trimtab.workflow.records import read_plan
 
 # peft asks a model by the older of transformers' two names.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -49,6 +54,39 @@ def test_a_result_is_written_and_answers_as_the_run_does(
     assert str(tmp_path) not in card
     names = {path.suffix or path.name for path in (tmp_path / "out").iterdir()}
     assert {"merged": ".safetensors", "gguf": ".gguf", "ollama": "Modelfile"}[kind] in names
+
+
+@pytest.mark.parametrize("kind", ["merged", "gguf", "ollama"])
+def test_an_export_stops_where_the_result_does(
+    kind: results.Kind, finished_run: Path, tmp_path: Path
+) -> None:
+    """An adapter's folder holds where generation ends, which its base need not have."""
+    folder = shutil.copytree(finished_run, tmp_path / "run")
+    file = folder / "adapter" / "generation_config.json"
+    ends = {**json.loads(file.read_text(encoding="utf-8")), "eos_token_id": [4, 2]}
+    file.write_text(json.dumps(ends), encoding="utf-8")
+    out = tmp_path / "out"
+    export_result(folder, kind, out, Silent())
+    exported = json.loads((out / "generation_config.json").read_text(encoding="utf-8"))
+    assert exported["eos_token_id"] == [4, 2]
+    if kind == "ollama":
+        text = (out / "Modelfile").read_text(encoding="utf-8")
+        assert 'PARAMETER stop "<|im_end|>"\nPARAMETER stop "</s>"\n' in text
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_card_names_a_local_model_and_rows_by_their_last_part(
+    is_local: bool, finished_run: Path
+) -> None:
+    folder = open_run(finished_run)
+    plan = read_plan(folder)
+    named = {"model": "models/tiny", "dataset": "some/rows"}
+    decisions = [replace(one, value=named.get(one.name, one.value)) for one in plan.decisions]
+    paths = {name: f"/somewhere/{value}" for name, value in named.items()} if is_local else {}
+    text = card(folder, replace(plan, decisions=tuple(decisions), paths=paths), "merged", "f16", "")
+    base, rows = ("tiny", "rows") if is_local else ("models/tiny", "some/rows")
+    assert f"base_model: {base}\n" in text
+    assert f"(lora) on {rows}, as" in text
 
 
 def test_merged_weights_are_the_base_with_the_adapter(finished_run: Path, tmp_path: Path) -> None:
@@ -197,37 +235,6 @@ def test_a_refusal_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize(
-    ("template", "default_system"),
-    [
-        (CHATML, None),
-        (
-            "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n"
-            "{% endif %}" + CHATML,
-            "Be kind.",
-        ),
-    ],
-)
-def test_a_template_of_fixed_texts_is_found(template: str, default_system: str | None) -> None:
-    texts = turn_texts(tiny_tokenizer(chat_template=template))
-    assert texts is not None
-    assert texts.user == ("<|im_start|>user\n", "<|im_end|>\n")
-    assert texts.assistant == ("<|im_start|>assistant\n", "<|im_end|>\n")
-    assert texts.default_system == default_system
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}",
-        "{{ raise_exception('no') }}",
-        "{% for message in messages %}{{ loop.index }}{{ message['content'] }}{% endfor %}",
-    ],
-)
-def test_a_template_that_does_more_is_not_pressed_into_texts(template: str) -> None:
-    assert turn_texts(tiny_tokenizer(chat_template=template)) is None
-
-
-@pytest.mark.parametrize(
     ("parts", "name"),
     [
         ([{"type": "ByteLevel", "use_regex": True}], "gpt-2"),
@@ -268,6 +275,15 @@ def test_the_hub_out_of_reach_is_told(tmp_path: Path) -> None:
         push_to_hub(tmp_path, "me/mine")
 
 
+def test_all_that_the_hub_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise ValueError("Invalid metadata in README.md.\n- base_model is no model's name.\n")
+
+    monkeypatch.setattr(HfApi, "create_repo", refuses)
+    with pytest.raises(ConfigError, match=r"README.md.\n- base_model is no model's name. Log in"):
+        push_to_hub(tmp_path, "me/mine")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -284,6 +300,29 @@ def test_a_wrong_command_is_refused(
 ) -> None:
     assert run(["export", *arguments]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", [".", "plan.json"])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--learning-rate", "2e-4", "--packing"], "--learning-rate, --packing would change"),
+        (["another"], "one run, plan or CONFIG is exported, and 2 came"),
+        (["--learning-rat", "2e-4"], "Did you mean --learning-rate"),
+    ],
+)
+def test_a_plan_that_is_made_takes_no_options(
+    source: str,
+    arguments: list[str],
+    told: str,
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["export", str(finished_run / source), "--to", "trl"]
+    assert run([*command, "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_runs_plan_a_plans_json_and_a_config_export_alike(

@@ -145,16 +145,20 @@ def _default_folder(source: Path | None, to: str) -> Path:
 def _plan(arguments: Sequence[str], foreign: Foreign, observer: Observer, *, quick: bool) -> Plan:
     """A run's plan, a plan's JSON as `trimtab plan --json` prints it, or a configuration's plan."""
     import trimtab
+    from trimtab.hyperparameters.options import split_options
     from trimtab.planning.plan import Plan
     from trimtab.runs.folder import open_run
     from trimtab.workflow.records import read_plan
 
-    source = Path(arguments[0]) if arguments else Path()
-    if arguments and source.is_dir():
+    positional, options = split_options(arguments)
+    source = Path(positional[0]) if positional else Path()
+    if positional and source.is_dir():
+        _refuse_changes(positional, options)
         return read_plan(open_run(source))
-    if arguments and source.suffix == ".json" and source.is_file():
+    if positional and source.suffix == ".json" and source.is_file():
         record = _read_json(source)
         if "decisions" in record:
+            _refuse_changes(positional, options)
             try:
                 return Plan.from_json(record)
             except (KeyError, TypeError, ValueError) as error:
@@ -163,6 +167,21 @@ def _plan(arguments: Sequence[str], foreign: Foreign, observer: Observer, *, qui
                 ) from error
     config, options = config_and_options(arguments, foreign)
     return trimtab.plan(config, options=options, observer=observer, quick=quick)
+
+
+def _refuse_changes(positional: Sequence[str], options: Sequence[tuple[str, str]]) -> None:
+    """What was planned is exported as it is, one plan at a time."""
+    if len(positional) > 1:
+        raise ConfigError(
+            f"one run, plan or CONFIG is exported, and {len(positional)} came: "
+            f"{', '.join(positional)}."
+        )
+    if options:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name, _ in options)
+        raise ConfigError(
+            f"{positional[0]} is planned already, and {named} would change its plan.",
+            hint="Export the CONFIG with it, or leave it out.",
+        )
 
 
 def _read_json(file: Path) -> dict[str, object]:

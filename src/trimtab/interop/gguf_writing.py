@@ -173,11 +173,16 @@ def _add_tokenizer(
     ):
         if token_id is not None:
             add(token_id)
-    ids = tokenizer("a").input_ids
-    writer.add_add_bos_token(bool(ids) and ids[0] == tokenizer.bos_token_id)
+    writer.add_add_bos_token(adds_bos(tokenizer))
     writer.add_add_space_prefix(False)
     if tokenizer.chat_template is not None:
         writer.add_chat_template(tokenizer.chat_template)
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether a text's ids begin with the bos token, which the text need not have."""
+    ids = tokenizer("a").input_ids
+    return bool(ids) and ids[0] == tokenizer.bos_token_id
 
 
 def pre_tokenizer_name(description: dict[str, Any]) -> str:

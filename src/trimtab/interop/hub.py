@@ -59,7 +59,7 @@ def _sent(folder: Path, repository: str) -> str:
         sent = api.upload_folder(repo_id=repository, folder_path=folder)
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise ConfigError(
-            f"the Hub did not take it: {str(error).splitlines()[0]}",
+            f"the Hub did not take it: {str(error).strip()}",
             hint="Log in with `hf auth login`, and check the name. The export itself is done.",
         ) from error
     return str(sent.commit_url)

@@ -89,7 +89,8 @@ def import_config(
     reading = translate(read_file(file), found, overrides)
     if not allow_lossy:
         _refuse_losses(reading)
-    defaults = _defaults_taken(reading, found, their_defaults)
+    theirs = _defaults_of_what_is_left_out(reading, found)
+    defaults = _defaults_taken(reading, theirs, found.title, their_defaults)
     settings = [*reading.values.values(), *defaults]
     resolved = resolve(settings=settings, options=options)
     return Imported(
@@ -100,7 +101,7 @@ def import_config(
         renamed={name: tuple(targets) for name, targets in reading.renamed.items()},
         left_out=tuple(
             LeftOut(name, value)
-            for name, value in found.defaults.items()
+            for name, value in theirs.items()
             if not resolved.is_set(name) and _matters(name, resolved)
         ),
         differences=tuple(
@@ -160,7 +161,25 @@ def _refuse_losses(reading: Reading) -> None:
     raise_for(problems)
 
 
-def _defaults_taken(reading: Reading, dialect: Dialect, all_of_them: bool) -> list[Setting]:
+def _defaults_of_what_is_left_out(reading: Reading, dialect: Dialect) -> dict[str, Any]:
+    """The tool's defaults, without those that a lost key or a wish to evaluate speaks against."""
+    lost = {
+        name for one in reading.not_carried if one.changes_result for name in (one.name, *one.about)
+    }
+    strategy = reading.values.get("eval_strategy")
+    evaluates = strategy is not None and strategy.value != "no"
+    if evaluates or "eval_strategy" in lost | reading.overrides.keys():
+        lost.add("eval_dataset")
+    return {
+        name: value
+        for name, value in dialect.defaults.items()
+        if name not in lost or not catalogue()[name].has_auto
+    }
+
+
+def _defaults_taken(
+    reading: Reading, theirs: Mapping[str, Any], title: str, all_of_them: bool
+) -> list[Setting]:
     """The tool's defaults for keys that are left out, where they are taken here."""
     given = reading.values.keys()
     brought = {name for unit in _UNITS if given & set(unit) for name in unit if name not in given}
@@ -170,8 +189,8 @@ def _defaults_taken(reading: Reading, dialect: Dialect, all_of_them: bool) -> li
     rivals |= set(_UNITS[0]) if "global_batch_size" in reading.overrides else set()
     rivals |= {"warmup_steps"} if "warmup_ratio" in given else set()
     return [
-        Setting(name, value, f"{dialect.title}'s defaults")
-        for name, value in dialect.defaults.items()
+        Setting(name, value, f"{title}'s defaults")
+        for name, value in theirs.items()
         if name not in given
         and name not in rivals
         and (all_of_them or name in brought or not catalogue()[name].has_auto)

@@ -37,8 +37,9 @@ def card(run: RunFolder, plan: Plan, kind: str, quantization: str, comparison: s
     summary = RunSummary.from_json(_read(run.summary_json))
     data = DataRecord.from_json(_read(run.data_json))
     form = "safetensors" if kind == "merged" else f"GGUF {quantization.upper()}"
+    base = _short(plan, "model")
     front = {
-        "base_model": _short(values["model"].value),
+        "base_model": base,
         "library_name": "transformers" if kind == "merged" else "gguf",
         "pipeline_tag": "text-generation",
         "tags": ["trimtab", str(values["method"].value)],
@@ -46,10 +47,10 @@ def card(run: RunFolder, plan: Plan, kind: str, quantization: str, comparison: s
     lines = ["---", *(f"{name}: {yaml_value(value)}" for name, value in front.items())]
     lines += ["# Fill in, after the licences of the base model and of the rows:"]
     lines += ["license: other", "license_name: unknown", "---", ""]
-    lines += [f"# {_short(values['model'].value)}, fine-tuned", ""]
+    lines += [f"# {base}, fine-tuned", ""]
     lines += [
-        f"{_short(values['model'].value)} after {summary.num_steps:,} weight updates "
-        f"({values['method'].value}) on {_short(values['dataset'].value)}, as {form}. "
+        f"{base} after {summary.num_steps:,} weight updates "
+        f"({values['method'].value}) on {_short(plan, 'dataset')}, as {form}. "
         f"{comparison}",
         "",
     ]
@@ -91,9 +92,10 @@ def _cell(value: Any) -> str:
     return yaml_value(value).replace("|", "\\|")
 
 
-def _short(path: Any) -> str:
+def _short(plan: Plan, name: str) -> str:
     """A local path says more of a machine than of the model: its last part."""
-    return Path(str(path)).name if Path(str(path)).is_absolute() else str(path)
+    path = Path(plan.paths.get(name, str(plan.decision(name).value)))
+    return path.name if path.is_absolute() else path.as_posix()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,10 +8,12 @@ others.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from trimtab.interop.gguf_writing import adds_bos
 
 _SYSTEM: Final = "\u2402system\u2403"
 _USER: Final = "\u2402user\u2403"
@@ -46,6 +48,13 @@ class TurnTexts:
             parts += [before, turn["content"], after]
         return "".join([*parts, self.assistant[0]])
 
+    def without_beginning(self, text: str) -> TurnTexts:
+        """The same, without this text where every conversation begins with it."""
+        before, after = self.system
+        if self.default_system is not None:
+            before = before.removeprefix(text)
+        return replace(self, opening=self.opening.removeprefix(text), system=(before, after))
+
 
 def modelfile(
     gguf_name: str, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
@@ -54,6 +63,9 @@ def modelfile(
     lines, notes = [f"FROM ./{gguf_name}", ""], []
     texts = turn_texts(tokenizer)
     if texts is not None:
+        if adds_bos(tokenizer):
+            # Ollama adds the token to every prompt, also to one that begins with it.
+            texts = texts.without_beginning(str(tokenizer.bos_token))
         lines += [f'TEMPLATE """{_go_template(texts)}"""', ""]
         if texts.default_system is not None:
             lines += [f'SYSTEM """{texts.default_system}"""', ""]

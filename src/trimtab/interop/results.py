@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from trimtab.engine.observer import Observer, Silent
@@ -120,6 +120,7 @@ def export_result(
     refuse_taken_folder(folder)
     run_folder = open_run(Path(run))
     plan = read_plan(run_folder)
+    result = result_of(run_folder, plan.settings()).folder
     observer.activity("loading the model")
     tokenizer, model = _result(run_folder, plan)
     if kind != "merged":
@@ -130,11 +131,12 @@ def export_result(
     wanted = _answers(model, tokenizer, prompts)
     observer.activity_done()
     merged = _merged(model)
+    merged.generation_config = GenerationConfig.from_pretrained(result)
     notes: tuple[str, ...] = ()
     observer.activity("writing and reading back")
     with staged_folder(folder) as staged:
         if kind == "merged":
-            save_merged(merged, tokenizer, staged, result_of(run_folder, plan.settings()).folder)
+            save_merged(merged, tokenizer, staged, result)
             found: tuple[PreTrainedModel, Tokenizer] | str = _read_merged(staged)
         else:
             file = staged / f"{_name(plan)}-{quantization}.gguf"

@@ -379,6 +379,7 @@ AXOLOTL: Final = Dialect(
         "max_length": 512,
         "truncation_mode": "drop",
         "lr_scheduler_type": "cosine",
+        "eval_dataset": "none",
         "method": "full",
     },
 )

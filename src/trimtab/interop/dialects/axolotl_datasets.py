@@ -99,6 +99,11 @@ def _take(reading: Reading, setting: Setting, on_inputs: bool) -> None:
         if key not in _HARMLESS and value not in _EMPTY
     ]
     reading.carry(setting, values)
+    if values.get("truncation_mode") == "split":
+        strategy = reading.take("excess_length_strategy")
+        if strategy is not None:
+            why = "texts are split at sequence_len, so none is too long"
+            reading.lose(strategy, Loss(why, changes_result=False))
     if losses:
         named = Setting("datasets", values["dataset"], setting.where)
         reading.lose(named, Loss("; ".join(losses), changes_result=True, about=("dataset",)))
@@ -134,7 +139,8 @@ def _rows(entry: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         return _turns(entry, name)
     if name == "completion":
         column = entry.pop("field", None) or "text"
-        return {"dataset_format": "text", "dataset_text_field": column}, []
+        values = {"dataset_format": "text", "dataset_text_field": column}
+        return {**values, "truncation_mode": "split"}, []
     if re.match(r"alpaca(_chat)?(\.|:|$)", name):
         why = "Alpaca's wording around the instruction becomes the model's chat template"
         return {"dataset_format": "alpaca"}, [why]

@@ -343,6 +343,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "num_train_epochs": 3.0,
     "learning_rate": 5e-5,
     "warmup_steps": 0,
+    "eval_dataset": "none",
     "method": "full",
 }
 
@@ -367,5 +368,5 @@ TRANSFORMERS: Final = Dialect(
     begin=shared,
     fields=FIELDS,
     prefixes=PREFIXES,
-    defaults=DEFAULTS,
+    defaults={**DEFAULTS, "precision": "fp32"},
 )

@@ -119,6 +119,7 @@ LLAMA_FACTORY_V1: Final = Dialect(
         "num_train_epochs": 3,
         "learning_rate": 1e-4,
         "max_length": 2048,
+        "eval_dataset": "none",
         "method": "full",
     },
 )

@@ -57,6 +57,10 @@ def _begin(reading: Reading) -> None:
     _take_packing(reading)
     _take_datasets(reading)
     reading.differences.append(JOINED_STRINGS)
+    length = reading.left.get("max_length")
+    if length is not None and length.value is None:
+        why = "no row is cut there, and here those over max_length are"
+        reading.lose(length, Loss(why, changes_result=True, about=("max_length",)))
     end = reading.take("eos_token")
     if end is not None:
         reading.apply(end, lambda token: own_tokens(reading, {"eos_token": token}))

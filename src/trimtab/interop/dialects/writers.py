@@ -172,10 +172,7 @@ def write_axolotl(writing: Writing) -> None:
         writing.keys["lora_target_linear"] = True
     _axolotl_rows(writing)
     writing.put("max_length", "sequence_len")
-    modes = {"drop": "drop", "keep_start": "truncate", "error": "raise"}
-    if values["truncation_mode"] in modes:
-        writing.put("truncation_mode", "excess_length_strategy", modes[values["truncation_mode"]])
-    writing.leave("truncation_mode", "long rows are not split there", changes_result=True)
+    _axolotl_long_rows(writing)
     writing.put("packing", "sample_packing")
     if values["packing"]:
         # The attention that keeps packed examples apart.
@@ -192,6 +189,19 @@ def write_axolotl(writing: Writing) -> None:
     put_cadence(writing, has_held_out=bool(writing.keys.get("val_set_size")))
     writing.put("pad_token", "special_tokens", {"pad_token": values["pad_token"]})
     writing.leave_what_is_ours()
+
+
+def _axolotl_long_rows(writing: Writing) -> None:
+    """Texts are split there whatever the strategy is, and other rows never."""
+    mode = writing.values["truncation_mode"]
+    modes = {"drop": "drop", "keep_start": "truncate", "error": "raise"}
+    if writing.values["dataset_format"] == "text":
+        if mode == "split":
+            writing.told_with("truncation_mode")
+        writing.leave("truncation_mode", "long texts are split there", changes_result=True)
+    elif mode in modes:
+        writing.put("truncation_mode", "excess_length_strategy", modes[mode])
+    writing.leave("truncation_mode", "long rows are not split there", changes_result=True)
 
 
 def _axolotl_rows(writing: Writing) -> None:
