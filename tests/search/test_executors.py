@@ -60,9 +60,7 @@ def asking(orders: list[TrialOrder]) -> Callable[[], tuple[int, TrialOrder] | No
 
 def results(executor: Executor, orders: list[TrialOrder]) -> list[tuple[int, TrialRun]]:
     return list(
-        executor.results(
-            asking(orders), on_update=lambda done: None, stop_requested=lambda: False
-        )
+        executor.results(asking(orders), on_update=lambda done: None, stop_requested=lambda: False)
     )
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.search_runs import DESIGN, ROWS, diverged, run_of
+from support.search_runs import DESIGN, NUM_ROWS, ROWS, diverged, run_of
 
 from trimtab.search.design import Design, Space
 from trimtab.search.halves import Halves
@@ -130,9 +131,43 @@ def test_where_the_plans_own_process_died_it_stays() -> None:
     assert "the plan's own stays" in told and "could not be compared (its worker died)" in told
 
 
-def test_a_process_that_died_does_not_tell_that_its_value_is_worse() -> None:
-    found = judged(run_of(1e-4, 1.0), died(3e-4))
+def out_of_memory(rate: float) -> TrialRun:
+    return replace(diverged(rate), diverged="memory ran out", ran_out_of_memory=True)
+
+
+def test_where_the_plans_own_ran_out_of_memory_it_stays() -> None:
+    found = judged(out_of_memory(1e-4), run_of(3e-5, 1.2))
+    assert taken(found, against_start(found), None) is None
+    assert "could not be compared (memory ran out)" in verdict(found, None, None)
+
+
+@pytest.mark.parametrize("lost", [died, out_of_memory])
+def test_a_run_that_was_lost_does_not_tell_that_its_value_is_worse(
+    lost: Callable[[float], TrialRun],
+) -> None:
+    found = judged(run_of(1e-4, 1.0), lost(3e-4))
     assert reason_not_to_keep(found, None) == "no other run can be told from the plan's own"
+
+
+def test_runs_that_chose_the_start_do_not_tell_that_the_others_are_worse() -> None:
+    found = judged(run_of(1e-4, 1.0, test_loss=1.1), run_of(3e-4, 1.1))
+    assert found.best == found.start
+    assert reason_not_to_keep(found, None) == "no other run can be told from the plan's own"
+
+
+def test_of_many_runs_that_are_equal_none_is_told_apart_by_luck() -> None:
+    num_told = 0
+    for draw in range(40):
+        rng = np.random.default_rng(draw)
+        runs = []
+        for rate in (1e-4, 3e-4, 9e-4, 3e-5, 1e-5, 2e-4):
+            losses = 10 * (1 + rng.normal(0, 0.1, NUM_ROWS))
+            runs.append(run_of(rate, 1.0, row_losses=tuple(losses)))
+        found = judged(*runs)
+        lowest = found.lowest
+        assert lowest is not None
+        num_told += found.is_told_apart(lowest)
+    assert num_told <= 4
 
 
 def test_a_rate_that_wants_another_warmup_is_not_handed_on() -> None:
@@ -195,7 +230,7 @@ def test_a_start_that_no_test_tells_from_the_rest_is_not_kept() -> None:
     unsure = judged(run_of(1e-4, 1.0), run_of(3e-4, 0.9, test_loss=1.0))
     told = reason_not_to_keep(unsure, taken(unsure, against_start(unsure), None))
     assert told == "no value is shown to be better than the plan's own"
-    flat = judged(run_of(1e-4, 0.994), run_of(3e-4, 1.0), diverged(1e-3))
+    flat = judged(run_of(1e-4, 0.994, test_loss=1.0), run_of(3e-4, 1.0), diverged(1e-3))
     assert flat.best == flat.start
     assert reason_not_to_keep(flat, None) == "no other run can be told from the plan's own"
     assert reason_not_to_keep(judged(diverged(1e-4)), None) == "every run diverged"

@@ -66,6 +66,15 @@ def test_once_a_run_has_a_loss_it_stays_nearer_to_that_than_to_what_diverged() -
     assert WIDE.spaces[0].low <= proposed < (rate(sound) * START) ** 0.5
 
 
+def test_a_run_that_was_lost_does_not_send_it_down() -> None:
+    study = study_of(WIDE)
+    study.tell(asked(study), state=TrialState.FAIL)
+    above = asked(study)
+    assert rate(above) == pytest.approx(3 * START)
+    study.tell(above, state=TrialState.PRUNED)
+    assert rate(asked(study)) < START
+
+
 def test_down_in_the_rate_with_all_else_as_it_was() -> None:
     decay = Space("weight_decay", 0.01, 1.0, 0.1)
     design = replace(WIDE, spaces=(*WIDE.spaces, decay))

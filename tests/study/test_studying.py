@@ -118,6 +118,13 @@ def test_values_that_were_not_compared_before_were_not_read_before(config: Any) 
     assert studied(config, "learning_rate", [1e-2, 3e-3], seeds=1).earlier_seeds == (2,)
 
 
+def test_what_was_read_before_another_comparison_is_told(config: Any) -> None:
+    studied(config, "learning_rate", [1e-3, 1e-2], seeds=2)
+    studied(config, "learning_rate", [1e-3, 3e-3], seeds=2)
+    again = studied(config, "learning_rate", [1e-3, 1e-2], seeds=1)
+    assert again.earlier_seeds == (2,)
+
+
 def test_settings_that_follow_from_what_is_compared_are_told(config: Any) -> None:
     config["warmup_steps"] = 2
     result = studied(config, "lr_scheduler_type", ["linear", "constant"], seeds=1)
@@ -196,6 +203,15 @@ def test_retuning_searches_a_rate_for_each_value(config: Any, tmp_path: Path) ->
     assert all("learning_rate" in run["overrides"] for run in runs)
     with pytest.raises(ConfigError, match="the study is of learning rates"):
         studied(config, "learning_rate", [1e-3, 1e-2], retune=True)
+
+
+def test_a_rate_under_the_schedules_lowest_is_passed_over(config: Any) -> None:
+    notes = Notes()
+    level = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 0.09}}
+    config |= {**level, "learning_rate": 0.1}
+    result = studied(config, "lora_r", [2, 8], seeds=1, retune=True, observer=notes)
+    assert any("cannot be run: min_lr" in text for text in notes.texts)
+    assert all(arm.learning_rate >= 0.09 for arm in result.arms)
 
 
 def test_a_rate_is_searched_where_the_arms_optimizer_has_it(config: Any, tmp_path: Path) -> None:

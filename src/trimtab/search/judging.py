@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.planning.rules.ruling import rounded
+from trimtab.search import paired
 from trimtab.search.design import Design
 from trimtab.search.halves import Halves, at
 from trimtab.search.paired import PairedDifference, paired_difference
@@ -112,13 +113,14 @@ class Judged:
     def is_told_apart(self, best: TrialRun) -> bool:
         """Whether a run with a loss is worse than the best one, or none but that came to a loss.
 
-        A process that died says nothing of its values.
+        On the rows that did not choose the best, at a level corrected for the number of runs.
         """
-        others = [run for run in self.runs if run != best and not run.died]
+        others = [run for run in self.runs if run != best and not run.is_lost]
         sound = [run for run in others if run.diverged is None]
         if not sound:
             return bool(others)
-        return any(compared(run, best, self.halves.search).low > 0 for run in sound)
+        level = 1 - (1 - paired.LEVEL) / len(sound)
+        return any(compared(run, best, self.halves.test, level=level).low > 0 for run in sound)
 
     def plateau(self) -> dict[str, tuple[float, float]]:
         """By name, the least and the largest tried value that is equal to the lowest.
@@ -227,12 +229,15 @@ def search_loss(run: TrialRun, rows: Halves) -> float | None:
     return math.fsum(at(run.row_losses, rows.search)) / sum(tokens)
 
 
-def compared(run: TrialRun, reference: TrialRun, places: Sequence[int]) -> PairedDifference:
+def compared(
+    run: TrialRun, reference: TrialRun, places: Sequence[int], *, level: float = paired.LEVEL
+) -> PairedDifference:
     """On the held-out rows at these places."""
     return paired_difference(
         at(run.row_losses, places),
         at(reference.row_losses, places),
         at(run.row_num_trainable_tokens, places),
+        level=level,
     )
 
 
@@ -263,14 +268,13 @@ def taken(
 ) -> dict[str, Any] | None:
     """The values to take; None where the plan's own stay.
 
-    They stay unless the test says that the best is better, or they diverged where it did not; that
-    their process died says nothing of them. An identified horizon moves the rate toward that of
-    the run's length.
+    They stay unless the test says that the best is better, or they diverged where it did not. An
+    identified horizon moves the rate toward that of the run's length.
     """
     best, start = judged.best, judged.start
     if best is None or best == start:
         return None
-    start_diverged = start is not None and start.diverged is not None and not start.died
+    start_diverged = start is not None and start.diverged is not None and not start.is_lost
     if not (start_diverged or (test is not None and test.is_better)):
         return None
     values = dict(best.overrides)
@@ -308,7 +312,7 @@ def verdict(
         return f"{found}, the plan's own, {_why_best(judged)}; it stays"
     if start is None:
         return f"the plan's own stays: {found} {_why_best(judged)}, and the plan's own was not run"
-    if start.died:
+    if start.is_lost:
         return (
             f"the plan's own stays: {found} {_why_best(judged)}, and the plan's own could not be "
             f"compared ({start.diverged})"

@@ -19,8 +19,8 @@ LEVEL = 0.95
 class PairedDifference:
     """A run's loss minus the reference's, in nats per trainable token; negative is better.
 
-    low, high: the interval at `LEVEL` over rows like these. A run's own noise, that of its seed,
-    is not in it.
+    low, high: the interval over rows like these, at `LEVEL` where no other is asked for. A run's
+    own noise, that of its seed, is not in it.
     """
 
     effect: float
@@ -39,7 +39,11 @@ class PairedDifference:
 
 
 def paired_difference(
-    losses_R: Sequence[float], reference_R: Sequence[float], num_tokens_R: Sequence[int]
+    losses_R: Sequence[float],
+    reference_R: Sequence[float],
+    num_tokens_R: Sequence[int],
+    *,
+    level: float = LEVEL,
 ) -> PairedDifference:
     """Of losses in nats summed by row. Raises ValueError for fewer than two rows.
 
@@ -54,5 +58,5 @@ def paired_difference(
     effect = float(differences.sum() / tokens.sum())
     residuals = differences - effect * tokens
     error = math.sqrt(number * float((residuals**2).sum()) / (number - 1)) / float(tokens.sum())
-    half = float(t.ppf((1 + LEVEL) / 2, number - 1)) * error
+    half = float(t.ppf((1 + level) / 2, number - 1)) * error
     return PairedDifference(effect, effect - half, effect + half, error, number)

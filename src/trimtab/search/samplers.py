@@ -103,8 +103,8 @@ class FromThePlansRate(LocalQuadraticSampler):
         (space,) = (each for each in self._spaces if each.name == "learning_rate")
         assert space.start is not None
         rates = [each.params[space.name] for each in begun]
-        ended = {each.state for each in begun} - {TrialState.RUNNING, TrialState.WAITING}
-        if ended == {TrialState.PRUNED}:
+        told = {each.state for each in begun} & {TrialState.COMPLETE, TrialState.PRUNED}
+        if told == {TrialState.PRUNED}:
             axis = axis_of(space.name, space.distribution)
             assert axis is not None
             to_low = axis.scaled(min(rates)) + 1

@@ -93,7 +93,8 @@ class Trials:
         return [
             Finished(trial.number, trial.params, _read(RUN, trial.user_attrs))
             for trial in self._study.get_trials(deepcopy=False)
-            if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
+            if trial.state.is_finished()
+            and RUN in trial.user_attrs
             and REPEATS not in trial.user_attrs
         ]
 
@@ -127,9 +128,15 @@ class Trials:
             if self._watch is not None and self._watch.is_alive(trial.number, trial.user_attrs):
                 continue
             if RUN in trial.user_attrs:
-                self._tell(trial.number, score(_read(RUN, trial.user_attrs)))
-            else:
+                run = _read(RUN, trial.user_attrs)
+                self._tell(trial.number, run, score(run))
+            elif self._is_left_as(trial):
                 self.give_back(trial.number)
+
+    def _is_left_as(self, seen: FrozenTrial) -> bool:
+        """Whether no other process has taken it up since it was seen."""
+        now = self._storage.get_trial(self._trial_id(seen.number))
+        return now.state == seen.state and now.user_attrs == seen.user_attrs
 
     def next(self, num_trials: int) -> FrozenTrial | None:
         """The next trial, with its params; None where as many have begun, repeats not counted."""
@@ -158,8 +165,12 @@ class Trials:
         return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def give_back(self, number: int) -> None:
-        """The trial waits again, and is proposed again as it was."""
+        """The trial waits again, and is proposed again as it was.
+
+        Whoever takes it up names itself a moment later; until then no worker that is gone is named.
+        """
         with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(self._trial_id(number), WORKER, None)
             self._storage.set_trial_state_values(self._trial_id(number), TrialState.WAITING)
 
     def keep(self, number: int, run: TrialRun, score: float | None) -> None:
@@ -167,7 +178,7 @@ class Trials:
         with suppress(UpdateFinishedTrialError):
             for name, value in _parts(RUN, run):
                 self._storage.set_trial_user_attr(self._trial_id(number), name, value)
-            self._tell(number, score)
+            self._tell(number, run, score)
 
     def beating(self, numbers: Collection[int]) -> AbstractContextManager[None]:
         """Meanwhile others are told that the trials of these numbers are being run."""
@@ -191,11 +202,13 @@ class Trials:
         self._storage.set_trial_user_attr(self._trial_id(number), REPEATS, True)
         self.keep(number, run, score)
 
-    def _tell(self, number: int, score: float | None) -> None:
-        """What diverged is told as pruned: every sampler takes that for worse than any loss."""
+    def _tell(self, number: int, run: TrialRun, score: float | None) -> None:
+        """What diverged is told as pruned, which the local sampler and TPE take for worse than any
+        loss; what was lost as failed."""
         trial_id = self._trial_id(number)
         if score is None:
-            self._storage.set_trial_state_values(trial_id, TrialState.PRUNED)
+            state = TrialState.FAIL if run.is_lost else TrialState.PRUNED
+            self._storage.set_trial_state_values(trial_id, state)
         else:
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [score])
 

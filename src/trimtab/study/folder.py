@@ -31,6 +31,11 @@ class StudyFolder:
         return self.root / "trials.jsonl"
 
     @property
+    def looks_jsonl(self) -> Path:
+        """A line for each comparison that was read, of whichever values."""
+        return self.root / "looks.jsonl"
+
+    @property
     def result_json(self) -> Path:
         """What came of it; absent until all runs are done."""
         return self.root / "result.json"

@@ -18,6 +18,7 @@ from trimtab.planning.fingerprint import digest
 from trimtab.planning.plan import Plan
 from trimtab.runs.atomic import write_json
 from trimtab.runs.folder import RunFolder
+from trimtab.runs.ledger import Ledger
 from trimtab.runs.lock import run_lock
 from trimtab.study.design import NOT_OF_THE_UPDATES, Arms, check_method
 from trimtab.study.facts import remember_study
@@ -146,18 +147,22 @@ def _moved_along(arms: Arms, orders: Sequence[TrialOrder]) -> dict[str, tuple[An
 
 def _earlier_seeds(folder: StudyFolder, result: StudyResult) -> tuple[int, ...]:
     """The numbers of seeds, other than this one, over which a verdict of this result was read
-    before: of the same reference, one of its values, and rates that were found alike."""
-    try:
-        record = json.loads(folder.result_json.read_text(encoding="utf-8"))
-        former = StudyResult.from_json(record)
-    except (OSError, ValueError, KeyError):
-        return ()
-    reference, *others = (arm.value for arm in result.arms)
-    formerly, *compared = (arm.value for arm in former.arms)
-    is_same = reference == formerly and result.is_retuned == former.is_retuned
-    if not is_same or not any(value in compared for value in others):
-        return ()
-    told = {*former.earlier_seeds, len(former.seeds)}
+    before: of the same reference, one of its values, and rates that were found alike. This reading
+    is noted for the next."""
+    looks = Ledger(folder.looks_jsonl)
+    earlier = looks.read().records if folder.looks_jsonl.exists() else ()
+    values = json.loads(json.dumps([arm.value for arm in result.arms]))
+    look = {"values": values, "is_retuned": result.is_retuned, "num_seeds": len(result.seeds)}
+    if look not in earlier:
+        looks.append(look)
+    reference, *others = values
+    told = {
+        each["num_seeds"]
+        for each in earlier
+        if each["values"][0] == reference
+        and each["is_retuned"] == result.is_retuned
+        and any(value in each["values"][1:] for value in others)
+    }
     return tuple(sorted(told - {len(result.seeds)}))
 
 

@@ -116,6 +116,12 @@ class TrialRun:
     update_losses: tuple[float, ...] = ()
     branch: TrialRun | None = None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether what ended it says nothing of its values: its process died or memory ran out,
+        which another program may be the cause of."""
+        return self.died or self.ran_out_of_memory
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
