@@ -37,6 +37,12 @@ def test_prompt_and_completion_turns() -> None:
     assert conversation(columns, completion_only_loss=False).trained == (True,) * 4
 
 
+def test_turns_need_a_template() -> None:
+    columns = {"prompt": TURNS[:1], "completion": TURNS[1:]}
+    with pytest.raises(RowError, match="need a chat template and there is none"):
+        conversation(columns, has_template=False)
+
+
 def test_alpaca_joins_its_input() -> None:
     columns = {"instruction": "Add.", "input": "1 2", "output": "3"}
     assert conversation(columns).messages == (

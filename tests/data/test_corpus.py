@@ -224,6 +224,18 @@ def test_conversations_need_a_template(tmp_path: Path, tokenizer: PreTrainedToke
         load(path, tokenizer, chat_template="none")
 
 
+def test_a_few_rows_of_turns_without_a_template_are_bad(tmp_path: Path) -> None:
+    strings = {"prompt": "q", "completion": "a"}
+    turns = {"prompt": TURNS[:1], "completion": TURNS[1:]}
+    path = jsonl(tmp_path / "rows.jsonl", strings, turns, strings)
+    tokenizer = tiny_tokenizer(chat_template=None)
+    with pytest.raises(DataError, match=r"rows\.jsonl:2  its turns need a chat template"):
+        load(path, tokenizer)
+    corpus = load(path, tokenizer, on_bad_row="skip")
+    assert (corpus.num_rows, [row.line for row in corpus.bad_rows]) == (2, [2])
+    assert load(path, tokenizer, chat_template="plain").num_rows == 3
+
+
 def test_a_base_model_gets_the_plain_template(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(chat_template=None)
     path = jsonl(tmp_path / "rows.jsonl", {"messages": TURNS})

@@ -101,6 +101,19 @@ def test_a_few_odd_rows_do_not_decide() -> None:
     assert found.format == "prompt_completion"
 
 
+def test_alpaca_reads_an_input_that_few_rows_have() -> None:
+    plain = {"instruction": "q", "output": "a"}
+    few = {**plain, "input": "i"}
+    detection = detect_format(rows(*[plain] * 3, few), {}, "text")
+    assert conversation(few, detection).messages == (Message("user", "q\n\ni"), ANSWER)
+    assert conversation(plain, detection).messages == (QUESTION, ANSWER)
+    assert detection.columns == detected(plain).columns == detected(few).columns
+    mapped = detected({**few, "more": "m"}, {"instruction": "instruction", "input": "more"})
+    assert mapped.columns["input"] == "more"
+    asked_of_input = detected({"input": "q", "output": "a"}, {"instruction": "input"})
+    assert conversation({"input": "q", "output": "a"}, asked_of_input).messages[0].content == "q"
+
+
 def test_unknown_columns_are_named_with_what_to_write() -> None:
     with pytest.raises(DataError) as caught:
         detected({"question": "q", "answer": "a", "id": 1})

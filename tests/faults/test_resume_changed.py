@@ -364,6 +364,18 @@ def test_a_run_goes_on_with_a_flipped_byte_in_its_plan_or_tells_it(
             assert ("plan.json is not as the run wrote it", True) in accepted(run)
 
 
+def test_held_out_rows_of_another_format_resume(tmp_path: Path, tiny_llama_folder: Path) -> None:
+    held_out = tmp_path / "held_out.jsonl"
+    messages = [{"role": "user", "content": "what"}, {"role": "assistant", "content": "that"}]
+    held_out.write_text((json.dumps({"messages": messages}) + "\n") * 4)
+    rows = tmp_path / "alpaca.jsonl"
+    rows.write_text((json.dumps({"instruction": "say", "output": "so"}) + "\n") * 16)
+    other = {"dataset": str(rows), "eval_dataset": str(held_out), "chat_template": "auto"}
+    run = crashed(tmp_path, tiny_llama_folder, **other)
+    assert trimtab.resume(run).status == "done"
+    assert accepted(run) == []
+
+
 def test_a_template_that_writes_the_date_resumes_on_another_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ REQUIRED = "--model m --dataset d"
         ("--packing false --seed 1", [("packing", "false"), ("seed", "1")]),
         ("--packing=false", [("packing", "false")]),
         ("--no_bf16", [("bf16", "false")]),
+        ("--dataloader-num-workers 4", [("dataloader_num_workers", "4")]),
         ("--bf16 auto", [("bf16", "auto")]),
         ("--gradient-checkpointing --seed 1", [("gradient_checkpointing", "true"), ("seed", "1")]),
         ("--gradient-checkpointing off", [("gradient_checkpointing", "off")]),
@@ -61,6 +62,7 @@ def test_positionals_are_told_apart() -> None:
         ("--learning-rate", "--learning-rate has no value. It takes auto, or a number > 0"),
         ("--learning-rate --packing", "--learning-rate has no value"),
         ("--report-to", "--report-to has no value"),
+        ("--no-dataloader-num-workers", "no option --no-dataloader-num-workers"),
         ("--packing yes", "--packing yes: it takes true or false. --packing alone turns it on"),
         ("stray", "'stray' stands alone"),
         ("--packing maybe", "'maybe' stands alone"),
@@ -112,6 +114,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("--activation-checkpointing --seed 1", "activation_checkpointing", "full"),
     ("--no-gradient-checkpointing", "activation_checkpointing", "off"),
     ("--fp16", "precision", "fp16"),
+    ("--dataloader-num-workers 0 --seed 2", "seed", 2),
 ]
 
 
@@ -142,6 +145,7 @@ def test_kebab_names_are_taken_in_pairs_too() -> None:
         ("--seed '[1'", "--seed: this is no valid YAML"),
         ("--warmup-steps 5 --warmup-ratio 0.1", "--warmup-steps: warmup_steps and warmup_ratio"),
         ("--model ''", "--model: model is ''"),
+        ("--dataloader-num-workers 4", "--dataloader-num-workers: dataloader_num_workers"),
     ],
 )
 def test_wrong_values_name_their_option(line: str, words: str) -> None:

@@ -39,13 +39,14 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A driver tool that lists two cards, and a torch that was built for CUDA."""
+    """A driver tool that lists two cards, CUDA in its order, and a torch built for CUDA."""
     program = tmp_path / "nvidia-smi"
     (tmp_path / "cards").write_text(CARDS)
     program.write_text(f'#!/bin/sh\ncat "{tmp_path}/cards"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     monkeypatch.setattr(device_identity, "_torch_has_cuda", lambda: True)
     return program
 
@@ -161,6 +162,34 @@ def test_a_part_of_a_card_is_not_told(driver: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
     with pytest.raises(ConfigError, match="names a part of a card"):
         identify_device("auto")
+
+
+@pytest.mark.parametrize("order", [None, "FASTEST_FIRST"])
+def test_the_order_of_different_cards_is_not_told(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, order: str | None
+) -> None:
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    if order is not None:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    for choice in ("auto", "cuda", "cuda:1"):
+        with pytest.raises(ConfigError, match="the cards differ"):
+            identify_device(choice)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(ConfigError, match="the cards differ"):
+        identify_device("cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bbbb,GPU-aaaa")
+    assert identify_device("cuda").name == "NVIDIA New 24GB"
+    for hidden in ("", "-1", "7"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert identify_device("auto").kind == "cpu"
+
+
+def test_cards_that_are_alike_are_told_in_any_order(
+    driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    (driver.parent / "cards").write_text(CARDS.replace("Old 8GB", "New 24GB"))
+    assert identify_device("cuda:1").name == "NVIDIA New 24GB"
 
 
 def test_a_driver_that_fails_has_no_cards(driver: Path) -> None:

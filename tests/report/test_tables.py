@@ -69,7 +69,7 @@ def test_prompts_of_training_rows_are_not_passed_off_as_held_out(tmp_path: Path)
 
 def test_truncation_is_told_even_where_it_cost_nothing(tmp_path: Path) -> None:
     assert tables.truncation_sentence(recorded(tmp_path)) == (
-        "4 rows cut: 7,000 tokens gone, 5,000 of them to be learned (5.0% of all such). "
+        "4 rows cut: 7,000 tokens gone, 5,000 fewer to be learned (5.0% of all such). "
         "1 row dropped."
     )
     clean = replace(DATA, num_truncated=0, num_dropped=0)

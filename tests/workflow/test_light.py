@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,21 @@ def test_estimates_are_marked(
     assert light.number("rows.num_tokens") == pytest.approx(
         measured.number("rows.num_tokens"), rel=0.1
     )
+
+
+def test_an_estimated_length_refuses_no_row(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path, tiny_llama_folder)
+    question = replace(ROWS, max_length=40, truncation_mode="error")
+    with pytest.raises(DataError, match="longer than max_length 40"):
+        list(LightMaterials(config, Silent()).answer(question))
+    monkeypatch.setattr(sampling, "MAX_SAMPLED_ROWS", 8)
+    monkeypatch.setattr(sampling, "NUM_LARGEST_ROWS", 1)
+    light = Facts().adding(LightMaterials(config, Silent()).answer(question))
+    assert light.value("rows.key") == question.key
+    assert light.integer("rows.num_truncated") > 0
+    assert light.by_id["rows.num_truncated"].method == "estimated from 7 of 48 rows"
 
 
 def test_the_device() -> None:

@@ -148,8 +148,8 @@ def _counts(data: DataRecord) -> Table:
     )
     table.add_row(
         "cut",
-        f"{data.num_truncated:,} rows cut, {data.num_tokens_cut:,} tokens of them "
-        f"({data.num_trainable_tokens_cut:,} trained ones), {data.num_dropped:,} rows dropped",
+        f"{data.num_truncated:,} rows cut, {data.num_tokens_cut:,} tokens gone, "
+        f"{data.num_trainable_tokens_cut:,} fewer to train on, {data.num_dropped:,} rows dropped",
     )
     return table
 

@@ -34,7 +34,7 @@ def to_conversation(
     """A row as a conversation.
 
     Prompt and completion strings become a user's and an assistant's turn where the model has a
-    chat template, and are joined as they stand where it has none.
+    chat template, and are joined as they stand where it has none; lists of turns need one.
 
     Raises RowError for a row that cannot be trained on.
     """
@@ -72,6 +72,10 @@ def _prompt_completion(
         after = _turns(row, columns["completion"], sharegpt=False)
         if not any(turn.role == "assistant" for turn, _ in after):
             raise RowError("the completion has no assistant turn")
+        if not has_template:
+            raise RowError(
+                "its turns need a chat template and there is none; set `chat_template` to plain"
+            )
         return _conversation(before + after, completion_only_loss, _tools(row, detection))
     question = Message("user", _text(row, columns["prompt"], may_be_empty=True))
     answer = Message("assistant", _text(row, columns["completion"]))

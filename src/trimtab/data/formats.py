@@ -156,7 +156,7 @@ def _columns_of(
     columns = {part: part for part in REQUIRED_PARTS[format_]}
     if format_ == "text":
         columns["text"] = text_field
-    if format_ == "alpaca" and "input" in seen:
+    if format_ == "alpaca" and "input" not in dataset_columns.values():
         columns["input"] = "input"
     if format_ in {"messages", "sharegpt"}:
         part = REQUIRED_PARTS[format_][0]

@@ -75,7 +75,7 @@ def _absent(name: str, *, allowed: tuple[Any, ...], instead: str) -> ForeignName
         raise TranslationError(instead)
 
     means = f"taken only where it asks for nothing, since {instead.removesuffix('.')}"
-    switch_words = _TRUE_FALSE if False in allowed or True in allowed else ()
+    switch_words = _TRUE_FALSE if any(isinstance(one, bool) for one in allowed) else ()
     return ForeignName(name, None, means, {"enum": list(allowed)}, translate, switch_words)
 
 

@@ -160,7 +160,10 @@ def _cuda_cards() -> list[list[str]]:
     is_there = any(True for each in DEVICE_NODES for _ in DEVICE_FOLDER.glob(each))
     if not rows and is_there and not is_hidden:
         raise _untold("a card is there, but nvidia-smi lists none")
-    return rows if asked is None else _visible(rows, asked)
+    if asked is not None:
+        return _visible(rows, asked)
+    _check_order(rows)
+    return rows
 
 
 def _listed_cards() -> list[list[str]]:
@@ -196,8 +199,23 @@ def _visible(rows: list[list[str]], asked: str) -> list[list[str]]:
             found = [row for row in rows if word and row[0].startswith(word)]
         if not found:
             break
+        if word.isdigit():
+            _check_order(rows)
         chosen.append(found[0])
     return chosen
+
+
+def _check_order(rows: list[list[str]]) -> None:
+    """nvidia-smi lists cards by bus, CUDA the fastest first unless told otherwise.
+
+    Raises ConfigError where a card's number may then name another card.
+    """
+    are_alike = len({tuple(row[1:2]) for row in rows}) <= 1
+    if not are_alike and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        raise _untold(
+            "the cards differ, and CUDA numbers them as nvidia-smi does only where "
+            "CUDA_DEVICE_ORDER is PCI_BUS_ID"
+        )
 
 
 def _card(row: list[str]) -> DeviceIdentity:

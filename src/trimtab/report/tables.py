@@ -101,7 +101,7 @@ def truncation_sentence(record: RunRecord) -> str:
         )
         parts.append(
             f"{counted(data.num_truncated, 'row')} cut: {counted(data.num_tokens_cut, 'token')} "
-            f"gone, {data.num_trainable_tokens_cut:,} of them to be learned ({lost} of all such)."
+            f"gone, {data.num_trainable_tokens_cut:,} fewer to be learned ({lost} of all such)."
         )
     if data.num_dropped:
         parts.append(f"{counted(data.num_dropped, 'row')} dropped.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 
 from trimtab.data.bad_rows import all_loaded
@@ -85,7 +86,8 @@ class LightMaterials:
     def answer(self, question: FileQuestion) -> Iterator[Fact]:
         """Facts by reading and arithmetic.
 
-        Raises ConfigError and DataError as measuring does, as far as the sampled rows show it.
+        Raises ConfigError and DataError as measuring does, as far as the sampled rows show it; for
+        rows that are too long only where all are tokenised.
         """
         match question:
             case DeviceQuestion():
@@ -122,5 +124,8 @@ class LightMaterials:
     def _answer_rows(self, question: TrainingRowsQuestion) -> Iterator[Fact]:
         estimated = self.corpus
         held_out_of = self.eval_corpus if question.eval_dataset else estimated
-        rows = estimated_rows(question, estimated, held_out_of)
+        counted = question
+        if question.truncation_mode == "error" and estimated.num_tokenised < estimated.num_rows:
+            counted = replace(question, truncation_mode="keep_start")
+        rows = estimated_rows(counted, estimated, held_out_of)
         yield from training_rows_facts(question, rows, estimated, held_out_of)

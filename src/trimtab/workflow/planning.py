@@ -44,6 +44,8 @@ MATERIAL_FAMILIES = ("model", "data", "length and padding", "precision and memor
 """What the model, tokenizer and rows depend on; a plan's other values may lie outside the domain
 of a configuration, as an `eval_steps` of 0 that means never."""
 
+TOLD_BY_ROWS = ("dataset_format", "chat_template")
+
 TEMPLATE_WORDS = {"auto", "model", "plain", "none"}
 """What `chat_template` may say that is no path, even where a file of that name is there."""
 
@@ -271,11 +273,14 @@ def from_plan(plan: Plan, observer: Observer) -> PlannedRun:
 
 
 def _material_config(plan: Plan) -> TrainingConfig:
+    """What is told by the rows is left open again: held-out rows may tell another."""
     try:
+        told = {name for name in TOLD_BY_ROWS if plan.decision(name).origin != "user"}
         values = {
             each.name: each.value
             for each in plan.decisions
             if catalogue()[each.name].declaration.family in MATERIAL_FAMILIES
+            and each.name not in told
         }
         return TrainingConfig.model_validate(values | dict(plan.paths))
     except (ValidationError, KeyError) as error:

@@ -120,8 +120,23 @@ def test_rows_that_are_cut_are_counted_in_reason_and_warning() -> None:
     for figure in ("12 of 973", "3,411", "2,900", "are cut"):
         assert figure in warning
     assert not any("max_length" in one for one in planned().warnings)
-    split = planned(max_length=200, truncation_mode="split", training_rows=cut)
-    assert any("are split" in one for one in split.warnings)
+
+
+def test_what_splitting_costs_is_told() -> None:
+    cut = {"num_truncated": 12, "num_tokens_cut": 0, "num_trainable_tokens_cut": 6}
+    (warning,) = planned(max_length=200, truncation_mode="split", training_rows=cut).warnings
+    assert "12 of 973 rows are longer than max_length and are split: 0 tokens lost" in warning
+    assert "6 no longer trained on" in warning
+    assert "of them" not in warning
+
+
+def test_too_long_rows_of_a_sample_that_stop_the_run_are_not_told_as_cut() -> None:
+    cut = {"num_truncated": 12, "num_rows_losing_targets": 9, "num_left_without_target": 4}
+    plan = planned(max_length=200, truncation_mode="error", training_rows={**cut, "num_dropped": 4})
+    assert plan.warnings == (
+        "An estimated 12 of 973 rows are longer than max_length; a single one stops the run.",
+    )
+    assert "the run stops" in plan.decision("truncation_mode").because
 
 
 def test_rows_that_are_dropped_are_counted() -> None:

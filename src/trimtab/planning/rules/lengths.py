@@ -295,15 +295,21 @@ def _cut_warnings(resolved: ResolvedConfig, facts: Facts) -> tuple[str, ...]:
     warnings = [*_sample_warnings(facts)]
     num_rows = _num_train_rows(resolved, facts)
     num_truncated = facts.integer("rows.num_truncated")
-    is_split = resolved.config.truncation_mode == "split"
+    mode = resolved.config.truncation_mode
+    is_split = mode == "split"
     if num_truncated:
-        cut = facts.integer("rows.num_tokens_cut")
+        too_long = f"{num_truncated:,} of {num_rows:,} rows are longer than max_length"
+        if mode == "error":
+            return (*warnings, f"An estimated {too_long}; a single one stops the run.")
+        lost = counted(facts.integer("rows.num_tokens_cut"), "token")
         trainable = facts.integer("rows.num_trainable_tokens_cut")
-        done = "split" if is_split else "cut"
-        warnings.append(
-            f"{num_truncated:,} of {num_rows:,} rows are longer than max_length and are {done}: "
-            f"{counted(cut, 'token')} are lost, {trainable:,} of them trained on."
-        )
+        if is_split:
+            told = (
+                f"split: {lost} lost, {trainable:,} no longer trained on since each begins a piece"
+            )
+        else:
+            told = f"cut: {lost} lost, {trainable:,} of them trained on"
+        warnings.append(f"{too_long} and are {told}.")
     num_losing = facts.integer("rows.num_rows_losing_targets")
     if num_losing:
         done, effect = "cut", "the model is not shown how these end"
