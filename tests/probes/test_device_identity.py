@@ -21,6 +21,7 @@ from trimtab.probes.device_identity import (
     identity_facts,
     without_num_threads,
 )
+from trimtab.probes.host_memory import host_memory
 
 CARDS = """\
 GPU-aaaa, NVIDIA Old 8GB, 8192, 8000, 7.5
@@ -54,7 +55,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_cpu_is_what_torch_finds() -> None:
     identity = identify_device("cpu")
     assert identity.kind == "cpu"
-    assert identity.memory_bytes == psutil.virtual_memory().total
+    assert identity.memory_bytes == host_memory().total_bytes
     assert identity.has_bf16 == is_native("bf16", torch.device("cpu"))
     assert identity.has_fp16 == is_native("fp16", torch.device("cpu"))
     assert identity.name == cpu_name(identity.num_threads)

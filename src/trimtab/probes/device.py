@@ -6,13 +6,13 @@ import re
 import time
 from collections.abc import Iterator
 
-import psutil
 import torch
 
 from trimtab.engine.precision import COMPUTE_DTYPES
 from trimtab.errors import ConfigError
 from trimtab.planning.fact import Fact
 from trimtab.probes.device_identity import NATIVE_CPU_FLAGS, cpu_flags, cpu_name
+from trimtab.probes.host_memory import host_memory
 
 MATMUL_SIZE = 768
 SECONDS_PER_FORMAT = 0.15
@@ -48,8 +48,8 @@ def probe_device(device: torch.device) -> Iterator[Fact]:
     if device.type == "cuda":
         free_bytes, total_bytes = torch.cuda.mem_get_info(device)
     else:
-        memory = psutil.virtual_memory()
-        free_bytes, total_bytes = memory.available, memory.total
+        memory = host_memory()
+        free_bytes, total_bytes = memory.available_bytes, memory.total_bytes
     name = device_name(device)
     method = "asked of the system"
     cost_s = time.perf_counter() - started

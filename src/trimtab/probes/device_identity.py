@@ -18,6 +18,7 @@ import psutil
 
 from trimtab.errors import ConfigError
 from trimtab.planning.fact import Fact
+from trimtab.probes.host_memory import host_memory
 
 NATIVE_CPU_FLAGS = {
     "bf16": ("amx_bf16", "avx512_bf16", "bf16"),
@@ -123,15 +124,15 @@ def _cpuinfo(*keys: str) -> str | None:
 
 
 def _cpu() -> DeviceIdentity:
-    memory = psutil.virtual_memory()
+    memory = host_memory()
     flags = cpu_flags()
     num_threads = _num_threads()
     return DeviceIdentity(
         kind="cpu",
         name=cpu_name(num_threads),
         num_threads=num_threads,
-        memory_bytes=memory.total,
-        memory_available_bytes=memory.available,
+        memory_bytes=memory.total_bytes,
+        memory_available_bytes=memory.available_bytes,
         has_bf16=not flags.isdisjoint(NATIVE_CPU_FLAGS["bf16"]),
         has_fp16=not flags.isdisjoint(NATIVE_CPU_FLAGS["fp16"]),
     )
