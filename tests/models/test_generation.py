@@ -49,6 +49,17 @@ def test_a_batch_is_answered_as_each_prompt_alone_without_a_cache(
     assert answers == [token_by_token(plain, prompt, 12) for prompt in PROMPTS]
 
 
+def test_the_models_own_settings_change_no_answer(load: Any) -> None:
+    model = load("qwen3")
+    own = model.generation_config
+    own.repetition_penalty, own.suppress_tokens = 30.0, token_by_token(model, PROMPTS[0], 1)
+    answers = generate_greedy(
+        model, [PROMPTS[0]], max_new_tokens=12, eos_token_ids=NEVER, pad_token_id=5
+    )
+    assert answers == [token_by_token(model, PROMPTS[0], 12)]
+    assert model.generation_config is own
+
+
 def test_an_answer_stops_before_an_end_token(load: Any) -> None:
     model = load("qwen3")
     whole = token_by_token(model, PROMPTS[0], 6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -120,7 +120,7 @@ def export_result(
     refuse_taken_folder(folder)
     run_folder = open_run(Path(run))
     plan = read_plan(run_folder)
-    result = result_of(run_folder, plan.settings()).folder
+    result = result_of(run_folder, plan.settings())
     observer.activity("loading the model")
     tokenizer, model = _result(run_folder, plan)
     if kind != "merged":
@@ -131,13 +131,15 @@ def export_result(
     wanted = _answers(model, tokenizer, prompts)
     observer.activity_done()
     merged = _merged(model)
-    merged.generation_config = GenerationConfig.from_pretrained(result)
+    merged.generation_config = GenerationConfig.from_pretrained(result.folder)
     notes: tuple[str, ...] = ()
     observer.activity("writing and reading back")
     with staged_folder(folder) as staged:
         if kind == "merged":
-            save_merged(merged, tokenizer, staged, result)
-            found: tuple[PreTrainedModel, Tokenizer] | str = _read_merged(staged)
+            save_merged(merged, tokenizer, staged, result.folder)
+            found: tuple[PreTrainedModel, Tokenizer] | str = _read_merged(
+                replace(result, folder=staged)
+            )
         else:
             file = staged / f"{_name(plan)}-{quantization}.gguf"
             exact = write_gguf(
@@ -293,8 +295,7 @@ def _gap(model: PreTrainedModel, ids: Sequence[int]) -> float:
     return float(best - second)
 
 
-def _read_merged(folder: Path) -> tuple[PreTrainedModel, Tokenizer]:
-    source = ModelSource(str(folder), folder)
+def _read_merged(source: ModelSource) -> tuple[PreTrainedModel, Tokenizer]:
     model = load_model(source, dtype=torch.float32, device=_CPU, packed_attention=False)
     return model, load_tokenizer(source)
 

@@ -67,11 +67,16 @@ def _until_end(ids: list[int], eos_token_ids: Sequence[int]) -> list[int]:
 
 @contextmanager
 def _for_generation(model: Model) -> Iterator[None]:
-    """Evaluation mode with a cache; transformers' own `sdpa` in place of document attention."""
+    """Evaluation mode with a cache; transformers' own `sdpa` in place of document attention.
+
+    transformers fills what a call does not ask for from the model's own generation settings, such
+    as a penalty on repetition, which would be no greedy answer.
+    """
     causal = causal_model(model)
     was_training, use_cache = model.training, causal.config.use_cache
-    attention = causal.config._attn_implementation
+    attention, own_settings = causal.config._attn_implementation, causal.generation_config
     model.eval()
+    causal.generation_config = GenerationConfig()
     causal.config.use_cache = True
     if attention == IMPLEMENTATION:
         causal.set_attn_implementation("sdpa")
@@ -80,6 +85,7 @@ def _for_generation(model: Model) -> Iterator[None]:
     finally:
         if attention == IMPLEMENTATION:
             causal.set_attn_implementation(attention)
+        causal.generation_config = own_settings
         causal.config.use_cache = use_cache
         model.train(was_training)
 

@@ -103,8 +103,8 @@ def result_of(folder: RunFolder, settings: Settings) -> ModelSource:
     if settings.method == "lora":
         check_adapter_folder(result)
     else:
-        check_model_folder(result, trust_remote_code=False)
-    return ModelSource(str(result), result)
+        check_model_folder(result, trust_remote_code=settings.trust_remote_code)
+    return ModelSource(str(result), result, trust_remote_code=settings.trust_remote_code)
 
 
 def _no_result(folder: RunFolder) -> ConfigError:
