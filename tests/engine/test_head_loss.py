@@ -112,3 +112,26 @@ def test_no_position_is_no_loss() -> None:
     loss = summed_head_loss(head, hidden[:0], targets[:0])
     loss.backward()
     assert float(loss.detach()) == 0.0
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("is_autocast", [False, True], ids=["", "autocast"])
+def test_without_gradients_none_is_made_and_the_loss_is_the_same(
+    dtype: torch.dtype, is_autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, hidden, targets = case(dtype)
+    made: list[bool] = []
+    real = head_loss._block_losses
+
+    def block_losses(logits: Tensor, targets: Tensor, becomes_gradient: bool) -> Tensor:
+        made.append(becomes_gradient)
+        return real(logits, targets, becomes_gradient)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_autocast):
+        loss = summed_head_loss(head, hidden, targets)
+        monkeypatch.setattr(head_loss, "_block_losses", block_losses)
+        with torch.no_grad():
+            found = summed_head_loss(head, hidden, targets)
+    assert torch.equal(found, loss)
+    assert set(made) == {False}

@@ -17,13 +17,17 @@ def halt(folder: Path) -> None:
         time.sleep(POLL_S)
 
 
+def wait_until_halted(process: subprocess.Popen[str], folder: Path) -> None:
+    while not (folder / "halted").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(POLL_S)
+
+
 def signalled_where_halted(
     process: subprocess.Popen[str], number: int, folder: Path
 ) -> tuple[str, str]:
     """In the parent: send the signal where the child has halted; its stdout and stderr."""
-    while not (folder / "halted").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(POLL_S)
+    wait_until_halted(process, folder)
     process.send_signal(number)
     (folder / "released").touch()
     return process.communicate(timeout=300)

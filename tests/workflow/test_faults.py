@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -211,6 +212,19 @@ def test_a_disk_that_fills_up_is_told_with_the_way_on(
     monkeypatch.setattr(loop.checkpoint, "save_checkpoint", full)
     with pytest.raises(trimtab.ConfigError, match=r"No space left.*trimtab resume"):
         trimtab.train(tiny_config(tmp_path, tiny_llama_folder))
+
+
+def test_an_error_of_the_system_that_is_not_the_disk_s_is_not_told_as_one(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    class Failing(Silent):
+        def updated(self, record: UpdateRecord, num_steps: int) -> None:
+            raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    config = tiny_config(tmp_path, tiny_llama_folder, eval_dataset="none", report_samples=0)
+    with pytest.raises(OSError, match="reset"):
+        trimtab.train(config, observer=Failing())
+    assert summary_of(tmp_path / "run")["status"] == "failed"
 
 
 def test_a_damaged_plan_is_told(tmp_path: Path, tiny_llama_folder: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -10,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from support.children import child_environment
-from support.halting import signalled_where_halted
+from support.halting import signalled_where_halted, wait_until_halted
 from support.runs import read_jsonl, tiny_config
 
 import trimtab
 from trimtab.engine.observer import Silent
 from trimtab.runs import manifest
 from trimtab.runs.records import UpdateRecord
-from trimtab.workflow import carrying_out, session
+from trimtab.workflow import carrying_out, provenance, session
+from trimtab.workflow.gathering import Caller
 
 
 def config_file(folder: Path, model: Path, **changes: object) -> Path:
@@ -76,15 +79,24 @@ sys.exit(run(["train", config]))
 """
 
 
-def interrupted(config: Path, number: signal.Signals, *, after: int) -> tuple[int, str]:
+def interrupted(
+    config: Path, number: signal.Signals, *, after: int, loses_stderr: bool = False
+) -> tuple[int, str]:
     """Train in a process of its own and signal it after an update; its exit status and stderr."""
+    environment = child_environment()
+    # It would hide what a lost stderr does to the exit status.
+    environment.pop("PYTHONUNBUFFERED", None)
     process = subprocess.Popen(
         [sys.executable, "-c", HALTING, str(config), str(after)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=child_environment(),
+        env=environment,
     )
+    if loses_stderr:
+        wait_until_halted(process, config.parent)
+        assert process.stderr is not None
+        process.stderr.close()
     _, errors = signalled_where_halted(process, number, config.parent)
     return process.returncode, errors
 
@@ -123,6 +135,18 @@ def test_a_signal_then_resume_ends_bitwise_as_without(
     assert summary.num_steps == 60
     assert losses(run) == losses(whole.parent / "run")
     assert digest(run) == digest(whole.parent / "run")
+
+
+def test_a_run_that_is_stopped_is_saved_where_nobody_reads_its_stderr(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    changes = {"eval_dataset": "none", "report_samples": 0}
+    config = config_file(tmp_path / "cut", tiny_llama_folder, **changes)
+    status, _ = interrupted(config, signal.SIGINT, after=3, loses_stderr=True)
+    assert status == 75
+    run = config.parent / "run"
+    assert [each.name for each in (run / "checkpoints").iterdir()] == ["step-000003"]
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
 
 
 def test_a_finished_run_is_not_resumed(tmp_path: Path, tiny_llama_folder: Path) -> None:
@@ -187,3 +211,56 @@ def test_what_loading_freed_is_given_back_before_the_updates(
     monkeypatch.setattr(session, "give_back_freed_memory", tell("rows"))
     trimtab.resume(run, observer=Telling())
     assert told == ["rows", "loaded", "update 2", "update 3", "update 4"]
+
+
+def with_another_row(rows: Path) -> None:
+    rows.write_text(rows.read_text().replace("lazy dog", "busy dog", 1))
+
+
+def test_rows_are_checked_where_a_run_was_killed_before_it_had_begun(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder, save_steps=100)
+    (run / "data.json").unlink()
+    rows = tmp_path / "rows.jsonl"
+    planned = rows.read_text()
+    with_another_row(rows)
+    with pytest.raises(trimtab.DataError, match="not those that were planned"):
+        trimtab.resume(run)
+    rows.write_text(planned)
+    assert trimtab.resume(run).status == "done"
+
+
+def test_other_rows_that_are_allowed_before_a_run_has_begun_are_recorded(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder, save_steps=100)
+    (run / "data.json").unlink()
+    with_another_row(tmp_path / "rows.jsonl")
+    assert trimtab.resume(run, allow_changed=True).status == "done"
+    events = read_jsonl(run / "events.jsonl")
+    (change,) = [each["details"] for each in events if each["event"] == "change accepted"]
+    assert change["what"] == provenance.OTHER_ROWS
+
+
+def test_changes_are_found_where_a_checkpoint_is_there_and_no_data_json(
+    tmp_path: Path, tiny_llama_folder: Path
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder)
+    (run / "data.json").unlink()
+    with_another_row(tmp_path / "rows.jsonl")
+    with pytest.raises(trimtab.DataError, match="not those that were planned"):
+        trimtab.resume(run)
+
+
+def test_threads_stay_as_they_are_where_the_number_of_ranks_is_another(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder)
+    asked: list[int] = []
+    real = torch.get_num_threads()
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: real + 1)
+    monkeypatch.setattr(Caller, "num_ranks", 2)
+    assert trimtab.resume(run).status == "done"
+    assert asked == []

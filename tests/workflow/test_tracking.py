@@ -96,8 +96,28 @@ def test_a_tracker_that_cannot_be_opened_is_told(
     observer = Listening()
     plan = trimtab.Plan((), {}, (), None)  # type: ignore[arg-type]
     found = tracking.tracking(observer, "wandb", tmp_path, plan)
+    found.open()
     found.finish()
     assert "not logged in" in observer.notes[0]
+
+
+def test_a_tracker_is_not_opened_for_a_run_that_does_not_begin(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any) -> None:
+        raise ConfigError("no room")
+
+    tracker = Remembering()
+    opened: list[Path] = []
+
+    def open_tracker(folder: Path, values: Mapping[str, Any]) -> Remembering:
+        opened.append(folder)
+        return tracker
+
+    monkeypatch.setattr("trimtab.workflow.carrying_out.check_room_on_disk", no_room)
+    with pytest.raises(ConfigError, match="no room"):
+        trained(tmp_path, tiny_llama_folder, monkeypatch, open_tracker)
+    assert len(opened) == tracker.finished == 0
 
 
 def test_a_library_that_is_not_installed_is_told_before_the_run(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,4 +60,23 @@ def complain(text: str) -> None:
     """Print it on stderr with what could steer a terminal made visible."""
     from trimtab.report.words import visible
 
-    sys.stderr.write(visible(text.rstrip()) + "\n")
+    with tolerating_lost_stderr():
+        sys.stderr.write(visible(text.rstrip()) + "\n")
+
+
+@contextmanager
+def tolerating_lost_stderr() -> Iterator[None]:
+    """Around what is written to stderr, which a run must not die of."""
+    try:
+        yield
+    except OSError:
+        leave_stderr()
+
+
+def leave_stderr() -> None:
+    """Send stderr nowhere: its reader, as `tee` after Ctrl-C, or its terminal is gone.
+
+    Text that Python still holds for it would fail once more at exit, whose code is then 120.
+    """
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

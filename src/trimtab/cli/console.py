@@ -6,11 +6,22 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from trimtab.cli.common import leave_stderr
+
 PLAIN_WIDTH = 120
 
 
+class _StderrConsole(Console):
+    """Falls silent where its reader is gone; rich's own ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        leave_stderr()
+
+
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    kind = _StderrConsole if stderr else Console
+    console = kind(stderr=stderr, highlight=False, soft_wrap=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console

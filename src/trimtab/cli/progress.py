@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from trimtab.cli.common import tolerating_lost_stderr
 from trimtab.planning.plan import Plan
 from trimtab.report.happenings import event_text
 from trimtab.report.words import visible
@@ -57,19 +58,22 @@ class ConsoleObserver:
         self._training_bar: TaskID | None = None
         self._is_live = console.is_terminal
         if self._is_live:
-            self._progress.start()
+            with tolerating_lost_stderr():
+                self._progress.start()
 
     def close(self) -> None:
         """Take the live bar down. Call it before anything else is printed."""
         if self._is_live:
-            self._progress.stop()
+            with tolerating_lost_stderr():
+                self._progress.stop()
 
     def activity(self, name: str, total: int | None = None) -> None:
         self.activity_done()
         self._activity, self._total, self._done = name, total, 0
         self._begun = self._told = time.perf_counter()
         if self._is_live:
-            self._activity_bar = self._progress.add_task(name, total=total, detail="")
+            with tolerating_lost_stderr():
+                self._activity_bar = self._progress.add_task(name, total=total, detail="")
 
     def advanced(self, amount: int) -> None:
         self._done += amount
@@ -108,9 +112,12 @@ class ConsoleObserver:
             f"{record.tokens_per_s:,.0f} tokens/s"
         )
         if self._is_live:
-            if self._training_bar is None:
-                self._training_bar = self._progress.add_task("training", total=num_steps, detail="")
-            self._progress.update(self._training_bar, completed=record.step, detail=detail)
+            with tolerating_lost_stderr():
+                if self._training_bar is None:
+                    self._training_bar = self._progress.add_task(
+                        "training", total=num_steps, detail=""
+                    )
+                self._progress.update(self._training_bar, completed=record.step, detail=detail)
         elif record.step % self._logging_steps == 0 or record.step in {1, num_steps}:
             self._say(f"  update {record.step}/{num_steps}  epoch {record.epoch:.2f}  {detail}")
 
@@ -126,4 +133,5 @@ class ConsoleObserver:
         self._say(f"  {text}")
 
     def _say(self, text: str) -> None:
-        self._console.print(escape(visible(text)), soft_wrap=True)
+        with tolerating_lost_stderr():
+            self._console.print(escape(visible(text)), soft_wrap=True)

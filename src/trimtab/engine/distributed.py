@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import Store
 
-from trimtab.errors import DoesNotFit
+from trimtab.errors import DoesNotFit, Interrupted
 from trimtab.models.memory_errors import is_out_of_memory
 from trimtab.planning.communication import SUMMED_AT_ONCE_BYTES
 
@@ -121,13 +121,15 @@ class Ranks:
         return gradients
 
     def tell_why(self, error: BaseException) -> None:
-        """Leave word of what ended this rank, for the first one."""
-        if self.store is not None:
-            is_memory = isinstance(error, DoesNotFit | RanOutInAnExchange) or is_out_of_memory(
-                error
-            )
-            text = f"{type(error).__name__}: {error}"
-            self.store.set(REASON, json.dumps([self.rank, text, is_memory]))
+        """Leave word of what ended this rank, for the first one; what was told before stands.
+
+        A rank that ends because another is gone, or was asked to, has no reason of its own.
+        """
+        if self.store is None or isinstance(error, Interrupted) or is_lost_peer(error):
+            return
+        is_memory = isinstance(error, DoesNotFit | RanOutInAnExchange) or is_out_of_memory(error)
+        text = f"{type(error).__name__}: {error}"
+        self.store.compare_set(REASON, "", json.dumps([self.rank, text, is_memory]))
 
     def why_lost(self) -> Reason | None:
         """What a rank that is gone had told; None where it was killed."""

@@ -27,6 +27,9 @@ def summed_head_loss(head: nn.Linear, hidden_MH: Tensor, targets_M: Tensor) -> T
 
     Not for fp16: gradients are made before the loss is scaled, so small ones would be lost.
     """
+    if not torch.is_grad_enabled():
+        # An autograd function is told of no such thing, and would make them all the same.
+        return head_losses(head, hidden_MH, targets_M).sum()
     dtype = compute_dtype(hidden_MH)
     with torch.autocast(hidden_MH.device.type, enabled=False):
         loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]

@@ -121,13 +121,11 @@ def carry_out(session: Session, progress: Progress) -> RunSummary:
     def told() -> None:
         session.observer.noted("Stopping once this is saved; again to abort at once.")
 
-    with (
-        _closing_tracker(session),
-        told_outcome(session, progress),
-        stop_at_update_end(told) as stop_requested,
-    ):
-        train_through(session, progress, stop_requested)
-        return hand_over(session, progress)
+    with _closing_tracker(session), told_outcome(session, progress):
+        session.tracker.open()
+        with stop_at_update_end(told) as stop_requested:
+            train_through(session, progress, stop_requested)
+            return hand_over(session, progress)
 
 
 @contextmanager

@@ -26,8 +26,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def told_outcome(session: Session, progress: Progress) -> Iterator[None]:
     """Around a run's updates and its handing over: whatever ends them is written and named.
 
-    Raises GuardStop, Interrupted, DoesNotFit or ConfigError (the run folder cannot be written);
-    other errors pass through, with the status `failed`.
+    Raises GuardStop, Interrupted, DoesNotFit or ConfigError (the disk is full or fails, or the
+    run folder cannot be written); other errors pass through, with the status `failed`.
     """
     try:
         session.note_status("running", progress.state)
@@ -45,6 +45,8 @@ def told_outcome(session: Session, progress: Progress) -> Iterator[None]:
         raise
     except OSError as error:
         _note(session, progress, "failed", str(error))
+        if not _is_of_disk(error, session.run):
+            raise
         raise _unwritable(error, session.run, f"go on with: {_to_resume(session)}") from error
     except BaseException as error:
         if isinstance(error, RanOutInAnExchange):
@@ -66,11 +68,16 @@ def told_full_disk(run: RunFolder, then: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = error.filename
-        is_of_run = isinstance(name, str) and Path(name).is_relative_to(run.root)
-        if not is_of_run and error.errno not in FULL:
+        if not _is_of_disk(error, run):
             raise
         raise _unwritable(error, run, then) from error
+
+
+def _is_of_disk(error: OSError, run: RunFolder) -> bool:
+    """Whether a disk is full or fails, or a file of the run folder is refused."""
+    name = error.filename
+    is_of_run = isinstance(name, str) and Path(name).is_relative_to(run.root)
+    return is_of_run or error.errno in {*FULL, errno.EIO}
 
 
 def _unwritable(error: OSError, run: RunFolder, then: str) -> ConfigError:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from trimtab.errors import ConfigError, DataError, TrimtabError
+from trimtab.planning.fact import Facts
 from trimtab.probes.device import device_name
+from trimtab.probes.device_identity import without_num_threads
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.sealed import read_sealed, write_sealed
 from trimtab.workflow.file_digests import sha256_of
@@ -111,15 +113,28 @@ def provenance_of(session: Session) -> Provenance:
     )
 
 
-def changes(then: Provenance, now: Provenance) -> list[Change]:
-    """What is another; that which may change the result comes first."""
+def has_planned_rows(session: Session) -> bool:
+    planned_digest = Facts().adding(session.plan.facts).value("rows.digest")
+    return session.rows.digest == planned_digest
+
+
+def changes(
+    then: Provenance, now: Provenance, *, compares_num_threads: bool = True
+) -> list[Change]:
+    """What is another; that which may change the result comes first.
+
+    Without `compares_num_threads` a CPU is the same with any number of them.
+    """
     found = [*_changed_settings(then, now), *_changed_libraries(then, now)]
     for name in sorted(then.model_files.keys() | now.model_files.keys()):
         if then.model_files.get(name) != now.model_files.get(name):
             found.append(Change(f"the model's file {name} has another content", None, None))
     if then.rows != now.rows:
         found.append(Change(OTHER_ROWS, None, None))
-    if then.device != now.device:
+    devices = [then.device, now.device]
+    if not compares_num_threads:
+        devices = [without_num_threads(device) for device in devices]
+    if devices[0] != devices[1]:
         found.append(Change("the device", then.device, now.device))
     if then.python != now.python:
         found.append(Change("Python", then.python, now.python, is_harmless=True))

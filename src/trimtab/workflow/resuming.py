@@ -35,8 +35,10 @@ from trimtab.workflow.launch import current_launch
 from trimtab.workflow.outcome import resume_command, told_full_disk
 from trimtab.workflow.planning import from_plan
 from trimtab.workflow.provenance import (
+    OTHER_ROWS,
     Change,
     changes,
+    has_planned_rows,
     provenance_of,
     read_provenance,
     refused,
@@ -95,7 +97,7 @@ def _resumed(
     mend(folder.checkpoints)
     start = _starting_point(folder)
     session = open_session(from_plan(plan, observer), folder, observer, ALONE)
-    accepted = _accepted_changes(session, allow_changed=allow_changed)
+    accepted = _accepted_changes(session, start, caller.num_ranks, allow_changed=allow_changed)
     changed = [change.what for change in accepted if not change.is_harmless]
     name = None
     if start.checkpoint is not None:
@@ -115,28 +117,38 @@ def _resumed(
     return carry_out(session, progress)
 
 
-def _accepted_changes(session: Session, *, allow_changed: bool) -> list[Change]:
-    """What is another than when the run began; the number of threads is put back.
+def _accepted_changes(
+    session: Session, start: StartingPoint, num_ranks: int, *, allow_changed: bool
+) -> list[Change]:
+    """What is another than when the run began, or was planned where it was killed before that.
 
     Raises ConfigError or DataError where the result could not be the same and that is not allowed.
     """
     run = session.run
-    if not run.data_json.exists():
-        # Killed before it had begun: it begins now.
-        write_provenance(run, provenance_of(session))
-        return []
-    then = read_provenance(run)
-    if isinstance(then, Change):
-        found = [then]
+    has_begun = start.checkpoint is not None or run.data_json.exists()
+    if has_begun:
+        found = _changes_since_begun(session, num_ranks, allow_changed=allow_changed)
     else:
-        if then.num_threads != torch.get_num_threads() and not allow_changed:
-            torch.set_num_threads(then.num_threads)
-            session.observer.noted(f"Going on with {then.num_threads} threads, as it began.")
-        found = changes(then, provenance_of(session))
+        found = [] if has_planned_rows(session) else [Change(OTHER_ROWS, None, None)]
     deciding = [change for change in found if not change.is_harmless]
     if deciding and not allow_changed:
         raise refused(run, deciding)
+    if not has_begun:
+        write_provenance(run, provenance_of(session))
     return found
+
+
+def _changes_since_begun(session: Session, num_ranks: int, *, allow_changed: bool) -> list[Change]:
+    """The number of threads is put back, unless another number of ranks has to share the CPU."""
+    then = read_provenance(session.run)
+    if isinstance(then, Change):
+        return [then]
+    has_as_many_ranks = num_ranks == then.settings.get("num_ranks")
+    has_other_threads = then.num_threads != torch.get_num_threads()
+    if has_as_many_ranks and has_other_threads and not allow_changed:
+        torch.set_num_threads(then.num_threads)
+        session.observer.noted(f"Going on with {then.num_threads} threads, as it began.")
+    return changes(then, provenance_of(session), compares_num_threads=has_as_many_ranks)
 
 
 def _refuse_what_cannot_change(session: Session, changed: Sequence[str]) -> None:

@@ -49,10 +49,11 @@ class TrackingObserver:
     A tracker that fails is told once and left: the run goes on, and metrics.jsonl has everything.
     """
 
-    def __init__(self, shown: Observer, name: str, tracker: Tracker | None) -> None:
+    def __init__(self, shown: Observer, name: str, opened: Callable[[], Tracker] | None) -> None:
         self._shown = shown
         self._name = name
-        self._tracker = tracker
+        self._opened = opened
+        self._tracker: Tracker | None = None
 
     def activity(self, name: str, total: int | None = None) -> None:
         self._shown.activity(name, total)
@@ -85,6 +86,15 @@ class TrackingObserver:
     def noted(self, text: str) -> None:
         self._shown.noted(text)
 
+    def open(self) -> None:
+        """Open the tracker, if there is one; where it cannot be opened, that is told."""
+        if self._opened is None:
+            return
+        try:
+            self._tracker = self._opened()
+        except Exception as error:  # not reachable, not logged in, a server that is down
+            self._shown.noted(_left(self._name, error))
+
     def finish(self) -> None:
         """Close the tracker, if it is still there."""
         self._asked(lambda tracker: tracker.finish())
@@ -101,16 +111,11 @@ class TrackingObserver:
 
 
 def tracking(shown: Observer, report_to: str, run: Path, plan: Plan) -> TrackingObserver:
-    """The observer that feeds the plan's tracker, or none; one that cannot be opened is told."""
+    """The observer that feeds the plan's tracker, or none, once it is opened."""
     if report_to == "none":
         return TrackingObserver(shown, report_to, None)
     values = {one.name: one.value for one in plan.decisions}
-    try:
-        tracker = TRACKERS[report_to](run, values)
-    except Exception as error:  # not reachable, not logged in, a server that is down
-        shown.noted(_left(report_to, error))
-        return TrackingObserver(shown, report_to, None)
-    return TrackingObserver(shown, report_to, tracker)
+    return TrackingObserver(shown, report_to, lambda: TRACKERS[report_to](run, values))
 
 
 def refuse_without_library(report_to: str) -> None:

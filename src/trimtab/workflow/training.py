@@ -10,7 +10,6 @@ import torch
 
 from trimtab.engine.observer import Observer, Silent
 from trimtab.errors import ConfigError, DataError
-from trimtab.planning.fact import Facts
 from trimtab.planning.plan import Plan
 from trimtab.runs.atomic import write_json, write_text
 from trimtab.runs.folder import RunFolder, create_run, discard_run, refuse_taken
@@ -22,7 +21,12 @@ from trimtab.workflow.gathering import Caller, Order, calling
 from trimtab.workflow.launch import current_launch
 from trimtab.workflow.outcome import told_full_disk
 from trimtab.workflow.planning import ConfigLike, PlannedRun, from_plan, plan_run, resolve_config
-from trimtab.workflow.provenance import OTHER_ROWS, provenance_of, write_provenance
+from trimtab.workflow.provenance import (
+    OTHER_ROWS,
+    has_planned_rows,
+    provenance_of,
+    write_provenance,
+)
 from trimtab.workflow.session import Progress, Session, open_session
 from trimtab.workflow.tracking import refuse_without_library
 
@@ -101,8 +105,7 @@ def _refuse_other_ranks(plan: Plan, num_ranks: int) -> None:
 
 
 def _check_rows(session: Session) -> None:
-    planned_digest = Facts().adding(session.plan.facts).value("rows.digest")
-    if session.rows.digest != planned_digest:
+    if not has_planned_rows(session):
         raise DataError(
             f"{OTHER_ROWS}.",
             where=session.settings.dataset,
