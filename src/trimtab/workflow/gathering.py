@@ -5,12 +5,14 @@ They wait at the launcher's store, whose messages are JSON. Training itself exch
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 import torch.distributed as dist
@@ -22,12 +24,14 @@ from trimtab.errors import ConfigError, Interrupted
 from trimtab.planning.settings import Settings
 from trimtab.workflow.launch import Launch
 
-ORDER = "trimtab/order"
+ORDER = "order"
 CALLED_OFF = "null"
 LONGEST_PLAN = timedelta(days=1)
 """How long ranks wait for the plan. One that waits in vain is ended by its launcher."""
 LONGEST_SILENCE = timedelta(hours=1)
 """How long a rank may take over what it does alone, as the first does over writing a result."""
+
+_CALLS: Final = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +137,14 @@ def _as_json(order: Order) -> dict[str, Any]:
 
 
 def _store() -> Store:
+    """The launcher's, for this call of `train` or `resume` alone: torchrun's outlives the call, and
+    the processes that it starts again."""
     # The annotation of torch's own says that it never returns.
     meet = cast(Callable[[str], Iterator[tuple[Store, int, int]]], rendezvous)
-    return next(meet("env://"))[0]
+    # Machines count their own restarts, so that only those of one are the same in all ranks.
+    is_one_machine = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    num_restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if is_one_machine else "0"
+    return PrefixStore(f"trimtab/{num_restarts}/{next(_CALLS)}", next(meet("env://"))[0])
 
 
 def _take_own_device(launch: Launch, settings: Settings) -> None:
@@ -162,7 +171,7 @@ def _connected(launch: Launch, store: Store, settings: Settings) -> Ranks:
     backend = "cpu:gloo,cuda:nccl" if settings.device.startswith("cuda") else "gloo"
     dist.init_process_group(
         backend,
-        store=PrefixStore("trimtab/exchanges", store),
+        store=PrefixStore("exchanges", store),
         rank=launch.rank,
         world_size=launch.num_ranks,
         timeout=LONGEST_SILENCE,
