@@ -37,6 +37,12 @@ def test_a_rank_that_ends_because_of_another_has_no_reason(
     assert ranks[0].why_lost() == Reason(2, "ValueError: a bug", is_memory=False)
 
 
+def test_a_backends_error_of_its_own_is_told(ranks: list[Ranks]) -> None:
+    ranks[1].tell_why(dist.DistBackendError("unhandled system error"))
+    told = ranks[0].why_lost()
+    assert told is not None and "unhandled system error" in told.text
+
+
 def test_the_first_reason_is_the_one_that_is_told(ranks: list[Ranks]) -> None:
     ranks[2].tell_why(DoesNotFit("too much"))
     ranks[1].tell_why(ValueError("what follows"))

@@ -58,8 +58,10 @@ class ConsoleObserver:
         self._training_bar: TaskID | None = None
         self._is_live = console.is_terminal
         if self._is_live:
+            self._is_live = False
             with tolerating_lost_stderr():
                 self._progress.start()
+                self._is_live = True
 
     def close(self) -> None:
         """Take the live bar down. Call it before anything else is printed."""

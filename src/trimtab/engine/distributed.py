@@ -123,9 +123,11 @@ class Ranks:
     def tell_why(self, error: BaseException) -> None:
         """Leave word of what ended this rank, for the first one; what was told before stands.
 
-        A rank that ends because another is gone, or was asked to, has no reason of its own.
+        A rank that ends because another is gone, or was asked to, has no reason of its own; a
+        backend's error may be one.
         """
-        if self.store is None or isinstance(error, Interrupted) or is_lost_peer(error):
+        has_none = is_lost_peer(error) and not isinstance(error, dist.DistBackendError)
+        if self.store is None or isinstance(error, Interrupted) or has_none:
             return
         is_memory = isinstance(error, DoesNotFit | RanOutInAnExchange) or is_out_of_memory(error)
         text = f"{type(error).__name__}: {error}"
@@ -138,7 +140,9 @@ class Ranks:
         try:
             self.store.wait([REASON], WAIT_FOR_REASON)
         except RuntimeError:
-            return None
+            # Not every store wakes those who wait for what `compare_set` writes.
+            if not self.store.check([REASON]):
+                return None
         return Reason(*json.loads(self.store.get(REASON)))
 
     @contextmanager

@@ -150,7 +150,10 @@ def _earlier_seeds(folder: StudyFolder, result: StudyResult) -> tuple[int, ...]:
     before: of the same reference, one of its values, and rates that were found alike. This reading
     is noted for the next."""
     looks = Ledger(folder.looks_jsonl)
-    earlier = looks.read().records if folder.looks_jsonl.exists() else ()
+    try:
+        earlier = looks.read().records
+    except ValueError:  # damaged, of which the comparison itself knows nothing
+        earlier = ()
     values = json.loads(json.dumps([arm.value for arm in result.arms]))
     look = {"values": values, "is_retuned": result.is_retuned, "num_seeds": len(result.seeds)}
     if look not in earlier:

@@ -37,6 +37,7 @@ from trimtab.workflow.planning import from_plan
 from trimtab.workflow.provenance import (
     OTHER_ROWS,
     Change,
+    Provenance,
     changes,
     has_planned_rows,
     provenance_of,
@@ -179,7 +180,15 @@ def _note_changes(session: Session, accepted: Sequence[Change], step: int) -> No
         session.observer.noted(f"Changed since the run began: {change} ({told}).")
         session.observer.happened(EventRecord("change accepted", step, asdict(change)))
     if accepted:
-        write_provenance(session.run, provenance_of(session))
+        write_provenance(session.run, _to_compare_with(session))
+
+
+def _to_compare_with(session: Session) -> Provenance:
+    """From here on; another number of ranks leaves the CPU's threads as the run began with them."""
+    now, then = provenance_of(session), read_provenance(session.run)
+    if isinstance(then, Change) or session.ranks.num_ranks == then.settings.get("num_ranks"):
+        return now
+    return replace(now, num_threads=then.num_threads, device=then.device)
 
 
 def _refuse_finished(folder: RunFolder) -> None:
