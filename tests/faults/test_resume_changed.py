@@ -22,6 +22,7 @@ from trimtab.engine.observer import Silent
 from trimtab.runs.folder import RunFolder
 from trimtab.runs.records import UpdateRecord
 from trimtab.workflow import planning, provenance, recovering
+from trimtab.workflow.gathering import Caller
 from trimtab.workflow.records import read_plan
 
 DATED = "{{ strftime_now('%d %B %Y') }}\n" + CHATML
@@ -293,14 +294,31 @@ def test_what_a_run_was_begun_with_must_be_known(
     assert trimtab.resume(run, allow_changed=True).status == "done"
 
 
+def with_another_thread(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of threads that are asked for from here on."""
+    asked: list[int] = []
+    other = torch.get_num_threads() + 1
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: asked[-1] if asked else other)
+    return asked
+
+
+def test_threads_stay_as_they_are_where_the_number_of_ranks_is_another(
+    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = crashed(tmp_path, tiny_llama_folder)
+    asked = with_another_thread(monkeypatch)
+    monkeypatch.setattr(Caller, "num_ranks", 2)
+    assert trimtab.resume(run).status == "done"
+    assert asked == []
+
+
 def test_the_number_of_threads_is_put_back(
     tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = crashed(tmp_path, tiny_llama_folder)
-    asked: list[int] = []
     real = torch.get_num_threads()
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: asked[-1] if asked else real + 1)
+    asked = with_another_thread(monkeypatch)
     observer = StopAfterThree()
     with pytest.raises(ZeroDivisionError):
         trimtab.resume(run, observer=observer)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from support.children import child_environment
 from support.halting import signalled_where_halted, wait_until_halted
@@ -22,7 +21,6 @@ from trimtab.engine.observer import Silent
 from trimtab.runs import manifest
 from trimtab.runs.records import UpdateRecord
 from trimtab.workflow import carrying_out, provenance, session
-from trimtab.workflow.gathering import Caller
 
 
 def config_file(folder: Path, model: Path, **changes: object) -> Path:
@@ -251,16 +249,3 @@ def test_changes_are_found_where_a_checkpoint_is_there_and_no_data_json(
     with_another_row(tmp_path / "rows.jsonl")
     with pytest.raises(trimtab.DataError, match="not those that were planned"):
         trimtab.resume(run)
-
-
-def test_threads_stay_as_they_are_where_the_number_of_ranks_is_another(
-    tmp_path: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = crashed(tmp_path, tiny_llama_folder)
-    asked: list[int] = []
-    real = torch.get_num_threads()
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: real + 1)
-    monkeypatch.setattr(Caller, "num_ranks", 2)
-    assert trimtab.resume(run).status == "done"
-    assert asked == []

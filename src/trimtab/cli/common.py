@@ -78,5 +78,5 @@ def leave_stderr() -> None:
 
     Text that Python still holds for it would fail once more at exit, whose code is then 120.
     """
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stderr.fileno())

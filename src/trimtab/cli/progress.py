@@ -56,9 +56,8 @@ class ConsoleObserver:
         )
         self._activity_bar: TaskID | None = None
         self._training_bar: TaskID | None = None
-        self._is_live = console.is_terminal
-        if self._is_live:
-            self._is_live = False
+        self._is_live = False
+        if console.is_terminal:
             with tolerating_lost_stderr():
                 self._progress.start()
                 self._is_live = True

@@ -25,7 +25,7 @@ from trimtab.models.saving import save_merged
 from trimtab.models.source import ModelSource, locate
 from trimtab.planning.plan import Plan
 from trimtab.runs.atomic import staged_folder, write_json
-from trimtab.runs.folder import RunFolder, open_run
+from trimtab.runs.folder import open_run
 from trimtab.workflow.generating import result_of
 from trimtab.workflow.records import read_plan
 
@@ -122,7 +122,7 @@ def export_result(
     plan = read_plan(run_folder)
     result = result_of(run_folder, plan.settings())
     observer.activity("loading the model")
-    tokenizer, model = _result(run_folder, plan)
+    tokenizer, model = _result(result, plan)
     if kind != "merged":
         refuse_unmappable(causal_model(model), tokenizer)
     observer.activity_done()
@@ -192,9 +192,8 @@ def _name(plan: Plan) -> str:
     return "".join(one if one.isalnum() or one in "._-" else "-" for one in base)
 
 
-def _result(run: RunFolder, plan: Plan) -> tuple[Tokenizer, Model]:
+def _result(result: ModelSource, plan: Plan) -> tuple[Tokenizer, Model]:
     settings = plan.settings()
-    result = result_of(run, settings)
     tokenizer = load_tokenizer(result)
     if settings.method == "full":
         whole = load_model(result, dtype=torch.float32, device=_CPU, packed_attention=False)

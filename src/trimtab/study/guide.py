@@ -118,7 +118,7 @@ def _judged(
     equivalence_margin: float,
 ) -> ClaimResult:
     failure = next((run.diverged for arm in runs for run in arm if run.diverged), None)
-    is_of_memory = any(run.died or run.ran_out_of_memory for arm in runs for run in arm)
+    is_of_memory = any(run.is_lost for arm in runs for run in arm)
     if failure is not None and (is_of_memory or claim.quantity != "held-out loss"):
         return _untried(claim, values, f"a run did not come to its end ({failure})")
     margin = MARGINS.get(claim.quantity, equivalence_margin)
